@@ -1,1 +1,25 @@
+//! Aviary: a server for WeChat Official Accounts whose reply handlers are sandboxed WebAssembly plugins.
+//!
+//! The modules stand in the order of a message's life; `ARCHITECTURE.md` walks through it.
 
+pub mod cli;
+pub mod config;
+pub mod secret;
+
+pub mod app;
+pub mod server;
+
+pub mod webhook;
+mod query;
+mod refusal;
+mod verify;
+pub mod message;
+mod dedupe;
+pub mod dispatch;
+pub mod reply;
+
+pub mod plugin;
+
+pub mod conversation;
+mod stamp;
+mod user;

@@ -1,0 +1,232 @@
+//! What the whole host shares: the settings and chains that serve now, and the memory of messages.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{Mutex, watch};
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::{
+    config::{self, Account, Config},
+    dedupe::Dedupe,
+    dispatch::{Chain, Dispatch},
+    plugin::{
+        bindings::Message,
+        compile::Compiler,
+        engine::Engine,
+        set::{Scan, Set},
+    },
+    refusal::{OnceAMinute, Refusals},
+    stamp::Stamp,
+    user::UserNames,
+    verify::Previous,
+};
+
+/// A claim lives at least this long: WeChat's third try comes after 10 s, and a slow one a little later.
+const CLAIM_LIVES_MIN: Duration = Duration::from_secs(60);
+
+/// How much longer than a signature is accepted its message is remembered: clocks differ.
+const CLAIM_OUTLIVES_SIGNATURE: Duration = Duration::from_secs(30);
+
+/// The host, as every request sees it.
+#[derive(Debug)]
+pub struct App {
+    live: RwLock<Arc<Live>>,
+    /// True once the first chains are complete.
+    ready: watch::Sender<bool>,
+    pub dedupe: Dedupe,
+    pub refusals: Refusals,
+    users: UserNames,
+    /// Which previous secret of which account was told of lately.
+    previous: OnceAMinute<(String, &'static str)>,
+    /// Dispatches in flight: a shutdown waits for them.
+    pub tasks: TaskTracker,
+    loading: Mutex<Loading>,
+}
+
+/// What a message sees from beginning to end: a reload makes a new one and never changes this.
+#[derive(Debug)]
+pub struct Live {
+    pub config: Arc<Config>,
+    /// By path, as requests name them.
+    accounts: HashMap<String, Arc<Serving>>,
+}
+
+/// An account with its plugins.
+#[derive(Debug)]
+pub struct Serving {
+    pub account: Account,
+    pub chain: Arc<Chain>,
+}
+
+/// What only a reload needs, one at a time.
+#[derive(Debug)]
+struct Loading {
+    set: Set,
+    config_file: PathBuf,
+    stamps: HashMap<PathBuf, Option<Stamp>>,
+}
+
+impl App {
+    /// Sets up the host of a configuration. `compiler` is the program that compiles plugins: our own binary.
+    /// Nothing is loaded yet: see [`App::reload`].
+    pub fn new(config: Config, compiler: &Path) -> anyhow::Result<Arc<Self>> {
+        for problem in &config.problems {
+            error!("{problem}");
+        }
+        for note in &config.notes {
+            warn!("{note}");
+        }
+        let engine = Engine::new(&config.engine)?;
+        let cache_dir = config.data_dir.join("cache");
+        let compiler = Compiler::new(compiler.into(), cache_dir, config.compile.clone(), engine.fingerprint())?;
+        let loading =
+            Loading { set: Set::new(engine, compiler), config_file: config.file.clone(), stamps: stamps(&config) };
+        Ok(Arc::new(Self {
+            dedupe: Dedupe::new(config.dedupe.keys_max, claim_lifetime(&config)),
+            refusals: Refusals::default(),
+            users: UserNames::new(config.log.user),
+            previous: OnceAMinute::default(),
+            tasks: TaskTracker::new(),
+            loading: Mutex::new(loading),
+            live: RwLock::new(Arc::new(Live::new(Arc::new(config), |_| Chain::default()))),
+            ready: watch::Sender::new(false),
+        }))
+    }
+
+    /// Returns what serves now.
+    pub fn live(&self) -> Arc<Live> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until the first chains are complete, then returns what serves.
+    pub async fn ready(&self) -> Arc<Live> {
+        // The sender lives as long as `self`.
+        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
+        self.live()
+    }
+
+    /// Tells the operator that a secret from before the last change is still in use.
+    pub fn tell_previous(&self, account: &Account, previous: Previous) {
+        let causes = [("token", previous.token), ("encoding_aes_key", previous.encoding_aes_key)];
+        for (key, _) in causes.into_iter().filter(|(_, needed)| *needed) {
+            if self.previous.turn((account.name.clone(), key), Instant::now()).is_some() {
+                let name = &account.name;
+                warn!(account = %name, "WeChat still uses `accounts.{name}.previous_{key}`; keep it until this stops");
+            }
+        }
+    }
+
+    /// Tells what became of a message: once for each.
+    pub fn tell_message(&self, message: &Message, dispatch: &Dispatch, duration: Duration) {
+        let user = self.users.name(&message.from_user);
+        let (account, duration_ms) = (&message.account, duration.as_millis());
+        match dispatch.answered_by() {
+            Some(name) => info!(
+                %account, %user, plugin.name = name, duration_ms, "Plugin `{name}` answered user {user} in {duration_ms} ms"
+            ),
+            None => info!(%account, %user, duration_ms, "No plugin answered user {user} ({duration_ms} ms)"),
+        }
+    }
+
+    /// Looks at the settings and plugins again, and swaps in what changed, whole. What is broken keeps what it was.
+    pub async fn reload(&self) -> Scan {
+        let mut loading = self.loading.lock().await;
+        let old = self.live().config.clone();
+        let new = loading.changed_config(&old);
+        let config = new.clone().unwrap_or_else(|| old.clone());
+        if new.is_some() {
+            loading.set.forgive();
+            self.dedupe.resize(config.dedupe.keys_max, claim_lifetime(&config));
+        }
+        let scan = loading.set.scan(&config).await;
+        let first = !*self.ready.borrow();
+        if first || scan.changed || new.is_some() {
+            let live = Live::new(config, |(config, account)| loading.set.chain(config, account));
+            live.log();
+            *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+            self.ready.send_replace(true);
+        }
+        scan
+    }
+}
+
+impl Live {
+    fn new(config: Arc<Config>, mut chain: impl FnMut((&Config, &Account)) -> Chain) -> Self {
+        let accounts = config
+            .accounts
+            .values()
+            .map(|account| {
+                let chain = Arc::new(chain((&config, account)));
+                (account.path.clone(), Arc::new(Serving { account: account.clone(), chain }))
+            })
+            .collect();
+        Self { config, accounts }
+    }
+
+    /// Finds the account of a request's path; `/wx` and `/wx/` are one path.
+    pub fn account(&self, path: &str) -> Option<&Arc<Serving>> {
+        let path = match path.trim_end_matches('/') {
+            "" => "/",
+            path => path,
+        };
+        self.accounts.get(path)
+    }
+
+    /// All accounts, in no order.
+    pub fn accounts(&self) -> impl Iterator<Item = &Arc<Serving>> {
+        self.accounts.values()
+    }
+
+    fn log(&self) {
+        for Serving { account, chain } in self.accounts().map(AsRef::as_ref) {
+            let names: Vec<&str> = chain.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+            let count = names.len();
+            info!(account = %account.name, "Account `{}` asks {count} plugins: {}", account.name, names.join(", "));
+        }
+    }
+}
+
+impl Loading {
+    /// Reads the settings again if a file they came from changed. A broken edit keeps the old ones and says why, once.
+    fn changed_config(&mut self, old: &Config) -> Option<Arc<Config>> {
+        let now = stamps(old);
+        if now == self.stamps {
+            return None;
+        }
+        self.stamps = now;
+        match Config::load(&self.config_file) {
+            Err(error) => {
+                error!("The settings were not reloaded; the old ones stay: {error}");
+                None
+            }
+            Ok(new) => {
+                // Other files may matter now.
+                self.stamps = stamps(&new);
+                for problem in &new.problems {
+                    error!("{problem}");
+                }
+                for key in config::needs_restart(old, &new) {
+                    warn!("`{key}` changed; it counts after a restart");
+                }
+                info!("The settings were reloaded");
+                Some(Arc::new(new))
+            }
+        }
+    }
+}
+
+/// The state of every file that the settings depend on; one that is not there is a state, too.
+fn stamps(config: &Config) -> HashMap<PathBuf, Option<Stamp>> {
+    config.watched().into_iter().map(|path| (path.clone(), Stamp::of(&path).ok())).collect()
+}
+
+fn claim_lifetime(config: &Config) -> Duration {
+    let oldest = config.accounts.values().filter_map(|account| account.signature_max_age).max().unwrap_or_default();
+    CLAIM_LIVES_MIN.max(oldest + CLAIM_OUTLIVES_SIGNATURE)
+}

@@ -1,0 +1,167 @@
+//! The settings of the host itself: one small struct for each table that is not about an account or a plugin.
+
+use std::time::Duration;
+
+use super::section::Section;
+
+/// `[listener]`: the public listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The largest body of a push. Default 262,144 bytes.
+    pub body_bytes_max: usize,
+    /// `header_timeout_ms`: how long a caller may take to send a request's header. Default 5 s.
+    pub header_timeout: Duration,
+    /// How many connections may be open at once. Default 4,096.
+    pub connections_max: usize,
+    /// `shutdown_ms`: how long a shutdown waits for the messages in flight. Default 6 s.
+    pub shutdown: Duration,
+}
+
+/// `[late]`: replies and the time they may take; an account may have its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Late {
+    /// `window_ms`: when a push is answered at the latest, counted from its arrival. Default 4.5 s; WeChat hangs up after 5 s.
+    pub window: Duration,
+}
+
+/// `[dedupe]`: the memory that recognises a message WeChat sends again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dedupe {
+    /// How many messages it holds at once. Default 500,000.
+    pub keys_max: usize,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// What is logged, as `tracing_subscriber::EnvFilter` reads it. Default `info`.
+    pub level: String,
+    /// How an event is written. Default text.
+    pub format: LogFormat,
+    /// How a user is named. Default by a keyed hash.
+    pub user: LogUser,
+}
+
+/// How a log event is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// How a user is named in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogUser {
+    /// By a keyed hash of the openid: events of one user can be found together, and nobody learns who it is.
+    Hash,
+    /// Not at all.
+    Off,
+}
+
+/// `[watch]`: how changed files are noticed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// `quiet_ms`: how long a file must have been left alone before it is read. Default 50 ms.
+    pub quiet: Duration,
+    /// `poll_ms`: how often to look where the system reports no changes. Default 2 s.
+    pub poll: Duration,
+}
+
+/// `[engine]`: what is reserved once, for all plugins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Engine {
+    /// How many calls may run or wait at once. Default 1,100.
+    pub instances_max: usize,
+}
+
+/// `[compile]`: what turning a `.wasm` file into machine code may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compile {
+    /// The largest `.wasm` file, in MiB. Default 64.
+    pub file_mib_max: u64,
+    /// The address space of the compiling process, in MiB. Default 4,096.
+    pub memory_mib: u64,
+    /// Its computing time, in s. Default 120.
+    pub cpu_s: u64,
+    /// Its time by the clock, in s. Default 180.
+    pub timeout_s: u64,
+}
+
+impl Compile {
+    /// Returns `file_mib_max` in bytes.
+    pub fn file_bytes_max(&self) -> u64 {
+        self.file_mib_max << 20
+    }
+}
+
+impl Listener {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        Self {
+            body_bytes_max: section.count("body_bytes_max", 1024..=16_777_216),
+            header_timeout: section.millis("header_timeout_ms", 100..=60_000),
+            connections_max: section.count("connections_max", 1..=65_536),
+            shutdown: section.millis("shutdown_ms", 0..=600_000),
+        }
+    }
+}
+
+impl Late {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        Self { window: section.millis("window_ms", 100..=5_000) }
+    }
+}
+
+impl Dedupe {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        Self { keys_max: section.count("keys_max", 1_000..=100_000_000) }
+    }
+}
+
+impl Log {
+    pub(super) fn read(section: &Section<'_>) -> Option<Self> {
+        let level = section.parsed("level", level);
+        let format = section.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+        let user = section.choice("user", &[("hash", LogUser::Hash), ("off", LogUser::Off)]);
+        Some(Self { level: level?, format: format?, user: user? })
+    }
+}
+
+/// Accepts what `EnvFilter` does, but for a single word that is no level: `EnvFilter` takes a misspelt `inof` for a module
+/// and logs nothing else.
+fn level(text: &str) -> Result<String, String> {
+    const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
+    let is_level = |word: &str| LEVELS.contains(&word.to_ascii_lowercase().as_str());
+    let fits = |part: &str| match part.rsplit_once('=') {
+        Some((module, level)) => !module.is_empty() && is_level(level),
+        None => is_level(part),
+    };
+    match text.split(',').map(str::trim).all(fits) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("may be {}, also by module: \"info,aviary_host=debug\"", LEVELS.join(", "))),
+    }
+}
+
+impl Watch {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        Self { quiet: section.millis("quiet_ms", 0..=10_000), poll: section.millis("poll_ms", 100..=3_600_000) }
+    }
+}
+
+impl Engine {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        Self { instances_max: section.count("instances_max", 1..=10_000) }
+    }
+}
+
+impl Compile {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        Self {
+            file_mib_max: section.number("file_mib_max", 1..=1_024),
+            memory_mib: section.number("memory_mib", 256..=65_536),
+            cpu_s: section.number("cpu_s", 1..=3_600),
+            timeout_s: section.number("timeout_s", 1..=3_600),
+        }
+    }
+}

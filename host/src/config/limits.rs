@@ -1,0 +1,118 @@
+//! What one call of a plugin may use.
+
+use std::{fmt, ops::RangeInclusive};
+
+use super::{
+    defaults,
+    section::{Section, to_usize},
+};
+
+/// The stack of a call, in bytes. It is compiled into the machine code, so it is no setting.
+pub const WASM_STACK_BYTES: usize = 512 << 10;
+
+/// The most that a plugin's `table_elements_max` may be: the engine reserves as much for each table.
+pub const TABLE_ELEMENTS_MAX: usize = 100_000;
+
+/// The most that a plugin's `memory_mib` may be: the engine keeps as much address space for each memory.
+pub const MEMORY_MIB_MAX: usize = 1024;
+
+/// What one call of a plugin may use: `[limits]`, with a plugin's own over it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Linear memory in MiB, all memories together. Default 64.
+    pub memory_mib: usize,
+    /// The elements of all tables. Default 100,000.
+    pub table_elements_max: usize,
+    /// Computing time in ms. Default 1,000.
+    pub cpu_ms: u64,
+    /// Time by the clock in ms. Default 0: whatever `[late]` leaves.
+    pub timeout_ms: u64,
+    /// The largest reply in bytes, all its texts together. Default 65,536.
+    pub reply_bytes_max: usize,
+    /// How many bytes of output become log events. Default 65,536.
+    pub log_bytes_max: usize,
+    /// How much the plugin may hand to the host in all, in MiB. Default 4.
+    pub host_data_mib: usize,
+    /// How many of the host's resources it may hold at once. Default 1,000.
+    pub handles_max: usize,
+}
+
+/// One limit: its key, its bounds, and where it goes.
+struct Limit {
+    key: &'static str,
+    bounds: RangeInclusive<u64>,
+    set: fn(&mut Limits, u64),
+}
+
+static LIMITS: [Limit; 8] = [
+    Limit { key: "memory_mib", bounds: 1..=MEMORY_MIB_MAX as u64, set: |own, mib| own.memory_mib = to_usize(mib) },
+    Limit {
+        key: "table_elements_max",
+        bounds: 100..=TABLE_ELEMENTS_MAX as u64,
+        set: |own, count| own.table_elements_max = to_usize(count),
+    },
+    Limit { key: "cpu_ms", bounds: 1..=60_000, set: |own, ms| own.cpu_ms = ms },
+    Limit { key: "timeout_ms", bounds: 0..=120_000, set: |own, ms| own.timeout_ms = ms },
+    Limit { key: "reply_bytes_max", bounds: 64..=1_048_576, set: |own, bytes| own.reply_bytes_max = to_usize(bytes) },
+    Limit { key: "log_bytes_max", bounds: 0..=16_777_216, set: |own, bytes| own.log_bytes_max = to_usize(bytes) },
+    Limit { key: "host_data_mib", bounds: 1..=1_024, set: |own, mib| own.host_data_mib = to_usize(mib) },
+    Limit { key: "handles_max", bounds: 16..=100_000, set: |own, count| own.handles_max = to_usize(count) },
+];
+
+impl Limits {
+    /// Returns `memory_mib` in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_mib << 20
+    }
+
+    /// Returns `host_data_mib` in bytes.
+    pub fn host_data_bytes(&self) -> usize {
+        self.host_data_mib << 20
+    }
+
+    /// Returns these limits with a plugin's own over them.
+    pub(super) fn with(mut self, own: &OwnLimits) -> Self {
+        for (limit, number) in &own.0 {
+            (limit.set)(&mut self, *number);
+        }
+        self
+    }
+}
+
+/// The limits of `defaults.toml`.
+impl Default for Limits {
+    fn default() -> Self {
+        let mut limits = Self {
+            memory_mib: 0,
+            table_elements_max: 0,
+            cpu_ms: 0,
+            timeout_ms: 0,
+            reply_bytes_max: 0,
+            log_bytes_max: 0,
+            host_data_mib: 0,
+            handles_max: 0,
+        };
+        for limit in &LIMITS {
+            (limit.set)(&mut limits, defaults::number(defaults::limits(), limit.key));
+        }
+        limits
+    }
+}
+
+/// The limits that one table gives.
+#[derive(Clone, Default)]
+pub(super) struct OwnLimits(Vec<(&'static Limit, u64)>);
+
+impl OwnLimits {
+    /// Reads a table with the keys of `[limits]`.
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        let given = |limit: &'static Limit| Some((limit, section.given_number(limit.key, &limit.bounds)?));
+        Self(LIMITS.iter().filter_map(given).collect())
+    }
+}
+
+impl fmt::Debug for OwnLimits {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_map().entries(self.0.iter().map(|(limit, number)| (limit.key, number))).finish()
+    }
+}

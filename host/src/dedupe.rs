@@ -1,0 +1,385 @@
+//! Step 5: one message is dispatched once. WeChat sends a message up to three times; the second and third try join the
+//! first one's outcome here.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use aviary_wechat::xml::Element;
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+
+use crate::plugin::bindings::{Message, Reply};
+
+/// How long a reply is kept for WeChat's next tries, which come within 15 s.
+const REPLY_KEPT: Duration = Duration::from_secs(30);
+
+/// Names a message of an account, however often it is pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key([u8; 16]);
+
+impl Key {
+    /// With a `MsgId`: (account, MsgId, FromUserName, CreateTime), because a MsgId alone repeats across users. Without:
+    /// the account and all that the message says, because two events may come in one second.
+    pub fn of(message: &Message, root: &Element) -> Self {
+        let mut hasher = Hasher::new();
+        hasher.part(&message.account);
+        match message.msg_id {
+            Some(msg_id) => {
+                hasher.part("MsgId");
+                hasher.part(&msg_id.to_string());
+                hasher.part(&message.from_user);
+                hasher.part(&message.create_time.to_string());
+            }
+            // In compatible mode a retry may carry another ciphertext of the same message.
+            None => root.leaves().iter().filter(|leaf| leaf.path != "Encrypt").for_each(|leaf| {
+                hasher.part(&leaf.path);
+                hasher.part(leaf.value);
+            }),
+        }
+        hasher.finish()
+    }
+}
+
+/// Hashes parts so that no two lists of parts are the same bytes.
+struct Hasher(Sha256);
+
+impl Hasher {
+    fn new() -> Self {
+        Self(Sha256::new())
+    }
+
+    fn part(&mut self, part: &str) {
+        self.0.update((part.len() as u64).to_le_bytes());
+        self.0.update(part);
+    }
+
+    fn finish(self) -> Key {
+        let mut key = [0; 16];
+        key.copy_from_slice(&self.0.finalize()[..16]);
+        Key(key)
+    }
+}
+
+/// What became of a message, shared by all of its tries.
+pub type Outcome = Option<Arc<Reply>>;
+
+/// What a push is, when it arrives.
+#[derive(Debug)]
+pub enum Claim {
+    /// Nobody saw it before: dispatch it, and publish what comes of it.
+    First(Slot, Answer),
+    /// It is being dispatched, or was: wait for the same outcome.
+    Again(Answer),
+    /// Its signature already came with another message: somebody replays it.
+    Replayed,
+}
+
+/// The messages of the last minutes. Cheap to clone: all clones are one memory.
+#[derive(Clone, Debug)]
+pub struct Dedupe {
+    memory: Arc<Mutex<Memory>>,
+}
+
+#[derive(Debug)]
+struct Memory {
+    messages: HashMap<Key, Entry>,
+    /// In plain mode, where the signature does not cover the body: which message a signature came with.
+    signatures: HashMap<u64, Key>,
+    /// What is to be forgotten, in the order it came.
+    ages: VecDeque<(Instant, Remembered)>,
+    /// Whose reply is to be forgotten, in the order it came.
+    replies: VecDeque<(Instant, Key)>,
+    lifetime: Duration,
+    keys_max: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Remembered {
+    Message(Key),
+    Signature(u64),
+}
+
+#[derive(Debug)]
+enum Entry {
+    Pending(watch::Receiver<Option<Outcome>>),
+    Answered(Outcome),
+    /// Long ago: a try now is answered `success`.
+    Past,
+}
+
+impl Dedupe {
+    /// Remembers up to `keys_max` messages and signatures, each for `lifetime`.
+    pub fn new(keys_max: usize, lifetime: Duration) -> Self {
+        let memory = Memory {
+            messages: HashMap::new(),
+            signatures: HashMap::new(),
+            ages: VecDeque::new(),
+            replies: VecDeque::new(),
+            lifetime,
+            keys_max,
+        };
+        Self { memory: Arc::new(Mutex::new(memory)) }
+    }
+
+    /// Changes the bounds, for what comes from now on.
+    pub fn resize(&self, keys_max: usize, lifetime: Duration) {
+        let mut memory = self.lock();
+        memory.keys_max = keys_max;
+        memory.lifetime = lifetime;
+    }
+
+    /// Says whether a message is new. `signature`, given in plain mode only, is good for one message.
+    pub fn claim(&self, key: Key, signature: Option<&str>, now: Instant) -> Claim {
+        let mut memory = self.lock();
+        memory.forget(now);
+        if let Some(signature) = signature
+            && !memory.bind(short(signature), key, now)
+        {
+            return Claim::Replayed;
+        }
+        match memory.messages.get(&key) {
+            Some(Entry::Pending(outcome)) => Claim::Again(Answer::Pending(outcome.clone())),
+            Some(Entry::Answered(outcome)) => Claim::Again(Answer::Known(outcome.clone())),
+            Some(Entry::Past) => Claim::Again(Answer::Known(None)),
+            None => {
+                let (sender, receiver) = watch::channel(None);
+                memory.remember(key, Entry::Pending(receiver.clone()), now);
+                let slot = Slot { key, memory: self.memory.clone(), sender: Some(sender) };
+                Claim::First(slot, Answer::Pending(receiver))
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        lock(&self.memory)
+    }
+}
+
+/// Every change below leaves the memory whole, so a panic elsewhere does not spoil it.
+fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
+    memory.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The first 64 bits of a signature that was verified: nobody can choose them.
+fn short(signature: &str) -> u64 {
+    signature.get(..16).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or_default()
+}
+
+impl Memory {
+    /// Ties a signature to a message; false if it was tied to another.
+    fn bind(&mut self, signature: u64, key: Key, now: Instant) -> bool {
+        match self.signatures.get(&signature) {
+            Some(bound) => *bound == key,
+            None => {
+                self.signatures.insert(signature, key);
+                self.ages.push_back((now, Remembered::Signature(signature)));
+                true
+            }
+        }
+    }
+
+    fn remember(&mut self, key: Key, entry: Entry, now: Instant) {
+        self.messages.insert(key, entry);
+        self.ages.push_back((now, Remembered::Message(key)));
+        self.replies.push_back((now, key));
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while let Some(&(at, key)) = self.replies.front()
+            && now.saturating_duration_since(at) >= REPLY_KEPT
+        {
+            self.replies.pop_front();
+            match self.messages.get_mut(&key) {
+                Some(Entry::Pending(_)) => self.replies.push_back((now, key)),
+                Some(entry) => *entry = Entry::Past,
+                None => {}
+            }
+        }
+        while let Some(&(at, oldest)) = self.ages.front()
+            && (now.saturating_duration_since(at) >= self.lifetime || self.ages.len() > self.keys_max)
+        {
+            self.ages.pop_front();
+            match oldest {
+                Remembered::Signature(signature) => {
+                    self.signatures.remove(&signature);
+                }
+                // A call that still runs keeps its claim: its tries are still to come.
+                Remembered::Message(key) if matches!(self.messages.get(&key), Some(Entry::Pending(_))) => {
+                    self.ages.push_back((now, oldest));
+                    break;
+                }
+                Remembered::Message(key) => {
+                    self.messages.remove(&key);
+                }
+            }
+        }
+    }
+}
+
+/// The right and duty to say what became of a message. Dropped without a word, the message counts as unanswered, so that
+/// no try waits for ever.
+#[derive(Debug)]
+pub struct Slot {
+    key: Key,
+    memory: Arc<Mutex<Memory>>,
+    sender: Option<watch::Sender<Option<Outcome>>>,
+}
+
+impl Slot {
+    /// Tells every try, those that wait and those to come.
+    pub fn publish(mut self, outcome: Outcome) {
+        self.settle(outcome);
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        if let Some(sender) = self.sender.take() {
+            if let Some(entry) = lock(&self.memory).messages.get_mut(&self.key) {
+                *entry = Entry::Answered(outcome.clone());
+            }
+            sender.send_replace(Some(outcome));
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.settle(None);
+    }
+}
+
+/// An outcome that is there, or will be.
+#[derive(Debug)]
+pub enum Answer {
+    Pending(watch::Receiver<Option<Outcome>>),
+    Known(Outcome),
+}
+
+impl Answer {
+    /// Waits for the outcome.
+    pub async fn outcome(self) -> Outcome {
+        match self {
+            Self::Known(outcome) => outcome,
+            // The sender always sends before it goes; should it not, there is no reply.
+            Self::Pending(mut receiver) => match receiver.wait_for(Option::is_some).await {
+                Ok(outcome) => outcome.clone().flatten(),
+                Err(_) => None,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIFETIME: Duration = Duration::from_secs(630);
+
+    fn key(n: u8) -> Key {
+        Key([n; 16])
+    }
+
+    fn said(text: &str) -> Outcome {
+        Some(Arc::new(Reply::Text(text.into())))
+    }
+
+    fn first(claim: Claim) -> Slot {
+        match claim {
+            Claim::First(slot, _) => slot,
+            other => panic!("expected the first claim, got {other:?}"),
+        }
+    }
+
+    async fn again(claim: Claim) -> Outcome {
+        match claim {
+            Claim::Again(answer) => answer.outcome().await,
+            other => panic!("expected a joined claim, got {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn tries_that_wait_and_tries_to_come_get_the_first_ones_outcome() {
+        let (dedupe, now) = (Dedupe::new(100, LIFETIME), Instant::now());
+        let slot = first(dedupe.claim(key(1), None, now));
+        let waiting = tokio::spawn(again(dedupe.claim(key(1), None, now)));
+        slot.publish(said("hi"));
+        assert_eq!(waiting.await.unwrap(), said("hi"));
+        assert_eq!(again(dedupe.claim(key(1), None, now + Duration::from_secs(10))).await, said("hi"));
+    }
+
+    #[tokio::test]
+    async fn a_reply_is_kept_for_30_s_and_the_key_for_its_lifetime() {
+        let (dedupe, now) = (Dedupe::new(100, LIFETIME), Instant::now());
+        first(dedupe.claim(key(1), None, now)).publish(said("hi"));
+        assert_eq!(again(dedupe.claim(key(1), None, now + REPLY_KEPT)).await, None);
+        assert_eq!(again(dedupe.claim(key(1), None, now + LIFETIME - Duration::from_secs(1))).await, None);
+        first(dedupe.claim(key(1), None, now + LIFETIME));
+    }
+
+    #[tokio::test]
+    async fn a_dispatch_that_dies_leaves_no_try_waiting() {
+        let (dedupe, now) = (Dedupe::new(100, LIFETIME), Instant::now());
+        let slot = first(dedupe.claim(key(1), None, now));
+        let waiting = tokio::spawn(again(dedupe.claim(key(1), None, now)));
+        drop(slot);
+        assert_eq!(waiting.await.unwrap(), None);
+    }
+
+    #[test]
+    fn one_signature_is_good_for_one_message() {
+        let (dedupe, now) = (Dedupe::new(100, LIFETIME), Instant::now());
+        let signature = "335b26997f05c82243aad6b10a2d1853637e71a8";
+        let _slot = first(dedupe.claim(key(1), Some(signature), now));
+        assert!(matches!(dedupe.claim(key(1), Some(signature), now), Claim::Again(_)));
+        assert!(matches!(dedupe.claim(key(2), Some(signature), now), Claim::Replayed));
+        assert!(matches!(dedupe.claim(key(2), Some("e3203b6433eb554dd2fcba78fa48cb948fcb4801"), now), Claim::First(..)));
+    }
+
+    #[test]
+    fn memory_stays_within_its_bound_and_keeps_what_is_running() {
+        let (dedupe, now) = (Dedupe::new(10, LIFETIME), Instant::now());
+        let running = first(dedupe.claim(key(0), None, now));
+        for n in 1..=100 {
+            first(dedupe.claim(key(n), None, now)).publish(None);
+        }
+        let memory = dedupe.lock();
+        assert!(memory.messages.len() <= 12, "{} messages are remembered", memory.messages.len());
+        assert!(memory.messages.contains_key(&running.key));
+    }
+
+    #[test]
+    fn messages_of_two_users_with_one_msg_id_are_two() {
+        let of = |from_user: &str| {
+            let push = format!(
+                "<xml><ToUserName>gh</ToUserName><FromUserName>{from_user}</FromUserName><CreateTime>1</CreateTime>\
+                 <MsgType>text</MsgType><Content>x</Content><MsgId>7</MsgId></xml>"
+            );
+            key_of(&push)
+        };
+        assert_ne!(of("a"), of("b"));
+        assert_eq!(of("a"), of("a"));
+    }
+
+    #[test]
+    fn two_events_of_one_second_are_two_and_a_new_ciphertext_makes_no_new_event() {
+        let of = |event: &str, encrypt: &str| {
+            let push = format!(
+                "<xml><ToUserName>gh</ToUserName><FromUserName>a</FromUserName><CreateTime>1</CreateTime>\
+                 <MsgType>event</MsgType><Event>{event}</Event><Encrypt>{encrypt}</Encrypt></xml>"
+            );
+            key_of(&push)
+        };
+        assert_ne!(of("LOCATION", "x"), of("subscribe", "x"));
+        assert_eq!(of("LOCATION", "x"), of("LOCATION", "y"));
+    }
+
+    fn key_of(push: &str) -> Key {
+        let root = aviary_wechat::xml::parse(push.as_bytes()).unwrap();
+        match crate::message::parse("main", &root).unwrap() {
+            crate::message::Push::Message(message) => Key::of(&message, &root),
+            crate::message::Push::Unanswerable(why) => panic!("{why}"),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! A plugin: a `.wasm` file that answers messages, each in a sandbox of its own.
+//!
+//! The one boundary of the runtime is [`Plugin::call`]: a message goes in, a reply or a [`Failure`] comes out, and nothing
+//! of the guest is left. Below it, one WIT interface that a guest can import is one file.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::time::timeout_at;
+use wasmtime::{Store, Trap};
+
+pub mod bindings;
+pub mod code;
+pub mod compile;
+pub mod engine;
+mod guest;
+mod limits;
+pub mod log;
+pub mod rules;
+pub mod set;
+pub mod watch;
+
+mod call_info;
+mod customer_service;
+mod http;
+mod kv;
+mod wechat_api;
+
+use self::{
+    bindings::{Message, Reply},
+    code::Code,
+    guest::Guest,
+    log::Output,
+};
+use crate::config::PluginSettings;
+
+/// The SHA-256 of a plugin's file.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hash(pub [u8; 32]);
+
+impl Hash {
+    /// Names a file's content.
+    pub fn of(bytes: &[u8]) -> Self {
+        use sha2::Digest;
+        Self(sha2::Sha256::digest(bytes).into())
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hash({self})")
+    }
+}
+
+/// One plugin as one account uses it: its code, with the settings of that account.
+#[derive(Debug)]
+pub struct Plugin {
+    /// Its name in `aviary.toml`: the file's stem without number and version.
+    pub name: String,
+    /// Where it came from.
+    pub file: PathBuf,
+    pub code: Arc<Code>,
+    pub settings: PluginSettings,
+}
+
+/// What a call came to, with what it took.
+#[derive(Debug)]
+pub struct Call {
+    pub answer: Result<Option<Reply>, Failure>,
+    /// From the question to the answer, waiting included.
+    pub duration: Duration,
+    /// Computing time, to the millisecond.
+    pub cpu_ms: u64,
+    /// All linear memories together, at their largest.
+    pub memory_bytes: usize,
+    /// What the guest wrote to standard output and error.
+    pub output: Vec<String>,
+}
+
+/// Why a plugin gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("computed longer than {limit_ms} ms (`limits.cpu_ms`)")]
+    Cpu { limit_ms: u64 },
+    #[error("gave no answer within {limit_ms} ms")]
+    Timeout { limit_ms: u64 },
+    #[error("asked for more than {limit_bytes} bytes of memory (`limits.memory_mib`)")]
+    Memory { limit_bytes: usize },
+    #[error("recursed too deep: its stack is used up")]
+    Stack,
+    #[error("trapped: {0}")]
+    Trap(String),
+    #[error("said: {0}")]
+    Guest(String),
+    #[error("found no free instance within {limit_ms} ms; raise `engine.instances_max` if memory allows")]
+    Busy { limit_ms: u64 },
+    #[error("gave a reply that WeChat would refuse: {0}")]
+    Refused(#[from] crate::reply::Refused),
+}
+
+/// What a guest's own error text may be in a log line.
+const GUEST_ERROR_CHARS_MAX: usize = 500;
+
+impl Plugin {
+    /// Asks the plugin for an answer, in a fresh sandbox that ends with this call, at `deadline` at the latest.
+    pub async fn call(&self, message: &Message, deadline: Instant) -> Call {
+        let started = Instant::now();
+        let deadline = self.own_deadline(started, deadline);
+        let limit_ms = millis(deadline.saturating_duration_since(started));
+        let engine = &self.code.engine;
+        let Ok(Ok(_slot)) = timeout_at(deadline.into(), engine.slots.acquire()).await else {
+            return Call::unasked(Failure::Busy { limit_ms }, started);
+        };
+        let output = Output::new(self.settings.limits.log_bytes_max);
+        let mut store = Guest::store(engine, &self.name, &self.settings, deadline, &output);
+        let running = engine.run_clock();
+        let answer = match timeout_at(deadline.into(), self.ask(&mut store, message)).await {
+            Ok(Ok(Ok(reply))) => Ok(reply),
+            Ok(Ok(Err(text))) => Err(Failure::Guest(text.chars().take(GUEST_ERROR_CHARS_MAX).collect())),
+            Ok(Err(error)) => Err(self.explain(&error, &store)),
+            Err(_) => Err(Failure::Timeout { limit_ms }),
+        };
+        drop(running);
+        Call {
+            answer,
+            duration: started.elapsed(),
+            cpu_ms: store.data().clock.cpu_ms(),
+            memory_bytes: store.data().limiter.memory_bytes(),
+            output: output.take(),
+        }
+    }
+
+    async fn ask(&self, store: &mut Store<Guest>, message: &Message) -> wasmtime::Result<Result<Option<Reply>, String>> {
+        let bot = self.code.pre.instantiate_async(&mut *store).await?;
+        bot.aviary_bot_handler().call_handle(store, message).await
+    }
+
+    fn own_deadline(&self, started: Instant, deadline: Instant) -> Instant {
+        self.settings.limits.timeout.map_or(deadline, |own| deadline.min(started + own))
+    }
+
+    /// Finds the reason behind wasmtime's error: a limit of ours, if one was hit.
+    fn explain(&self, error: &wasmtime::Error, store: &Store<Guest>) -> Failure {
+        let guest = store.data();
+        match error.downcast_ref::<Trap>() {
+            Some(Trap::Interrupt) if guest.clock.is_used_up() => Failure::Cpu { limit_ms: millis(self.settings.limits.cpu) },
+            Some(Trap::StackOverflow) => Failure::Stack,
+            _ if guest.limiter.memory_refused() => Failure::Memory { limit_bytes: guest.limiter.memory_bytes_max() },
+            Some(trap) => Failure::Trap(trap.to_string()),
+            None => Failure::Trap(error.root_cause().to_string()),
+        }
+    }
+}
+
+impl Call {
+    fn unasked(failure: Failure, started: Instant) -> Self {
+        Self { answer: Err(failure), duration: started.elapsed(), cpu_ms: 0, memory_bytes: 0, output: Vec::new() }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,15 @@
+//! The contract in `wit/`, as Rust. `Message` and `Reply` exist only here: nothing else in the host defines them.
+
+wasmtime::component::bindgen!({
+    path: "../wit",
+    world: "bot",
+    imports: { default: async },
+    exports: { default: async },
+    include_component_type: true,
+    additional_derives: [PartialEq, serde::Serialize, serde::Deserialize],
+});
+
+pub use aviary::bot::types::*;
+
+/// `types` holds no functions: nothing to implement.
+impl aviary::bot::types::Host for super::guest::Guest {}

@@ -1,0 +1,131 @@
+//! A plugin's code, loaded and tried: what stays the same however many accounts use the file.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use wasmtime::component::{Component, types::ComponentItem};
+
+use super::{
+    Hash,
+    bindings::BotPre,
+    engine::Engine,
+    guest::Guest,
+    log::Output,
+};
+use crate::config::PluginSettings;
+
+/// The package that a bot's handler comes from.
+const HANDLER: &str = "aviary:bot/handler";
+
+/// The version of the contract that this host speaks.
+pub const WIT_VERSION: &str = "0.1.0";
+
+/// How long the first instantiation may wait for anything.
+const START_MAX: Duration = Duration::from_secs(5);
+
+/// Loaded code, ready to be instantiated for each message.
+pub struct Code {
+    pub hash: Hash,
+    pub(super) engine: Engine,
+    pub(super) pre: BotPre<Guest>,
+}
+
+/// Why code does not become a plugin.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("it exports no `{HANDLER}@{WIT_VERSION}`; a bot must export that interface")]
+    NoHandler,
+    #[error("it was built against `{found}`; this host has `{HANDLER}@{WIT_VERSION}`: use a newer host, or build the plugin against the older contract")]
+    OtherVersion { found: String },
+    #[error("it does not fit this host: {0}")]
+    Unlinkable(String),
+    #[error("it does not start: {0}")]
+    NoStart(String),
+    #[error("its cached code does not load: {0}")]
+    Cache(String),
+}
+
+impl Code {
+    /// Loads what our compiler wrote, links it, and instantiates it once in a store that is thrown away: a record or
+    /// variant that differs from ours shows only then.
+    pub async fn load(engine: &Engine, file: &Path, hash: Hash, settings: &PluginSettings) -> Result<Arc<Self>, LoadError> {
+        let component = deserialize(engine, file).map_err(|error| LoadError::Cache(first_line(&error)))?;
+        check_exports(engine, &component)?;
+        let pre = engine
+            .linker
+            .instantiate_pre(&component)
+            .and_then(BotPre::new)
+            .map_err(|error| LoadError::Unlinkable(root_cause(&error)))?;
+        let code = Arc::new(Self { hash, engine: engine.clone(), pre });
+        code.try_start(settings).await?;
+        Ok(code)
+    }
+
+    async fn try_start(&self, settings: &PluginSettings) -> Result<(), LoadError> {
+        let deadline = Instant::now() + START_MAX;
+        let mut store = Guest::store(&self.engine, "plugin", settings, deadline, &Output::new(0));
+        let _running = self.engine.run_clock();
+        match tokio::time::timeout_at(deadline.into(), self.pre.instantiate_async(&mut store)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) if store.data().clock.is_used_up() => {
+                Err(LoadError::NoStart(format!("it computed longer than {:?} (`limits.cpu_ms`)", settings.limits.cpu)))
+            }
+            Ok(Err(_)) if store.data().limiter.memory_refused() => Err(LoadError::NoStart(format!(
+                "it needs more than {} MiB of memory; raise its `limits.memory_mib`",
+                settings.limits.memory_bytes >> 20
+            ))),
+            Ok(Err(error)) => Err(LoadError::NoStart(root_cause(&error))),
+            Err(_) => Err(LoadError::NoStart(format!("it was not ready within {START_MAX:?}"))),
+        }
+    }
+}
+
+impl std::fmt::Debug for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Code").field("hash", &self.hash).finish_non_exhaustive()
+    }
+}
+
+/// Maps code that our own child wrote into a directory that only we can write to.
+#[expect(unsafe_code, reason = "wasmtime cannot check machine code; `Compiler` vouches for it")]
+fn deserialize(engine: &Engine, file: &Path) -> wasmtime::Result<Component> {
+    // SAFETY: the file was written whole by `Compiler` from our child's output into a directory of mode 0700 that belongs
+    // to us, is never written to again, and carries this engine's fingerprint in its name.
+    let component = unsafe { Component::deserialize_file(&engine.wasmtime, file) }?;
+    // Now rather than at the first message.
+    component.initialize_copy_on_write_image()?;
+    Ok(component)
+}
+
+fn check_exports(engine: &Engine, component: &Component) -> Result<(), LoadError> {
+    let kind = component.component_type();
+    let mut found = None;
+    for (name, item) in kind.exports(&engine.wasmtime) {
+        if matches!(item.ty, ComponentItem::ComponentInstance(_)) && name.split('@').next() == Some(HANDLER) {
+            found = Some(name.to_owned());
+        }
+    }
+    match found {
+        None => Err(LoadError::NoHandler),
+        Some(name) if is_compatible(&name) => Ok(()),
+        Some(found) => Err(LoadError::OtherVersion { found }),
+    }
+}
+
+/// `0.1.x` is one contract, whatever x is.
+fn is_compatible(name: &str) -> bool {
+    let version = name.rsplit('@').next().unwrap_or_default();
+    version.rsplit_once('.').map(|(line, _)| line) == WIT_VERSION.rsplit_once('.').map(|(line, _)| line)
+}
+
+fn root_cause(error: &wasmtime::Error) -> String {
+    let text = format!("{error:#}");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn first_line(error: &wasmtime::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,103 @@
+//! The running instance: what the host keeps for one call, and nothing that outlives it.
+
+use std::time::Instant;
+
+use wasmtime::{Store, StoreContextMut, UpdateDeadline, component::ResourceTable};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::{engine::Engine, limits::Limiter, log::Output, millis};
+use crate::config::PluginSettings;
+
+/// The host's side of one guest. It lives in the guest's store and is dropped with it.
+pub struct Guest {
+    pub(super) plugin: String,
+    pub(super) deadline: Instant,
+    pub(super) limiter: Limiter,
+    pub(super) clock: Clock,
+    wasi: WasiCtx,
+    table: ResourceTable,
+}
+
+/// A guest's computing time, in ticks of the engine's epoch.
+#[derive(Debug)]
+pub(super) struct Clock {
+    ticks: u64,
+    ticks_max: u64,
+}
+
+impl Clock {
+    /// Milliseconds of computing so far.
+    pub(super) fn cpu_ms(&self) -> u64 {
+        self.ticks
+    }
+
+    pub(super) fn is_used_up(&self) -> bool {
+        self.ticks >= self.ticks_max
+    }
+}
+
+impl Guest {
+    /// Makes the store for one call: fresh, limited, with nothing granted.
+    pub(super) fn store(
+        engine: &Engine,
+        plugin: &str,
+        settings: &PluginSettings,
+        deadline: Instant,
+        output: &Output,
+    ) -> Store<Self> {
+        let limits = &settings.limits;
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(limits.handles_max);
+        let guest = Self {
+            plugin: plugin.to_owned(),
+            deadline,
+            limiter: Limiter::new(limits.memory_bytes, limits.table_elements),
+            clock: Clock { ticks: 0, ticks_max: millis(limits.cpu) },
+            wasi: wasi(settings, output),
+            table,
+        };
+        let mut store = Store::new(&engine.wasmtime, guest);
+        store.limiter(|guest| &mut guest.limiter);
+        store.set_hostcall_fuel(limits.host_data_bytes);
+        store.set_max_component_handles(limits.handles_max);
+        // A deadline of 0 would trap at the first instruction.
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(on_tick);
+        store
+    }
+
+    /// The answer to a call of an interface that the operator has not granted.
+    pub(super) fn denied(&self, grant: &str) -> String {
+        format!("plugin `{}` has no `{grant}` grant", self.plugin)
+    }
+}
+
+/// Lets the other guests run at every tick, and ends a guest whose computing time is used up.
+fn on_tick(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> {
+    let clock = &mut store.data_mut().clock;
+    clock.ticks += 1;
+    Ok(if clock.is_used_up() { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
+}
+
+/// WASI with clocks, random numbers, the plugin's settings as environment variables, and output that becomes log lines:
+/// no files, no sockets, no input, no arguments.
+fn wasi(settings: &PluginSettings, output: &Output) -> WasiCtx {
+    let mut builder = WasiCtx::builder();
+    builder.stdout(output.clone()).stderr(output.clone());
+    for (name, value) in &settings.env {
+        builder.env(name, value.expose());
+    }
+    builder.allow_tcp(false).allow_udp(false).build()
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guest").field("plugin", &self.plugin).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,156 @@
+//! A guest's standard output and error, as lines of the host's log.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::{
+    async_trait,
+    cli::{IsTerminal, StdoutStream},
+    p2::{OutputStream, Pollable, StreamResult},
+};
+
+/// A line longer than this is broken, so that one write cannot fill the log with a single entry.
+const LINE_BYTES_MAX: usize = 4 << 10;
+
+/// How much a guest may write in one piece; WASI's own streams use the same.
+const WRITE_BYTES_MAX: usize = 64 << 10;
+
+/// What one call wrote, line by line, up to a bound. Writing more is not an error: the rest is counted and dropped.
+#[derive(Clone, Debug)]
+pub(super) struct Output(Arc<Mutex<Buffer>>);
+
+#[derive(Debug)]
+struct Buffer {
+    text: Vec<u8>,
+    bytes_max: usize,
+    dropped: usize,
+}
+
+impl Output {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self(Arc::new(Mutex::new(Buffer { text: Vec::new(), bytes_max, dropped: 0 })))
+    }
+
+    /// Takes the lines written so far, with a note in the end if some were dropped.
+    pub(super) fn take(&self) -> Vec<String> {
+        let mut buffer = self.lock();
+        let text = std::mem::take(&mut buffer.text);
+        let mut lines: Vec<String> = text
+            .split(|&byte| byte == b'\n')
+            .flat_map(|line| line.chunks(LINE_BYTES_MAX).chain(line.is_empty().then_some(&line[..])))
+            .map(|line| String::from_utf8_lossy(line).trim_end_matches('\r').to_owned())
+            .collect();
+        // What follows the last line break is a line only if there is something.
+        if lines.last().is_some_and(String::is_empty) {
+            lines.pop();
+        }
+        let dropped = std::mem::take(&mut buffer.dropped);
+        if dropped > 0 {
+            lines.push(format!("({dropped} more bytes were dropped: `log_bytes_max` is {})", buffer.bytes_max));
+        }
+        lines
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        let mut buffer = self.lock();
+        let room = buffer.bytes_max.saturating_sub(buffer.text.len()).min(bytes.len());
+        buffer.text.extend_from_slice(&bytes[..room]);
+        buffer.dropped += bytes.len() - room;
+    }
+
+    /// A panic elsewhere cannot leave the buffer half-written, so a poisoned lock is as good as any.
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl IsTerminal for Output {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Output {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    // The default would start a task for each stream.
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl Pollable for Output {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for Output {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        Output::write(self, &bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(WRITE_BYTES_MAX)
+    }
+}
+
+impl AsyncWrite for Output {
+    fn poll_write(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        Output::write(&self, bytes);
+        std::task::Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_becomes_lines_in_the_order_written() {
+        let output = Output::new(1_000);
+        output.write("第一".as_bytes());
+        output.write(" 行\n\nlast\r\n".as_bytes());
+        assert_eq!(output.take(), ["第一 行", "", "last"]);
+        assert!(output.take().is_empty());
+    }
+
+    #[test]
+    fn a_flood_is_cut_with_a_note() {
+        let output = Output::new(4);
+        output.write(b"abcdefgh");
+        assert_eq!(output.take(), ["abcd", "(4 more bytes were dropped: `log_bytes_max` is 4)"]);
+    }
+
+    #[test]
+    fn a_line_without_end_is_broken() {
+        let output = Output::new(LINE_BYTES_MAX * 2);
+        output.write(&vec![b'x'; LINE_BYTES_MAX + 1]);
+        assert_eq!(output.take().iter().map(String::len).collect::<Vec<_>>(), [LINE_BYTES_MAX, 1]);
+    }
+}

@@ -1,0 +1,96 @@
+//! Whether a plugin is asked at all: its `match` rules against a message, without starting a guest.
+
+use super::bindings::{Body, Event, Message};
+use crate::config::MatchRule;
+
+/// What rules look at, taken from a message once for all plugins.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// `MsgType` as WeChat writes it.
+    msg_type: &'a str,
+    text: Option<&'a str>,
+    recognition: Option<&'a str>,
+    /// `Event` as WeChat writes it.
+    event: Option<&'a str>,
+    /// The event's key: of a menu item, or of a scanned code without `qrscene_`.
+    key: Option<&'a str>,
+}
+
+impl<'a> Facts<'a> {
+    /// Reads a message.
+    pub fn of(message: &'a Message) -> Self {
+        let mut facts = Self { msg_type: "", text: None, recognition: None, event: None, key: None };
+        match &message.body {
+            Body::Text(text) => (facts.msg_type, facts.text) = ("text", Some(&text.content)),
+            Body::Image(_) => facts.msg_type = "image",
+            Body::Voice(voice) => (facts.msg_type, facts.recognition) = ("voice", voice.recognition.as_deref()),
+            Body::Video(_) => facts.msg_type = "video",
+            Body::ShortVideo(_) => facts.msg_type = "shortvideo",
+            Body::Location(_) => facts.msg_type = "location",
+            Body::Link(_) => facts.msg_type = "link",
+            Body::Other(name) => facts.msg_type = name,
+            Body::Event(event) => {
+                facts.msg_type = "event";
+                let (name, key) = name_and_key(event);
+                facts.event = Some(name);
+                facts.key = key.or_else(|| extra(message, "EventKey"));
+            }
+        }
+        facts
+    }
+}
+
+fn name_and_key(event: &Event) -> (&str, Option<&str>) {
+    match event {
+        Event::Subscribe(subscribe) => ("subscribe", subscribe.scene.as_deref()),
+        Event::Unsubscribe => ("unsubscribe", None),
+        Event::Scan(scan) => ("SCAN", Some(&scan.scene)),
+        Event::Location(_) => ("LOCATION", None),
+        Event::Click(click) => ("CLICK", Some(&click.key)),
+        Event::View(view) => ("VIEW", Some(&view.url)),
+        Event::ViewMiniprogram(view) => ("view_miniprogram", Some(&view.page_path)),
+        Event::ScancodePush(code) => ("scancode_push", Some(&code.key)),
+        Event::ScancodeWaitmsg(code) => ("scancode_waitmsg", Some(&code.key)),
+        Event::PicSysphoto(pictures) => ("pic_sysphoto", Some(&pictures.key)),
+        Event::PicPhotoOrAlbum(pictures) => ("pic_photo_or_album", Some(&pictures.key)),
+        Event::PicWeixin(pictures) => ("pic_weixin", Some(&pictures.key)),
+        Event::LocationSelect(place) => ("location_select", Some(&place.key)),
+        Event::TemplateSendFinished(_) => ("TEMPLATESENDJOBFINISH", None),
+        Event::MassSendFinished(_) => ("MASSSENDJOBFINISH", None),
+        Event::KfCreateSession(_) => ("kf_create_session", None),
+        Event::KfCloseSession(_) => ("kf_close_session", None),
+        Event::KfSwitchSession(_) => ("kf_switch_session", None),
+        Event::SubscribeMsgPopup(_) => ("subscribe_msg_popup_event", None),
+        Event::SubscribeMsgChange(_) => ("subscribe_msg_change_event", None),
+        Event::SubscribeMsgSent(_) => ("subscribe_msg_sent_event", None),
+        Event::UserInfoModified(_) => ("user_info_modified", None),
+        Event::UserAuthorizationRevoke(_) => ("user_authorization_revoke", None),
+        Event::UserAuthorizationCancellation(_) => ("user_authorization_cancellation", None),
+        Event::Other(name) => (name, None),
+    }
+}
+
+fn extra<'a>(message: &'a Message, path: &str) -> Option<&'a str> {
+    message.extra.iter().find(|field| field.path == path).map(|field| field.value.as_str())
+}
+
+/// Whether a plugin with these rules is asked: one that fits is enough, and so are none at all.
+pub fn fit(rules: &[MatchRule], facts: &Facts<'_>) -> bool {
+    rules.is_empty() || rules.iter().any(|rule| fits(rule, facts))
+}
+
+/// Whether all of a rule's conditions hold.
+fn fits(rule: &MatchRule, facts: &Facts<'_>) -> bool {
+    let holds = |condition: &Option<String>, fact: Option<&str>, test: fn(&str, &str) -> bool| {
+        condition.as_deref().is_none_or(|wanted| fact.is_some_and(|fact| test(fact, wanted)))
+    };
+    rule.message_type.eq_ignore_ascii_case(facts.msg_type)
+        && holds(&rule.event, facts.event, str::eq_ignore_ascii_case)
+        && holds(&rule.key, facts.key, |fact, wanted| fact == wanted)
+        && holds(&rule.key_starts_with, facts.key, |fact, wanted| fact.starts_with(wanted))
+        && holds(&rule.equals, facts.text, |fact, wanted| fact == wanted)
+        && holds(&rule.starts_with, facts.text, |fact, wanted| fact.starts_with(wanted))
+        && holds(&rule.contains, facts.text, |fact, wanted| fact.contains(wanted))
+        && holds(&rule.recognition, facts.recognition, |fact, wanted| fact.contains(wanted))
+        && rule.regex.as_ref().is_none_or(|regex| facts.text.is_some_and(|text| regex.is_match(text)))
+}

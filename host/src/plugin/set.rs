@@ -1,0 +1,400 @@
+//! The plugins directories: which files are there, what each one's code is, and the chain that an account makes of them.
+
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet, HashSet},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use tracing::{info, warn};
+
+use super::{Hash, Plugin, code::Code, compile::Compiler, engine::Engine};
+use crate::{
+    config::{Account, Config, PluginSettings},
+    dispatch::Chain,
+    stamp::Stamp,
+};
+
+/// Every plugin file that was seen, with the code that serves.
+#[derive(Debug)]
+pub struct Set {
+    engine: Engine,
+    compiler: Compiler,
+    files: BTreeMap<PathBuf, Known>,
+    /// What was refused by its name or for its place in the chain, so that each is told once.
+    told: HashSet<String>,
+}
+
+/// What is known of one path.
+#[derive(Debug)]
+struct Known {
+    stamp: Stamp,
+    /// The code that serves: the newest that loaded.
+    code: Option<Arc<Code>>,
+    /// The content that did not load, so that it is told and tried once.
+    broken: Option<Hash>,
+}
+
+/// Whether a look at the directories changed anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scan {
+    /// A plugin came, went or was replaced.
+    pub changed: bool,
+    /// A file changed while it was read: look again soon.
+    pub unsettled: bool,
+}
+
+impl Set {
+    /// Makes an empty set.
+    pub fn new(engine: Engine, compiler: Compiler) -> Self {
+        Self { engine, compiler, files: BTreeMap::new(), told: HashSet::new() }
+    }
+
+    /// Looks at the directories again and loads what is new. A file that does not load keeps what it was before; a
+    /// directory that cannot be read keeps all of its plugins.
+    pub async fn scan(&mut self, config: &Config) -> Scan {
+        let mut scan = Scan::default();
+        let found = self.list(config);
+        let gone: Vec<PathBuf> = self.files.keys().filter(|path| !found.contains(*path)).cloned().collect();
+        for path in gone {
+            let known = self.files.remove(&path);
+            if known.is_some_and(|known| known.code.is_some()) {
+                info!(file = %path.display(), "Plugin file {} is gone; its plugin is no longer asked", path.display());
+                scan.changed = true;
+            }
+        }
+        let changed: Vec<(PathBuf, Stamp)> = found
+            .into_iter()
+            .filter_map(|path| Stamp::of(&path).ok().map(|stamp| (path, stamp)))
+            .filter(|(path, stamp)| self.files.get(path).is_none_or(|known| known.stamp != *stamp))
+            .collect();
+        for (index, (path, stamp)) in changed.iter().enumerate() {
+            let progress = Progress { index: index + 1, count: changed.len() };
+            match self.refresh(path, *stamp, config, progress).await {
+                Ok(replaced) => scan.changed |= replaced,
+                Err(Unsettled) => scan.unsettled = true,
+            }
+        }
+        scan
+    }
+
+    /// Forgets which files were broken, because the settings they were tried under changed.
+    pub fn forgive(&mut self) {
+        self.files.retain(|_, known| known.code.is_some());
+        self.told.clear();
+    }
+
+    /// Makes the chain of an account out of what is loaded.
+    pub fn chain(&mut self, config: &Config, account: &Account) -> Chain {
+        let mut plugins: Vec<Plugin> = Vec::new();
+        for (path, code, own) in self.serving(config, account) {
+            let Some(name) = name_of(&path) else { continue };
+            if let Some(first) = plugins.iter().find(|plugin| plugin.name == name) {
+                let text = format!(
+                    "account `{}`: {} is not asked, because {} is a plugin of the same name `{name}`; rename one of them",
+                    account.name,
+                    path.display(),
+                    first.file.display()
+                );
+                self.tell_once(text);
+                continue;
+            }
+            let settings = config.plugin(account, &name, own);
+            plugins.push(Plugin { name, file: path, code, settings });
+        }
+        if !account.chain.is_empty() {
+            plugins = self.listed(account, plugins);
+        }
+        Chain { plugins: plugins.into_iter().map(Arc::new).collect() }
+    }
+
+    /// The plugins that the account lists, in its order.
+    fn listed(&mut self, account: &Account, mut plugins: Vec<Plugin>) -> Vec<Plugin> {
+        let mut listed = Vec::new();
+        for name in &account.chain {
+            match plugins.iter().position(|plugin| plugin.name == *name) {
+                Some(index) => listed.push(plugins.remove(index)),
+                None => self.tell_once(format!(
+                    "account `{}` lists plugin `{name}`, but no plugin of that name is loaded",
+                    account.name
+                )),
+            }
+        }
+        listed
+    }
+
+    /// Files with code that the account can ask, in file-name order, each with whether it is from the account's own
+    /// directory.
+    fn serving(&self, config: &Config, account: &Account) -> Vec<(PathBuf, Arc<Code>, bool)> {
+        let mut files: Vec<_> = self
+            .files
+            .iter()
+            .filter_map(|(path, known)| {
+                let dir = path.parent()?;
+                let own = account.plugins_dir.as_deref() == Some(dir);
+                let code = known.code.clone()?;
+                (own || dir == config.plugins_dir).then(|| (path.clone(), code, own))
+            })
+            .collect();
+        files.sort_by(|(a, ..), (b, ..)| file_name_order(a, b));
+        files
+    }
+
+    /// The `.wasm` files that are there now.
+    fn list(&mut self, config: &Config) -> BTreeSet<PathBuf> {
+        let mut found = BTreeSet::new();
+        for dir in directories(config) {
+            match list_directory(dir) {
+                Ok(paths) => {
+                    for path in paths {
+                        match path.extension().and_then(|extension| extension.to_str()) {
+                            Some("wasm") => _ = found.insert(path),
+                            Some("cwasm") => self.tell_once(format!(
+                                "{} is refused: compiled code cannot be checked; put the `.wasm` file there",
+                                path.display()
+                            )),
+                            _ => {}
+                        }
+                    }
+                }
+                Err(error) => {
+                    self.tell_once(format!("plugins directory {} cannot be read: {error}", dir.display()));
+                    // Not the same as empty: keep what serves until the directory tells otherwise.
+                    if error.kind() != io::ErrorKind::NotFound {
+                        found.extend(self.files.keys().filter(|path| path.parent() == Some(dir)).cloned());
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// Reads a new or changed file and loads it. True if another code serves now.
+    async fn refresh(&mut self, path: &Path, stamp: Stamp, config: &Config, progress: Progress) -> Result<bool, Unsettled> {
+        let known = self.files.get(path);
+        let (serving, broken) = known.map_or((None, None), |known| (known.code.clone(), known.broken));
+        let started = Instant::now();
+        let file_bytes_max = config.compile.file_bytes_max as u64;
+        let wasm = match read(path, stamp, file_bytes_max) {
+            Ok(wasm) => wasm,
+            Err(ReadError::Unsettled) => return Err(Unsettled),
+            Err(error) => {
+                not_loaded(path, &error.to_string(), serving.is_some());
+                self.files.insert(path.into(), Known { stamp, code: serving, broken });
+                return Ok(false);
+            }
+        };
+        let hash = Hash::of(&wasm);
+        if serving.as_ref().is_some_and(|code| code.hash == hash) || broken == Some(hash) {
+            self.files.insert(path.into(), Known { stamp, code: serving, broken });
+            return Ok(false);
+        }
+        let settings = self.trial_settings(path, config);
+        match self.load(path, wasm, hash, &settings, progress).await {
+            Ok(code) => {
+                let duration_ms = started.elapsed().as_millis();
+                info!(
+                    file = %path.display(), hash = %hash, duration_ms,
+                    "Plugin file {} is loaded ({duration_ms} ms)", path.display()
+                );
+                self.files.insert(path.into(), Known { stamp, code: Some(code), broken: None });
+                Ok(true)
+            }
+            Err(why) => {
+                not_loaded(path, &why, serving.is_some());
+                self.files.insert(path.into(), Known { stamp, code: serving, broken: Some(hash) });
+                Ok(false)
+            }
+        }
+    }
+
+    async fn load(
+        &self,
+        path: &Path,
+        wasm: Vec<u8>,
+        hash: Hash,
+        settings: &PluginSettings,
+        progress: Progress,
+    ) -> Result<Arc<Code>, String> {
+        let cached = self.compiler.has(&hash);
+        if !cached {
+            let Progress { index, count } = progress;
+            info!(
+                file = %path.display(),
+                "Compiling {} ({} KiB, file {index} of {count}); the result is kept", path.display(), wasm.len() >> 10
+            );
+        }
+        let retry = cached.then(|| wasm.clone());
+        let file = self.compiler.compile(wasm, &hash).await.map_err(|error| error.to_string())?;
+        match Code::load(&self.engine, &file, hash, settings).await {
+            Err(super::code::LoadError::Cache(why)) if retry.is_some() => {
+                // A full disk or a crash may have spoiled the cached code; the wasm is still there.
+                warn!(file = %path.display(), "The cached code of {} does not load ({why}); compiling again", path.display());
+                self.compiler.forget(&hash).map_err(|error| error.to_string())?;
+                let wasm = retry.unwrap_or_default();
+                let file = self.compiler.compile(wasm, &hash).await.map_err(|error| error.to_string())?;
+                Code::load(&self.engine, &file, hash, settings).await
+            }
+            loaded => loaded,
+        }
+        .map_err(|error| error.to_string())
+    }
+
+    /// The settings under which a file is tried: those of the first account that would ask it.
+    fn trial_settings(&self, path: &Path, config: &Config) -> PluginSettings {
+        let name = name_of(path).unwrap_or_default();
+        let dir = path.parent();
+        let own = config.accounts.values().find(|account| account.plugins_dir.as_deref() == dir);
+        let account = own.or_else(|| config.accounts.values().next());
+        let account = account.expect("`Config` refuses to be without an account");
+        config.plugin(account, &name, own.is_some())
+    }
+
+    fn tell_once(&mut self, text: String) {
+        if self.told.insert(text.clone()) {
+            warn!("{text}");
+        }
+    }
+}
+
+/// Which of several files is being loaded.
+#[derive(Clone, Copy)]
+struct Progress {
+    index: usize,
+    count: usize,
+}
+
+/// The file changed while it was read.
+struct Unsettled;
+
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("it changed while it was read")]
+    Unsettled,
+    #[error("it has {bytes} bytes; `compile.file_mib_max` allows {bytes_max}")]
+    TooLarge { bytes: u64, bytes_max: u64 },
+    #[error("it cannot be read: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Reads a file whole, as it was when it was stamped.
+fn read(path: &Path, stamp: Stamp, bytes_max: u64) -> Result<Vec<u8>, ReadError> {
+    if stamp.bytes > bytes_max {
+        return Err(ReadError::TooLarge { bytes: stamp.bytes, bytes_max });
+    }
+    let wasm = fs::read(path)?;
+    if wasm.len() as u64 != stamp.bytes || Stamp::of(path)? != stamp {
+        return Err(ReadError::Unsettled);
+    }
+    Ok(wasm)
+}
+
+fn not_loaded(path: &Path, why: &str, serving: bool) {
+    let rest = if serving { "the version before it stays" } else { "its plugin is not asked" };
+    warn!(file = %path.display(), "Plugin file {} is not loaded: {why}; {rest}", path.display());
+}
+
+/// The shared directory, and each account's own.
+pub fn directories(config: &Config) -> BTreeSet<&Path> {
+    let own = config.accounts.values().filter_map(|account| account.plugins_dir.as_deref());
+    own.chain([config.plugins_dir.as_path()]).collect()
+}
+
+fn list_directory(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect()
+}
+
+/// Returns a plugin's name: the file's stem without the leading number and a trailing version
+/// (`30-weather-1.2.0.wasm` is `weather`). None for a file that is not named `….wasm`.
+pub fn name_of(path: &Path) -> Option<String> {
+    let stem = path.file_name()?.to_str()?.strip_suffix(".wasm")?;
+    let name = match stem.split_once('-') {
+        Some((number, rest)) if is_number(number) && !rest.is_empty() => rest,
+        _ => stem,
+    };
+    let name = match name.rsplit_once('-') {
+        Some((rest, version)) if is_version(version) && !rest.is_empty() => rest,
+        _ => name,
+    };
+    Some(name.to_owned())
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// `1.2`, `1.2.0`, `v1.2.0`: a single number is part of the name.
+fn is_version(text: &str) -> bool {
+    let text = text.strip_prefix('v').unwrap_or(text);
+    text.contains('.') && text.split('.').all(is_number)
+}
+
+/// The order in which plugins are asked: by file name, runs of digits compared as numbers (`9-a` before `10-b`).
+pub fn file_name_order(a: &Path, b: &Path) -> Ordering {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    natural(name(a).as_bytes(), name(b).as_bytes()).then_with(|| a.cmp(b))
+}
+
+fn natural(mut a: &[u8], mut b: &[u8]) -> Ordering {
+    loop {
+        let (digits_a, digits_b) = (leading_digits(a), leading_digits(b));
+        let order = if digits_a > 0 && digits_b > 0 {
+            let (number_a, number_b) = (significant(&a[..digits_a]), significant(&b[..digits_b]));
+            (a, b) = (&a[digits_a..], &b[digits_b..]);
+            number_a.len().cmp(&number_b.len()).then_with(|| number_a.cmp(number_b))
+        } else {
+            match (a.split_first(), b.split_first()) {
+                (None, None) => return Ordering::Equal,
+                (first_a, first_b) => {
+                    let order = first_a.map(|(byte, _)| byte).cmp(&first_b.map(|(byte, _)| byte));
+                    (a, b) = (first_a.map_or(a, |(_, rest)| rest), first_b.map_or(b, |(_, rest)| rest));
+                    order
+                }
+            }
+        };
+        if order != Ordering::Equal {
+            return order;
+        }
+    }
+}
+
+fn leading_digits(text: &[u8]) -> usize {
+    text.iter().take_while(|byte| byte.is_ascii_digit()).count()
+}
+
+fn significant(digits: &[u8]) -> &[u8] {
+    let zeros = digits.iter().take_while(|&&byte| byte == b'0').count();
+    &digits[zeros..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_is_named_by_its_file_without_number_and_version() {
+        for (file, name) in [
+            ("20-echo.wasm", "echo"),
+            ("30-weather-1.2.0.wasm", "weather"),
+            ("weather-v2.0.wasm", "weather"),
+            ("echo.wasm", "echo"),
+            ("5-bot-2.wasm", "bot-2"),
+            ("42.wasm", "42"),
+            ("1-.wasm", "1-"),
+            ("7-1.2.wasm", "1.2"),
+        ] {
+            assert_eq!(name_of(Path::new(file)).as_deref(), Some(name), "{file}");
+        }
+        assert_eq!(name_of(Path::new("echo.wasm.off")), None);
+    }
+
+    #[test]
+    fn numbers_in_file_names_are_compared_as_numbers() {
+        let mut files = ["10-b.wasm", "9-a.wasm", "z.wasm", "010-a.wasm", "100-c.wasm", "a.wasm"].map(Path::new);
+        files.sort_by(|a, b| file_name_order(a, b));
+        assert_eq!(files, ["9-a.wasm", "010-a.wasm", "10-b.wasm", "100-c.wasm", "a.wasm", "z.wasm"].map(Path::new));
+    }
+}

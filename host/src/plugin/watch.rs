@@ -1,0 +1,97 @@
+//! Notices that plugins or settings changed. The system's events are only a hint to look: what changed is told by the
+//! files themselves, and where no events arrive (network drives, some containers) a regular look finds it.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode},
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
+use tracing::warn;
+
+use super::set;
+use crate::{app::App, config::Config};
+
+/// Changes that never pause are looked at this often all the same.
+const QUIET_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Watches and reloads, for ever.
+pub async fn run(app: Arc<App>) {
+    let (sender, mut hints) = mpsc::channel(1);
+    let mut watcher = Watched::start(sender);
+    loop {
+        let config = app.live().config.clone();
+        watcher.follow(directories(&config));
+        // No hint within the time to poll is as good as one.
+        if timeout(config.watch.poll, hints.recv()).await.is_ok() {
+            settle(&mut hints, config.watch.quiet).await;
+        }
+        while app.reload().await.unsettled {
+            sleep(config.watch.quiet.max(Duration::from_millis(10))).await;
+        }
+    }
+}
+
+/// Waits until nothing has changed for `quiet`, so that a file is read when it is written, not while.
+async fn settle(hints: &mut mpsc::Receiver<()>, quiet: Duration) {
+    let started = Instant::now();
+    while started.elapsed() < QUIET_WAIT_MAX && timeout(quiet, hints.recv()).await.is_ok() {}
+}
+
+/// The directories in which a change matters.
+fn directories(config: &Config) -> BTreeSet<PathBuf> {
+    let of_settings = config.watched();
+    let of_settings =
+        of_settings.iter().filter_map(|path| if path.is_dir() { Some(path.as_path()) } else { path.parent() });
+    set::directories(config).into_iter().chain(of_settings).map(Path::to_owned).collect()
+}
+
+/// The system's watcher, if there is one, and what it watches.
+struct Watched {
+    watcher: Option<RecommendedWatcher>,
+    directories: BTreeSet<PathBuf>,
+}
+
+impl Watched {
+    fn start(sender: mpsc::Sender<()>) -> Self {
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            if event.is_ok_and(|event| is_change(event.kind)) {
+                // Full means that a hint is waiting already.
+                let _ = sender.try_send(());
+            }
+        });
+        if let Err(error) = &watcher {
+            warn!("The system reports no file changes ({error}); looking every `watch.poll_ms` instead");
+        }
+        Self { watcher: watcher.ok(), directories: BTreeSet::new() }
+    }
+
+    /// Watches these directories and no others. One that is not there yet is found by polling.
+    fn follow(&mut self, wanted: BTreeSet<PathBuf>) {
+        let Some(watcher) = &mut self.watcher else { return };
+        for gone in self.directories.difference(&wanted) {
+            let _ = watcher.unwatch(gone);
+        }
+        let mut followed = BTreeSet::new();
+        for directory in wanted {
+            if self.directories.contains(&directory) || watcher.watch(&directory, RecursiveMode::NonRecursive).is_ok() {
+                followed.insert(directory);
+            }
+        }
+        self.directories = followed;
+    }
+}
+
+/// Our own reading of the files is an event, too, and no reason to read them again.
+fn is_change(kind: EventKind) -> bool {
+    !matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+}

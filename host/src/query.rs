@@ -1,0 +1,46 @@
+//! The query of a request, read so that nothing in it can mean two things.
+
+use std::borrow::Cow;
+
+/// The parameters of a query, in the order they came.
+#[derive(Debug)]
+pub struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+/// A parameter that is missing, or there more than once: WeChat sends each once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotOne(pub &'static str);
+
+impl<'a> Query<'a> {
+    /// Reads `a=1&b=2`, percent-decoded.
+    pub fn parse(query: &'a str) -> Self {
+        Self(form_urlencoded::parse(query.as_bytes()).collect())
+    }
+
+    /// Returns the one value of a parameter.
+    pub fn one(&self, name: &'static str) -> Result<&str, NotOne> {
+        let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_ref());
+        match (values.next(), values.next()) {
+            (Some(value), None) => Ok(value),
+            _ => Err(NotOne(name)),
+        }
+    }
+
+    /// Whether any of these parameters is there.
+    pub fn names_any(&self, names: &[&str]) -> bool {
+        self.0.iter().any(|(key, _)| names.contains(&key.as_ref()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_has_one_value_or_none() {
+        let query = Query::parse("a=1&b=2&b=3&c=%E5%A5%BD&signature[]=x");
+        assert_eq!(query.one("a"), Ok("1"));
+        assert_eq!(query.one("b"), Err(NotOne("b")));
+        assert_eq!(query.one("c"), Ok("好"));
+        assert_eq!(query.one("signature"), Err(NotOne("signature")));
+    }
+}

@@ -1,0 +1,77 @@
+//! The public listener: connections with bounds, and a stop that loses no message.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tracing::{debug, info, warn};
+
+use crate::{app::App, config, webhook};
+
+/// How long to wait when the system has no more sockets to give.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Serves until `shutdown` is done, then lets what is in flight finish: first the open requests, then the calls whose
+/// request is gone.
+pub async fn run(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    let settings = app.live().config.listener.clone();
+    let router = Router::new().fallback(webhook::handle).with_state(app.clone());
+    let graceful = GracefulShutdown::new();
+    tokio::select! {
+        () = accept(&listener, &settings, &router, &graceful) => {}
+        () = shutdown => {}
+    }
+    drop(listener);
+    info!("Stopping: finishing {} messages", app.tasks.len());
+    app.tasks.close();
+    let drained = async {
+        graceful.shutdown().await;
+        app.tasks.wait().await;
+    };
+    if timeout(settings.shutdown, drained).await.is_err() {
+        warn!("Stopped with {} messages unfinished after {:?}", app.tasks.len(), settings.shutdown);
+    }
+}
+
+async fn accept(listener: &TcpListener, settings: &config::Listener, router: &Router, graceful: &GracefulShutdown) {
+    let connections = Arc::new(Semaphore::new(settings.connections_max));
+    loop {
+        // The next caller waits in the system's queue until there is room.
+        let Ok(permit) = connections.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let connection = graceful.watch(serve(stream, settings, router.clone()));
+                tokio::spawn(async move {
+                    if let Err(error) = connection.await {
+                        debug!("A connection ended early: {error}");
+                    }
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                warn!("A connection was not accepted: {error}");
+                sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+type Connection = hyper::server::conn::http1::Connection<TokioIo<TcpStream>, TowerToHyperService<Router>>;
+
+fn serve(stream: TcpStream, settings: &config::Listener, router: Router) -> Connection {
+    // A reply is one small write; nothing is gained by waiting for more of it.
+    let _ = stream.set_nodelay(true);
+    hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.header_timeout)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+}

@@ -1,0 +1,167 @@
+//! Steps 2 and 3: whether a request is WeChat's, and what it says once decrypted.
+//!
+//! The signature of the query covers time and nonce, not the body. In the encrypted modes `msg_signature` covers the
+//! ciphertext as well, so there it alone counts; in plain mode a signature is good for one message (see `dedupe`).
+
+use aviary_wechat::{
+    crypt::{self, AesKey, DecryptError},
+    envelope, signature,
+    xml::{self, Element},
+};
+
+use crate::{
+    config::{Account, Mode},
+    query::{NotOne, Query},
+    refusal::Refusal,
+    secret::Secret,
+};
+
+/// A push that WeChat sent.
+#[derive(Debug)]
+pub struct Opened<'a> {
+    /// What it says.
+    pub root: Element,
+    /// How its reply has to look: encrypted in, encrypted out.
+    pub form: Form<'a>,
+    /// In plain form, the signature that must not come with another message.
+    pub signature: Option<&'a str>,
+    /// Which of the account's previous secrets were needed: the console's change has not reached all of WeChat.
+    pub previous: Previous,
+}
+
+/// The form of a push and of its reply.
+#[derive(Debug)]
+pub enum Form<'a> {
+    Plain,
+    Sealed { token: &'a Secret, key: &'a AesKey },
+}
+
+/// The account's secrets before the last change, as far as they were needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Previous {
+    pub token: bool,
+    pub encoding_aes_key: bool,
+}
+
+/// What every request of WeChat's has in its query.
+struct Signed<'a> {
+    timestamp: &'a str,
+    nonce: &'a str,
+}
+
+impl<'a> Signed<'a> {
+    fn of(query: &'a Query<'_>) -> Result<Self, NotOne> {
+        Ok(Self { timestamp: query.one("timestamp")?, nonce: query.one("nonce")? })
+    }
+}
+
+/// Checks WeChat's check of the URL: a signed query without a body, in every mode.
+pub fn url_check(account: &Account, query: &Query<'_>, now_s: u64) -> Result<Previous, Refusal> {
+    let token = signer(account, query)?;
+    check_age(account, query, now_s)?;
+    Ok(Previous { token: is_previous(account, token), encoding_aes_key: false })
+}
+
+/// Whether the body is worth reading: in plain mode the query alone tells.
+pub fn before_body(account: &Account, query: &Query<'_>) -> Result<(), Refusal> {
+    match account.mode {
+        Mode::Plain => signer(account, query).map(drop),
+        Mode::Compatible | Mode::Safe => Signed::of(query).map(drop).map_err(Refusal::from),
+    }
+}
+
+/// Opens a push, whichever form it has, if the account's mode allows that form.
+pub fn push<'a>(account: &'a Account, query: &'a Query<'_>, body: &[u8], now_s: u64) -> Result<Opened<'a>, Refusal> {
+    let outer = match xml::parse(body) {
+        Ok(outer) => outer,
+        // Whoever has no signature learns nothing about the body.
+        Err(error) => return Err(signer(account, query).map_or_else(|refusal| refusal, |_| error.into())),
+    };
+    match (account.mode, envelope::ciphertext(&outer)) {
+        (Mode::Plain, Some(_)) if outer.child("MsgType").is_none() => {
+            signer(account, query)?;
+            Err(Refusal::Encrypted { account: account.name.clone() })
+        }
+        (Mode::Safe, None) => {
+            signer(account, query)?;
+            Err(Refusal::NotEncrypted { account: account.name.clone() })
+        }
+        (Mode::Plain, _) | (Mode::Compatible, None) => plain(account, query, outer, now_s),
+        (Mode::Compatible | Mode::Safe, Some(encrypt)) => sealed(account, query, encrypt, now_s),
+    }
+}
+
+fn plain<'a>(account: &'a Account, query: &'a Query<'_>, root: Element, now_s: u64) -> Result<Opened<'a>, Refusal> {
+    let token = signer(account, query)?;
+    check_age(account, query, now_s)?;
+    let previous = Previous { token: is_previous(account, token), encoding_aes_key: false };
+    Ok(Opened { root, form: Form::Plain, signature: Some(query.one("signature")?), previous })
+}
+
+/// The order is WeChat's own and must stay: signature, base64, cipher, padding, length, app id, XML.
+fn sealed<'a>(account: &'a Account, query: &'a Query<'_>, encrypt: &str, now_s: u64) -> Result<Opened<'a>, Refusal> {
+    let Signed { timestamp, nonce } = Signed::of(query)?;
+    let msg_signature = query.one("msg_signature")?;
+    let token = tokens(account)
+        .find(|token| signature::verify_message(token.expose(), timestamp, nonce, encrypt, msg_signature))
+        .ok_or_else(|| Refusal::MsgSignature { account: account.name.clone() })?;
+    check_age(account, query, now_s)?;
+    let (xml, key) = decrypt(account, encrypt)?;
+    let previous =
+        Previous { token: is_previous(account, token), encoding_aes_key: account.encoding_aes_key.as_ref() != Some(key) };
+    Ok(Opened { root: xml::parse(&xml)?, form: Form::Sealed { token, key }, signature: None, previous })
+}
+
+/// Decrypts with the account's key, or with the one before it.
+fn decrypt<'a>(account: &'a Account, encrypt: &str) -> Result<(Vec<u8>, &'a AesKey), Refusal> {
+    let mut failure = None;
+    let keys = account.encoding_aes_key.iter().chain(&account.previous_encoding_aes_key);
+    for key in keys {
+        match crypt::decrypt(key, encrypt, app_id(account)) {
+            Ok(xml) => return Ok((xml, key)),
+            // A wrong key looks like wrong padding; what the current key says of it is what helps the operator.
+            Err(error) => _ = failure.get_or_insert(error),
+        }
+    }
+    let account = account.name.clone();
+    Err(match failure {
+        Some(error @ DecryptError::AppId { .. }) => Refusal::AppId { account, error },
+        Some(error) => Refusal::Decrypt { account, error },
+        // `Config` gives no account an encrypted mode without a key.
+        None => Refusal::Encrypted { account },
+    })
+}
+
+/// `Config` gives no account an encrypted mode without an app id; an empty one fits no message.
+pub fn app_id(account: &Account) -> &str {
+    account.app_id.as_deref().unwrap_or_default()
+}
+
+/// Finds the token that the query's `signature` was made with.
+fn signer<'a>(account: &'a Account, query: &Query<'_>) -> Result<&'a Secret, Refusal> {
+    let Signed { timestamp, nonce } = Signed::of(query)?;
+    let given = query.one("signature")?;
+    tokens(account)
+        .find(|token| signature::verify(token.expose(), timestamp, nonce, given))
+        .ok_or_else(|| Refusal::Signature { account: account.name.clone() })
+}
+
+fn tokens(account: &Account) -> impl Iterator<Item = &Secret> {
+    std::iter::once(&account.token).chain(&account.previous_token)
+}
+
+fn is_previous(account: &Account, token: &Secret) -> bool {
+    !std::ptr::eq(&raw const account.token, token)
+}
+
+/// Refuses what was signed too long ago, or as far in the future: clocks are off by seconds, not by minutes.
+fn check_age(account: &Account, query: &Query<'_>, now_s: u64) -> Result<(), Refusal> {
+    let Some(max_age) = account.signature_max_age else { return Ok(()) };
+    let max_age_s = max_age.as_secs();
+    let timestamp: i64 = query.one("timestamp")?.parse().map_err(|_| Refusal::Timestamp)?;
+    let age_s = i64::try_from(now_s).unwrap_or(i64::MAX).saturating_sub(timestamp);
+    if age_s.unsigned_abs() > max_age_s {
+        return Err(Refusal::Age { account: account.name.clone(), age_s, max_age_s });
+    }
+    Ok(())
+}

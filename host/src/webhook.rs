@@ -1,0 +1,180 @@
+//! Steps 1 to 8 of a message's life: what WeChat calls, from the request to the answer.
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use aviary_wechat::envelope;
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderValue, Method, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use tokio::time::timeout_at;
+use tracing::info;
+
+use crate::{
+    app::{App, Serving},
+    config::Account,
+    dedupe::{Claim, Key, Slot},
+    dispatch,
+    message::{self, Push},
+    plugin::bindings::Message,
+    query::Query,
+    refusal::Refusal,
+    reply,
+    verify::{self, Form},
+};
+
+/// The body that says "received, nothing to say". WeChat wants it as it is in every mode.
+/// <https://developers.weixin.qq.com/doc/service/guide/capability/basic-message/passive-reply>
+pub const SUCCESS: &str = "success";
+
+/// What a person sees who opens the URL in a browser.
+const NOT_FOR_BROWSERS: &str = "这是公众号接口地址，只有微信服务器能使用；能看到这行字，说明网络已经通了。\n\
+    This URL is for WeChat's servers only; that you can read this line shows that the network works.\n";
+
+/// Answers a request on the public listener.
+pub async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
+    let arrived = Instant::now();
+    match answer(&app, request, arrived).await {
+        Ok(body) => body,
+        Err(refusal) => {
+            app.refusals.tell(&refusal, arrived);
+            refused(&refusal)
+        }
+    }
+}
+
+async fn answer(app: &Arc<App>, request: Request, arrived: Instant) -> Result<Response, Refusal> {
+    let live = app.live();
+    let (head, body) = request.into_parts();
+    let serving = live.account(head.uri.path()).ok_or_else(|| Refusal::Path(head.uri.path().into()))?;
+    let query = Query::parse(head.uri.query().unwrap_or_default());
+    match head.method {
+        Method::GET => url_check(app, &serving.account, &query),
+        Method::POST => {
+            verify::before_body(&serving.account, &query)?;
+            let body = read(body, live.config.listener.body_bytes_max).await?;
+            push(app, serving, &query, &body, arrived).await
+        }
+        method => Err(Refusal::Method(method.to_string())),
+    }
+}
+
+/// WeChat's check of the URL, made when the operator saves the form: it wants its `echostr` back.
+fn url_check(app: &App, account: &Account, query: &Query<'_>) -> Result<Response, Refusal> {
+    if !query.names_any(&["signature", "timestamp", "nonce", "echostr"]) {
+        return Err(Refusal::NotWeChat);
+    }
+    let previous = verify::url_check(account, query, now_s())?;
+    app.tell_previous(account, previous);
+    let echostr = query.one("echostr").map_err(|_| Refusal::NoEchostr)?;
+    info!(account = %account.name, "WeChat checked the URL of account `{}`: it fits", account.name);
+    Ok(text(echostr.to_owned()))
+}
+
+/// A message or event. After this, the only refusal left is that of a replayed signature.
+async fn push(
+    app: &Arc<App>,
+    serving: &Arc<Serving>,
+    query: &Query<'_>,
+    body: &[u8],
+    arrived: Instant,
+) -> Result<Response, Refusal> {
+    let account = &serving.account;
+    let opened = verify::push(account, query, body, now_s())?;
+    app.tell_previous(account, opened.previous);
+    let message = match message::parse(&account.name, &opened.root)? {
+        Push::Message(message) => Arc::new(*message),
+        Push::Unanswerable(why) => {
+            info!(account = %account.name, "Answered `success` to a push for nobody: {why}");
+            return Ok(text(SUCCESS));
+        }
+    };
+    let answer = match app.dedupe.claim(Key::of(&message, &opened.root), opened.signature, arrived) {
+        Claim::First(slot, answer) => {
+            dispatch(app, message.clone(), slot, arrived);
+            answer
+        }
+        Claim::Again(answer) => answer,
+        Claim::Replayed => return Err(Refusal::Replayed { account: account.name.clone() }),
+    };
+    let reply = timeout_at((arrived + account.late.window).into(), answer.outcome()).await;
+    let xml = reply.ok().flatten().and_then(|reply| reply::to_xml(&reply, &reply::Address::back_to(&message), now_s()));
+    Ok(match xml {
+        Some(xml) => xml_body(seal(xml, account, &opened.form)),
+        None => text(SUCCESS),
+    })
+}
+
+/// Starts a task that asks the plugins. It goes on when WeChat hangs up: the next try joins it.
+fn dispatch(app: &Arc<App>, message: Arc<Message>, slot: Slot, arrived: Instant) {
+    let app = app.clone();
+    app.tasks.clone().spawn(async move {
+        let live = app.ready().await;
+        let Some(serving) = live.accounts().find(|serving| serving.account.name == message.account) else {
+            return;
+        };
+        let dispatch = dispatch::run(&serving.chain, &message, arrived + serving.account.late.window).await;
+        app.tell_message(&message, &dispatch, arrived.elapsed());
+        slot.publish(dispatch.reply.map(Arc::new));
+    });
+}
+
+/// Encrypts a reply if the push came encrypted.
+fn seal(xml: String, account: &Account, form: &Form<'_>) -> String {
+    match form {
+        Form::Plain => xml,
+        Form::Sealed { token, key } => {
+            let (random, nonce) = (random(), u64::from_le_bytes(random()));
+            envelope::seal(key, verify::app_id(account), token.expose(), now_s(), &nonce.to_string(), random, &xml)
+        }
+    }
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the system's random numbers are always there once it has booted");
+    bytes
+}
+
+async fn read(body: Body, bytes_max: usize) -> Result<Bytes, Refusal> {
+    match Limited::new(body, bytes_max).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Refusal::TooLarge { bytes_max }),
+        Err(error) => Err(Refusal::Body(error.to_string())),
+    }
+}
+
+/// Seconds since 1970 by our clock.
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// `text/plain`, also for `echostr`: as HTML it would let a caller put a script on the operator's domain.
+fn text(body: impl Into<Body>) -> Response {
+    with_type("text/plain; charset=utf-8", body.into())
+}
+
+fn xml_body(xml: String) -> Response {
+    with_type("text/xml; charset=utf-8", xml.into())
+}
+
+fn with_type(content_type: &'static str, body: Body) -> Response {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+fn refused(refusal: &Refusal) -> Response {
+    match refusal {
+        Refusal::NotWeChat => (refusal.status(), text(NOT_FOR_BROWSERS)).into_response(),
+        Refusal::Method(_) => (refusal.status(), [(header::ALLOW, "GET, POST")]).into_response(),
+        _ => refusal.status().into_response(),
+    }
+}
