@@ -60,7 +60,7 @@ pub struct Live {
 /// An account with its plugins.
 #[derive(Debug)]
 pub struct Serving {
-    pub account: Account,
+    pub account: Arc<Account>,
     pub chain: Arc<Chain>,
 }
 
@@ -160,7 +160,7 @@ impl Live {
     fn new(config: Arc<Config>, mut chain: impl FnMut((&Config, &Account)) -> Chain) -> Self {
         let accounts = config
             .accounts
-            .values()
+            .iter()
             .map(|account| {
                 let chain = Arc::new(chain((&config, account)));
                 (account.path.clone(), Arc::new(Serving { account: account.clone(), chain }))
@@ -227,6 +227,6 @@ fn stamps(config: &Config) -> HashMap<PathBuf, Option<Stamp>> {
 }
 
 fn claim_lifetime(config: &Config) -> Duration {
-    let oldest = config.accounts.values().filter_map(|account| account.signature_max_age).max().unwrap_or_default();
+    let oldest = config.accounts.iter().map(|account| account.signature_max_age).max().unwrap_or_default();
     CLAIM_LIVES_MIN.max(oldest + CLAIM_OUTLIVES_SIGNATURE)
 }

@@ -1,3 +1,83 @@
-//! The command line.
+//! The command line: one file for each command.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    config::ConfigError,
+    plugin::compile::{self, ChildArgs},
+};
+
+pub mod bot;
+pub mod chat;
+pub mod demo;
+pub mod init;
+pub mod log;
 pub mod parse;
 pub mod push;
+pub mod serve;
+
+/// A server for WeChat Official Accounts (微信公众号) whose reply handlers are sandboxed WebAssembly plugins.
+#[derive(Debug, Parser)]
+#[command(name = "aviary", version, after_help = "Exit status: 0 fine, 1 failed, 2 wrong usage or settings.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    Init(init::Args),
+    Serve(serve::Args),
+    Push(Box<push::Args>),
+    Chat(chat::Args),
+    Parse(parse::Args),
+    /// Compiles one plugin; the host runs this itself, as a process of its own.
+    #[command(name = compile::SUBCOMMAND, hide = true)]
+    CompilePlugin(ChildArgs),
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The compiler of unknown bytes has no use for a runtime, and less is better there.
+    if let Command::CompilePlugin(args) = cli.command {
+        return compile::child(args);
+    }
+    match runtime().map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run(cli.command))) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            // Wrong settings are wrong usage, and nothing was tried.
+            if error.is::<ConfigError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Demo(args) => demo::run(args).await,
+        Command::Init(args) => init::run(args),
+        Command::Serve(args) => serve::run(args).await,
+        Command::Push(args) => push::run(*args).await,
+        Command::Chat(args) => chat::run(args).await,
+        Command::Parse(args) => parse::run(args),
+        Command::CompilePlugin(args) => Ok(compile::child(args)),
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // Guests that compute come back to the scheduler every millisecond; sockets and timers are looked at each time,
+        // not after 61 of them.
+        .event_interval(1)
+        .build()
+}
+
+/// The program that compiles plugins: ourselves, even if the file was replaced since.
+fn own_program() -> std::io::Result<PathBuf> {
+    if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() }
+}

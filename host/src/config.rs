@@ -1,14 +1,16 @@
 //! What the operator decided: `aviary.toml` and the files it includes, read, checked and typed.
 //!
-//! Nothing behind this module reads a setting's text again, or checks a bound. A file becomes a tree with lines (`document`) with
-//! every `${…}` filled in (`expand`), the included files join it (`sources`), and each table is read against `defaults.toml`
-//! (`section`) into its struct.
+//! Nothing behind this module reads a setting's text again, or checks a bound. A file becomes a tree with lines
+//! (`document`) with every `${…}` filled in (`expand`), the included files join it (`sources`), and each table is read
+//! against `defaults.toml` (`section`) into its struct.
 
 mod account;
 mod defaults;
 mod document;
 mod error;
 mod expand;
+#[cfg(test)]
+mod fixture;
 mod host;
 mod limits;
 mod matches;
@@ -17,10 +19,12 @@ mod restart;
 mod section;
 mod sources;
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 pub use account::{Account, Mode};
 pub use defaults::DEFAULTS;
@@ -125,8 +129,9 @@ impl Config {
         sources::check_join(all, &table)?;
         // A file of accounts and plugins is checked without those of other files: thousands of files stay quick.
         let is_independent = table.keys().all(|key| INDEPENDENT.contains(&key.as_str()));
-        let mut beside = all.clone();
-        beside.retain(|key, _| !is_independent || !INDEPENDENT.contains(&key.as_str()));
+        let matters = |key: &&String| !is_independent || !INDEPENDENT.contains(&key.as_str());
+        let mut beside: Table =
+            all.iter().filter(|(key, _)| matters(key)).map(|(key, node)| (key.clone(), node.clone())).collect();
         sources::join(&mut beside, table.clone());
         let part = Self::read(&beside, sources)?;
 
@@ -139,15 +144,15 @@ impl Config {
 
     /// Returns what is set for a plugin in an account.
     ///
-    /// A plugin from the shared directory has `[plugins.NAME]` with the account's table over it. One from the account's own
-    /// directory has the account's table alone, so that a file inherits nothing by choosing a name.
+    /// A plugin from the shared directory has `[plugins.NAME]` with the account's table over it. One from the
+    /// account's own directory has the account's table alone, so that a file inherits nothing by choosing a name.
     pub fn plugin(&self, account: &Account, name: &str, own_directory: bool) -> PluginSettings {
         let shared = self.plugins.get(name).filter(|_| !own_directory);
         PluginSettings::of([account.plugin_tables.get(name), shared], &self.limits)
     }
 
-    /// Returns everything whose change may change the settings: the main file, `.env`, the included files, those of `${file:…}`,
-    /// and the directories where `include` looks. Some may not exist yet.
+    /// Returns everything whose change may change the settings: the main file, `.env`, the included files, those of
+    /// `${file:…}`, and the directories where `include` looks. Some may not exist yet.
     pub fn watched(&self) -> Vec<PathBuf> {
         self.watched.clone()
     }
@@ -162,6 +167,7 @@ impl Config {
 
     fn of(top: &Section<'_>, sources: &Sources) -> Option<Self> {
         let table = |key| top.table(key).without_unknown_keys();
+        top.texts("include");
         let listen = top.parsed("listen", listen);
         let log = Log::read(&table("log"));
         let limits = Limits::default().with(&OwnLimits::read(&table("limits")));
@@ -212,4 +218,306 @@ fn accounts_of(table: &Table) -> impl Iterator<Item = &String> {
 
 fn listen(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an address and a port, such as \"127.0.0.1:8000\"".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixture::{Directory, error, load};
+    use super::*;
+
+    const MAIN: &str = "[accounts.main]\ntoken = \"abc\"\n";
+
+    /// An account in a file of its own.
+    fn account(name: &str) -> String {
+        format!("[accounts.{name}]\npath = \"/{name}\"\ntoken = \"abc\"\n")
+    }
+
+    fn names(config: &Config) -> Vec<&str> {
+        config.accounts.iter().map(|account| &*account.name).collect()
+    }
+
+    #[test]
+    fn what_is_not_given_comes_from_the_defaults() {
+        let directory = Directory::with(MAIN);
+        let config = directory.load();
+        assert_eq!(config.file, directory.path("aviary.toml"));
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8000");
+        assert_eq!(config.plugins_dir, directory.path("plugins"));
+        assert_eq!(config.data_dir, directory.path("data"));
+        assert_eq!(config.listener.body_bytes_max, 262_144);
+        assert_eq!(config.late.window.as_millis(), 4_500);
+        assert_eq!(config.dedupe.keys_max, 500_000);
+        assert_eq!((config.watch.quiet.as_millis(), config.watch.poll.as_millis()), (50, 2_000));
+        assert_eq!(config.engine.instances_max, 1_100);
+        assert_eq!(config.compile.file_bytes_max(), 64 << 20);
+        assert_eq!((config.limits.memory_bytes(), config.limits.host_data_bytes()), (64 << 20, 4 << 20));
+        assert_eq!((config.limits.cpu_ms, config.limits.timeout_ms), (1_000, 0));
+        assert_eq!((config.problems.len(), config.notes.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_relative_path_starts_beside_the_main_file_and_an_absolute_one_stays() {
+        let directory = Directory::with(
+            "plugins_dir = \"./bots\"\ndata_dir = \"/var/lib/aviary\"\n[accounts.main]\ntoken = \"abc\"\nplugins_dir = \"own/\"\n",
+        );
+        let config = directory.load();
+        assert_eq!(config.plugins_dir, directory.path("bots"));
+        assert_eq!(config.data_dir, Path::new("/var/lib/aviary"));
+        assert_eq!(config.accounts[0].plugins_dir, Some(directory.path("own")));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_the_nearest_valid_one() {
+        assert_eq!(
+            error("[accounts.main]\ntoken = \"abc\"\n\n[account.other]\n[late]\nwindow = 5\n"),
+            "aviary.toml:4: unknown key `account`; did you mean `accounts`?\n\
+             aviary.toml:6: unknown key `late.window`; did you mean `window_ms`?"
+        );
+        assert_eq!(
+            error("[accounts.main]\ntoken = \"abc\"\ntokne = \"secret7\"\n"),
+            "aviary.toml:3: unknown key `accounts.main.tokne`; did you mean `token`?"
+        );
+        assert_eq!(error("window_ms = 5"), "aviary.toml:1: unknown key `window_ms`; did you mean `late.window_ms`?");
+        assert_eq!(
+            error("[late]\nlisten = \"127.0.0.1:1\""),
+            "aviary.toml:2: unknown key `late.listen`; `listen` belongs at the top of the file, before the first [table]"
+        );
+        assert_eq!(
+            error("[watch]\n\"a b\" = 5"),
+            "aviary.toml:2: unknown key `watch.\"a b\"`; there are `poll_ms`, `quiet_ms`"
+        );
+    }
+
+    #[test]
+    fn a_value_of_another_kind_or_out_of_bounds_is_refused() {
+        assert_eq!(
+            error(
+                "listen = \":8000\"\nlog = 5\n[late]\nwindow_ms = \"4500\"\n[dedupe]\nkeys_max = 1.5\n[watch]\nquiet_ms = -1\n"
+            ),
+            "aviary.toml:1: `listen` is \":8000\"; it must be an address and a port, such as \"127.0.0.1:8000\"\n\
+             aviary.toml:2: `log` is a number; it must be a table\n\
+             aviary.toml:4: `late.window_ms` is \"4500\"; it must be a whole number, 100 to 5000\n\
+             aviary.toml:6: `dedupe.keys_max` is 1.5; it must be a whole number, 1000 to 100000000\n\
+             aviary.toml:8: `watch.quiet_ms` is -1; it must be a whole number, 0 to 10000"
+        );
+        assert_eq!(
+            error("dedupe.keys_max = 99999999999999999999"),
+            "aviary.toml:1: `dedupe.keys_max` is 99999999999999999999; it must be a whole number, 1000 to 100000000"
+        );
+    }
+
+    #[test]
+    fn a_long_value_is_shortened() {
+        assert_eq!(
+            error(&format!("listen = \"{}\"", "微".repeat(70))),
+            format!(
+                "aviary.toml:1: `listen` is \"{}…\"; it must be an address and a port, such as \"127.0.0.1:8000\"",
+                "微".repeat(60)
+            )
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_toml_is_refused_without_quoting_it() {
+        assert_eq!(
+            error("[accounts.main]\ntoken = \"secret7\n"),
+            "aviary.toml:2: invalid basic string, expected `\"`; this is not TOML"
+        );
+        assert_eq!(
+            error("token = secret7"),
+            "aviary.toml:1: string values must be quoted, expected literal string; this is not TOML"
+        );
+        assert_eq!(error("a = 1\na = 2"), "aviary.toml:2: duplicate key; this is not TOML");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_an_error() {
+        let directory =
+            Directory::with(MAIN).and("latin1.toml", b"token = \"\xe9\"").and("large.toml", vec![b'#'; 5 << 20]);
+        let error = |file: &str| Config::load(&directory.path(file)).unwrap_err().to_string();
+        assert_eq!(error("nowhere.toml"), "nowhere.toml: cannot be read: No such file or directory (os error 2)");
+        assert_eq!(error("latin1.toml"), "latin1.toml: cannot be read: it is not UTF-8 text");
+        assert_eq!(error("large.toml"), "large.toml: cannot be read: it is larger than 4194304 bytes");
+    }
+
+    #[test]
+    fn hostile_nesting_is_refused_and_not_followed() {
+        assert!(error(&format!("a = {}", "[".repeat(100_000))).starts_with("aviary.toml:1: "));
+        assert!(error(&format!("a.{} = 1", vec!["b"; 100_000].join("."))).starts_with("aviary.toml:1: "));
+    }
+
+    #[test]
+    fn there_is_at_least_one_account() {
+        let text = "no account; add a table [accounts.main] with its `token`, or let `aviary init` write one";
+        assert_eq!(error(""), format!("aviary.toml: {text}"));
+        let broken = Directory::with("include = [\"a.toml\"]").and("a.toml", "[accounts.a]\n");
+        assert_eq!(
+            broken.error(),
+            format!(
+                "a.toml:1: `accounts.a.token` is missing: the Token of WeChat's 服务器配置 form, 3 to 32 letters and digits\n\
+                 aviary.toml: {text}"
+            )
+        );
+    }
+
+    #[test]
+    fn a_text_takes_in_variables_and_files() {
+        let directory = Directory::with(
+            "[accounts.main]\ntoken = \"${WECHAT_TOKEN}\"\nprevious_token = \"${file:secrets/token}\"\n
+             [plugins.a]\nenv = { URL = \"https://example.com/?key=${WECHAT_TOKEN}\" }",
+        )
+        .and(".env", "WECHAT_TOKEN=fromdotenv\n")
+        .and("secrets/token", "fromfile\n");
+        let config = directory.load();
+        let account = &config.accounts[0];
+        assert_eq!(account.token.expose(), "fromdotenv");
+        assert_eq!(account.previous_token.as_ref().unwrap().expose(), "fromfile");
+        assert_eq!(config.plugin(account, "a", false).env["URL"].expose(), "https://example.com/?key=fromdotenv");
+    }
+
+    #[test]
+    fn a_variable_that_is_missing_is_named_with_its_key() {
+        let way_out = "which is not set; set it, or give it a line in `.env` beside `aviary.toml`";
+        assert_eq!(
+            error("[accounts.main]\ntoken = \"${NOWHERE_A}\"\n[plugins.a]\nmatch = [{ key = \"${NOWHERE_B}\" }]\n"),
+            format!(
+                "aviary.toml:2: `accounts.main.token` needs the environment variable `NOWHERE_A`, {way_out}\n\
+                 aviary.toml:4: `plugins.a.match[0].key` needs the environment variable `NOWHERE_B`, {way_out}"
+            )
+        );
+    }
+
+    #[test]
+    fn an_error_shows_a_variable_by_its_name_only() {
+        let directory = Directory::with("listen = \"${WHERE}\"\n[accounts.main]\ntoken = \"${WHERE}\"")
+            .and(".env", "WHERE=hidden-7");
+        assert_eq!(
+            directory.error(),
+            "aviary.toml:1: `listen` is \"${WHERE}\"; it must be an address and a port, such as \"127.0.0.1:8000\"\n\
+             aviary.toml:3: `accounts.main.token` has a character that is no ASCII letter or digit; \
+             WeChat allows 3 to 32 letters and digits"
+        );
+    }
+
+    #[test]
+    fn included_files_add_accounts_plugins_and_settings() {
+        let directory = Directory::with(&format!(
+            "include = [\"accounts.d/*.toml\", \"more.toml\"]\n{MAIN}[late]\nwindow_ms = 1000\n"
+        ))
+        .and("accounts.d/b.toml", account("b"))
+        .and("accounts.d/a.toml", account("a") + "[accounts.a.late]\nwindow_ms = 500\n")
+        .and("accounts.d/.hidden.toml", "broken")
+        .and("accounts.d/a.toml.bak", "broken")
+        .and("more.toml", "[plugins.echo]\nenv = { A = \"b\" }\n[limits]\ncpu_ms = 10\n");
+        let config = directory.load();
+        assert_eq!(config.problems, [""; 0]);
+        assert_eq!(names(&config), ["a", "b", "main"]);
+        assert_eq!(
+            config.accounts.iter().map(|account| account.late.window.as_millis()).collect::<Vec<_>>(),
+            [500, 1000, 1000]
+        );
+        let settings = config.plugin(&config.accounts[1], "echo", false);
+        assert_eq!((settings.env["A"].expose(), settings.limits.cpu_ms), ("b", 10));
+    }
+
+    #[test]
+    fn a_broken_included_file_stops_no_other() {
+        let directory = Directory::with(&format!("include = [\"*.d/*.toml\"]\n{MAIN}"))
+            .and("a.d/1.toml", account("one"))
+            .and("a.d/2.toml", account("two") + "mode = \"aes\"\n[late]\nwindow_ms = 1\n")
+            .and("a.d/3.toml", "[accounts.three\n")
+            .and("a.d/4.toml", account("four").replace("abc", "${NOWHERE}"))
+            .and("a.d/5.toml", account("five"));
+        let config = directory.load();
+        assert_eq!(names(&config), ["five", "main", "one"]);
+        assert_eq!(config.late.window.as_millis(), 4_500);
+        assert_eq!(
+            config.problems,
+            [
+                "a.d/2.toml:4: `accounts.two.mode` is \"aes\"; it may be \"\", \"plain\", \"compatible\" or \"safe\"",
+                "a.d/2.toml:6: `late.window_ms` is 1; it must be a whole number, 100 to 5000",
+                "a.d/3.toml:1: unclosed table, expected `]`; this is not TOML",
+                "a.d/4.toml:3: `accounts.four.token` needs the environment variable `NOWHERE`, which is not set; \
+                 set it, or give it a line in `.env` beside `aviary.toml`",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_two_files_give_is_refused_with_both_names() {
+        let directory = Directory::with(&format!(
+            "include = [\"*.d/*.toml\"]\nlisten = \"127.0.0.1:1\"\n{MAIN}[late]\nwindow_ms = 1000\n"
+        ))
+        .and("a.d/1.toml", account("one") + "[plugins.echo]\n")
+        .and("a.d/2.toml", account("one") + "[accounts.main.late]\nwindow_ms = 500\n[plugins.echo]\n")
+        .and("a.d/3.toml", "listen = \"127.0.0.1:2\"\n[late]\nwindow_ms = 2000\n")
+        .and("a.d/4.toml", account("four").replace("/four", "/one/"))
+        .and("a.d/5.toml", "include = [\"x.toml\"]\n");
+        let config = directory.load();
+        assert_eq!(names(&config), ["main", "one"]);
+        assert_eq!(
+            config.problems,
+            [
+                "a.d/2.toml:1: `accounts.one` is already given in a.d/1.toml:1; keep one of them",
+                "a.d/2.toml:4: `accounts.main` is already given in aviary.toml:3; keep one of them",
+                "a.d/2.toml:6: `plugins.echo` is already given in a.d/1.toml:4; keep one of them",
+                "a.d/3.toml:1: `listen` is already given in aviary.toml:2; keep one of them",
+                "a.d/3.toml:3: `late.window_ms` is already given in aviary.toml:6; keep one of them",
+                "a.d/4.toml:1: `accounts.four.path` is \"/one\", like that of `accounts.one` (a.d/1.toml:1); give each a path of its own",
+                "a.d/5.toml:1: `include` counts in the main file only",
+                "a.d/5.toml:1: `include` is already given in aviary.toml:1; keep one of them",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_include_that_names_no_file_or_no_pattern_is_told() {
+        let directory =
+            Directory::with(&format!("include = [\"nowhere.toml\", \"none.d/*.toml\", \"a[.toml\"]\n{MAIN}"));
+        assert_eq!(
+            directory.load().problems,
+            [
+                "aviary.toml:1: `include` has `a[.toml`: invalid range pattern",
+                "aviary.toml:1: `include` names `nowhere.toml`, and there is no such file",
+            ]
+        );
+        assert_eq!(error("include = 5"), "aviary.toml:1: `include` is 5; it must be a list of texts: [\"…\"]");
+    }
+
+    #[test]
+    fn a_file_is_read_once_and_the_main_file_does_not_include_itself() {
+        let directory =
+            Directory::with(&format!("include = [\"*.toml\", \"a.*\"]\n{MAIN}")).and("a.toml", account("a"));
+        let config = directory.load();
+        assert_eq!((names(&config), config.problems.len()), (vec!["a", "main"], 0));
+    }
+
+    #[test]
+    fn everything_that_was_read_or_looked_for_is_watched() {
+        let main =
+            "include = [\"a.d/*.toml\", \"none.d/x/*/b.toml\"]\n[accounts.main]\ntoken = \"${file:secrets/token}\"\n";
+        let directory = Directory::with(main)
+            .and("secrets/token", "abc")
+            .and("a.d/good.toml", account("a"))
+            .and("a.d/broken.toml", "[");
+        let watched = ["a.d", "a.d/broken.toml", "a.d/good.toml", "aviary.toml", "none.d/x", "secrets/token", ".env"];
+        let mut watched = watched.map(|path| directory.path(path));
+        watched.sort();
+        assert_eq!(directory.load().watched(), watched);
+    }
+
+    #[test]
+    fn hundreds_of_included_accounts_load_and_clash_nowhere() {
+        let mut directory = Directory::with("include = [\"accounts.d/*.toml\"]\n");
+        for number in 0..300 {
+            directory = directory.and(&format!("accounts.d/{number}.toml"), account(&format!("a{number}")));
+        }
+        assert_eq!(directory.load().accounts.len(), 300);
+    }
+
+    #[test]
+    fn debugging_the_settings_shows_no_secret() {
+        let shown = format!("{:?}", load("[accounts.main]\ntoken = \"secret7\"\n[plugins.a.env]\nKEY = \"hidden7\"\n"));
+        assert!(!shown.contains("secret7") && !shown.contains("hidden7"), "{shown}");
+    }
 }

@@ -79,7 +79,7 @@ pub use playback::{Header, Playback};
 pub use said::Said;
 pub use settings::Exchange;
 pub use shown::shown;
-pub use simulator::{Answer, Encryption, Simulator, UrlCheck};
+pub use simulator::{Answer, Encryption, NoAnswer, Signed, Simulator, TRIES_MAX, UrlCheck};
 
 /// Who speaks where no name is written.
 pub const DEFAULT_USER: &str = "user";
@@ -180,7 +180,8 @@ impl Reader {
     }
 
     fn go_on(&mut self, more: &str) -> anyhow::Result<()> {
-        let block = self.block.as_mut().context("`|` goes on with the line above, but there is nothing to go on with")?;
+        let block =
+            self.block.as_mut().context("`|` goes on with the line above, but there is nothing to go on with")?;
         block.written.push('\n');
         block.written.push_str(more.strip_prefix(' ').unwrap_or(more));
         Ok(())

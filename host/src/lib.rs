@@ -20,6 +20,7 @@ pub mod reply;
 
 pub mod plugin;
 
+pub mod bundled;
 pub mod conversation;
 mod stamp;
 mod user;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `aviary` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    aviary_host::cli::main()
+}

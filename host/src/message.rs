@@ -1,8 +1,8 @@
 //! Step 4, second half: WeChat's tree becomes the message that plugins are given.
 //!
-//! [`parse`] reads the header here, the content in [`body`] and [`event`]. All of them read through
-//! [`fields::Fields`], which hands every leaf of the tree to one reader at most and puts what nobody took
-//! into `extra`: that is why nothing WeChat sends is ever lost.
+//! [`parse`] reads the header here, the content in `body` and `event`. All of them read through `Fields`, which hands
+//! every leaf of the tree to one reader at most and puts what nobody took into `extra`: that is why nothing that WeChat
+//! sends is ever lost.
 
 mod body;
 mod event;
@@ -26,16 +26,24 @@ pub enum Push {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unanswerable {
     /// `InfoType` without `MsgType`: WeChat talks to the third-party platform itself, not to an account.
-    #[error("`InfoType` is `{0}`: that is for a third-party platform, not for an account; give the platform a URL of its own")]
+    #[error(
+        "`InfoType` is `{0}`: that is for a third-party platform, not for an account; give the platform its own URL"
+    )]
     InfoType(String),
     /// WeChat Cloud Run asks whether something listens on this path.
     #[error("WeChat Cloud Run checks this path (`CheckContainerPath`); nothing to do")]
     CheckContainerPath,
     /// `FromUserName` is missing or empty.
-    #[error("`FromUserName` is missing, so there is nobody to answer; a replayed signature could be why, and `mode = \"safe\"` prevents that")]
+    #[error(
+        "`FromUserName` is missing, so there is nobody to answer; see who else calls this URL, or set \
+         `mode = \"safe\"` against replayed signatures"
+    )]
     NoFromUserName,
     /// `ToUserName` is missing or empty.
-    #[error("`ToUserName` is missing, so no reply could name its sender; a replayed signature could be why, and `mode = \"safe\"` prevents that")]
+    #[error(
+        "`ToUserName` is missing, so a reply would have no sender; see who else calls this URL, or set \
+         `mode = \"safe\"` against replayed signatures"
+    )]
     NoToUserName,
 }
 
@@ -43,13 +51,18 @@ pub enum Unanswerable {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// `MsgType` is missing or empty, and it is no [`Unanswerable`] either.
-    #[error("`MsgType` is missing; WeChat always sends it, so look who else calls this URL, or set `mode = \"safe\"` against replayed signatures")]
+    #[error("`MsgType` is missing; look who else calls this URL, or set `mode = \"safe\"` against replayed signatures")]
     NoMsgType,
     /// `CreateTime` is missing.
-    #[error("`CreateTime` is missing; WeChat always sends it, so look who else calls this URL, or set `mode = \"safe\"` against replayed signatures")]
+    #[error(
+        "`CreateTime` is missing; look who else calls this URL, or set `mode = \"safe\"` against replayed signatures"
+    )]
     NoCreateTime,
     /// `CreateTime` is something else than whole seconds since 1970.
-    #[error("`CreateTime` is `{0}`, not whole seconds since 1970; WeChat sends a number, so look who else calls this URL, or set `mode = \"safe\"` against replayed signatures")]
+    #[error(
+        "`CreateTime` is `{0}`, not whole seconds since 1970; look who else calls this URL, or set `mode = \"safe\"` \
+         against replayed signatures"
+    )]
     CreateTime(String),
 }
 
@@ -58,9 +71,12 @@ const EXCERPT_CHARS_MAX: usize = 40;
 
 /// Reads what was pushed to `account`, a name from `aviary.toml`.
 ///
-/// A user can type elements into a push (see [`aviary_wechat::xml`]). The four header elements come before
-/// anything a user types, so the first of each counts; `MsgId` comes after it, so the last one does. The
-/// others stay in `extra`, where nobody mistakes them for the header.
+/// A user can type elements into a push (see [`aviary_wechat::xml`]). The four header elements come before anything a
+/// user types, so the first of each counts; `MsgId` comes after it, so the last one does. The others stay in `extra`,
+/// where nobody mistakes them for the header.
+///
+/// What has a `MsgType` is a message, whatever else is in it. The two names are asked for before `CreateTime`: a push
+/// that nobody waits for is answered `success`, whatever its time.
 ///
 /// # Errors
 ///
@@ -187,10 +203,7 @@ mod tests {
         assert_eq!((message.from_user.as_str(), message.create_time), ("o1", 1));
         assert_eq!(message.msg_id, Some(99));
         assert_eq!(message.body, Body::Text(Text { content: "a".into(), menu_id: None }));
-        assert_eq!(
-            extra(&message),
-            ["FromUserName[2]=victim", "MsgType[2]=event", "CreateTime[2]=9", "MsgId=7"]
-        );
+        assert_eq!(extra(&message), ["FromUserName[2]=victim", "MsgType[2]=event", "CreateTime[2]=9", "MsgId=7"]);
     }
 
     #[test]
@@ -408,6 +421,14 @@ mod tests {
         assert_eq!(extra, [], "{id} has in extra what nobody sent");
     }
 
+    #[test]
+    #[should_panic(expected = "lost Leaf")]
+    fn a_loss_would_be_noticed() {
+        let root = xml::parse(b"<xml><Content>a</Content><New>b</New></xml>").unwrap();
+        let message = message("<MsgType>text</MsgType><Content>a</Content>");
+        assert_nothing_lost("a message without New", &root, &message);
+    }
+
     fn scalars(value: &Value, found: &mut Vec<String>) {
         match value {
             Value::Object(fields) => fields.values().for_each(|value| scalars(value, found)),
@@ -443,9 +464,7 @@ mod tests {
                 "cdata-nested-open" => text("a<![CDATA[b", Some(1)),
                 "content-injection" => text(injection, Some(99)),
                 "bom" => text("hi", Some(1)),
-                "createtime-huge" | "lowercase-msgtype-mixed" | "encrypt-missing-in-safe-mode" => {
-                    text("x", Some(1))
-                }
+                "createtime-huge" | "lowercase-msgtype-mixed" | "encrypt-missing-in-safe-mode" => text("x", Some(1)),
                 "missing-from" => Err(Ok(Unanswerable::NoFromUserName)),
                 "createtime-not-number" => Err(Err(Malformed::CreateTime("abc".into()))),
                 // What remains when an envelope is taken for a push.

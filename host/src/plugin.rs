@@ -146,14 +146,17 @@ impl Plugin {
     }
 
     fn own_deadline(&self, started: Instant, deadline: Instant) -> Instant {
-        self.settings.limits.timeout.map_or(deadline, |own| deadline.min(started + own))
+        match self.settings.limits.timeout_ms {
+            0 => deadline,
+            own => deadline.min(started + Duration::from_millis(own)),
+        }
     }
 
     /// Finds the reason behind wasmtime's error: a limit of ours, if one was hit.
     fn explain(&self, error: &wasmtime::Error, store: &Store<Guest>) -> Failure {
         let guest = store.data();
         match error.downcast_ref::<Trap>() {
-            Some(Trap::Interrupt) if guest.clock.is_used_up() => Failure::Cpu { limit_ms: millis(self.settings.limits.cpu) },
+            Some(Trap::Interrupt) if guest.clock.is_used_up() => Failure::Cpu { limit_ms: self.settings.limits.cpu_ms },
             Some(Trap::StackOverflow) => Failure::Stack,
             _ if guest.limiter.memory_refused() => Failure::Memory { limit_bytes: guest.limiter.memory_bytes_max() },
             Some(trap) => Failure::Trap(trap.to_string()),

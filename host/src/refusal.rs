@@ -29,6 +29,8 @@ pub enum Refusal {
     Query(NotOne),
     #[error("the query's `timestamp` is no number of seconds")]
     Timestamp,
+    #[error("the query's `nonce` is longer than any of WeChat's")]
+    Nonce,
     #[error("a browser or a probe opened the URL: the network works")]
     NotWeChat,
     #[error("the signature does not fit; compare the Token in WeChat's form with `accounts.{account}.token`")]
@@ -55,7 +57,7 @@ pub enum Refusal {
         "it was signed {age_s} s ago, and `accounts.{account}.signature_max_age_s` is {max_age_s}; if pushes from WeChat \
          itself are refused, this machine's clock is off by about as much"
     )]
-    Age { account: String, age_s: i64, max_age_s: u64 },
+    Age { account: String, age_s: i128, max_age_s: u64 },
     #[error(
         "its signature was already used for another message: somebody replays it; `mode = \"safe\"` makes that impossible \
          (`accounts.{account}`)"
@@ -81,6 +83,7 @@ impl Refusal {
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Query(_)
             | Self::Timestamp
+            | Self::Nonce
             | Self::NotWeChat
             | Self::Signature { .. }
             | Self::MsgSignature { .. }

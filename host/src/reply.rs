@@ -1,7 +1,7 @@
 //! Step 7: a reply becomes XML, or nothing, which the webhook answers with the word `success`.
 //!
-//! [`check`] stands behind every plugin's call: what WeChat would refuse is the plugin's failure, and what it
-//! would cut is cut here, where the operator can be told. [`to_xml`] writes what has passed.
+//! [`check`] stands behind every plugin's call: what WeChat would refuse is the plugin's failure, and what it would cut
+//! is cut here, where the operator can be told. [`to_xml`] writes what has passed.
 //!
 //! Names, order and limits: <https://developers.weixin.qq.com/doc/service/guide/capability/basic-message/passive-reply>
 
@@ -11,13 +11,12 @@ use std::fmt;
 
 use aviary_wechat::xml::Writer;
 
-use crate::plugin::bindings::{
-    Article, Body, Field, Message, Music, OtherReply, Reply, VideoReply,
-};
-use other::{Nodes, Unwritable};
+use crate::plugin::bindings::{Article, Body, Field, Message, Music, OtherReply, Reply, VideoReply};
+use other::Nodes;
 
-/// The longest text of a reply, in bytes of UTF-8. WeChat's page on passive replies names no number; this is
-/// the one that holds for
+pub use other::{Misplaced, Unwritable};
+
+/// The longest text of a reply, in bytes of UTF-8. WeChat's page on passive replies names no number; this is the one for
 /// [customer-service messages](https://developers.weixin.qq.com/doc/service/api/customer/message/api_sendcustommessage).
 pub const TEXT_BYTES_MAX: usize = 2_048;
 
@@ -28,8 +27,8 @@ pub const ARTICLES_TO_MESSAGE_MAX: usize = 1;
 /// How many articles answer an event; from the same page.
 pub const ARTICLES_TO_EVENT_MAX: usize = 8;
 
-/// The largest reply, all its texts and paths together, in bytes. WeChat's own replies need a tenth of it;
-/// without a bound, a guest's whole memory could become one answer.
+/// The largest reply, all its texts and paths together, in bytes. Eight articles need a few thousand; without a bound,
+/// the replies that are kept for WeChat's retries could fill the host's memory.
 pub const REPLY_BYTES_MAX: usize = 65_536;
 
 /// Whom a reply goes to, and on whose behalf.
@@ -76,7 +75,9 @@ pub enum Refused {
     #[error("replied with news without an article; to stay silent, reply `nothing`")]
     NoArticles,
     /// A handover to an agent without a name.
-    #[error("replied with transfer-customer-service to an agent without a name; leave the agent out to let WeChat choose")]
+    #[error(
+        "replied with transfer-customer-service to an agent without a name; leave the agent out to let WeChat choose"
+    )]
     NoAgent,
     /// More than [`REPLY_BYTES_MAX`].
     #[error("replied with {bytes} bytes, and a reply has at most {REPLY_BYTES_MAX}; send less, or a link to it")]
@@ -92,10 +93,7 @@ pub enum Refused {
 impl Address {
     /// Returns the way back to whoever sent `message`.
     pub fn back_to(message: &Message) -> Self {
-        Self {
-            to_user_name: message.from_user.clone(),
-            from_user_name: message.to_user.clone(),
-        }
+        Self { to_user_name: message.from_user.clone(), from_user_name: message.to_user.clone() }
     }
 }
 
@@ -234,13 +232,13 @@ fn cut_text(text: String) -> (String, Option<Warning>) {
     (short, None)
 }
 
-/// Returns the characters of a text that arrive. The others must not count, neither as text nor in its length.
+/// Returns the characters of a text that arrive. Others count neither as text nor towards its length.
 fn clean(text: &str) -> impl Iterator<Item = char> {
     let mut chars = text.chars().peekable();
     std::iter::from_fn(move || {
         loop {
             match chars.next()? {
-                // iPhones show `\r\n` as two lines.
+                // `\r\n` misbehaves on iPhones.
                 '\r' if chars.peek() == Some(&'\n') => {}
                 '\r' => return Some('\n'),
                 char if is_cleaned(char) => {}
@@ -272,9 +270,7 @@ fn bytes(reply: &Reply) -> usize {
     }
     match reply {
         Reply::Text(text) | Reply::Image(text) | Reply::Voice(text) => text.len(),
-        Reply::Video(VideoReply { media_id, title, description }) => {
-            media_id.len() + maybe(title) + maybe(description)
-        }
+        Reply::Video(VideoReply { media_id, title, description }) => media_id.len() + maybe(title) + maybe(description),
         Reply::Music(Music { title, description, music_url, hq_music_url, thumb_media_id }) => {
             let texts = [title, description, music_url, hq_music_url];
             thumb_media_id.len() + texts.map(maybe).iter().sum::<usize>()
@@ -439,20 +435,14 @@ mod tests {
         for body in [
             Body::Text(Text { content: "a".into(), menu_id: None }),
             Body::Image(Image { pic_url: "u".into(), media_id: "m".into() }),
-            Body::Voice(Voice {
-                media_id: "m".into(),
-                format: "amr".into(),
-                media_id16k: None,
-                recognition: None,
-            }),
+            Body::Voice(Voice { media_id: "m".into(), format: "amr".into(), media_id16k: None, recognition: None }),
             Body::Video(video.clone()),
             Body::ShortVideo(video),
             Body::Location(Location { latitude: 1.0, longitude: 2.0, scale: 3, label: "l".into() }),
             Body::Link(Link { title: "t".into(), description: "d".into(), url: "u".into() }),
             Body::Other("file".into()),
         ] {
-            let (reply, warning) =
-                check(Reply::News(vec![article("1"), article("2")]), &message(body)).unwrap();
+            let (reply, warning) = check(Reply::News(vec![article("1"), article("2")]), &message(body)).unwrap();
             assert_eq!(reply, Reply::News(vec![article("1")]));
             assert_eq!(warning, Some(Warning::ArticlesCut { articles: 2, shown: 1 }));
         }
@@ -463,10 +453,7 @@ mod tests {
         let unsubscribe = message(Body::Event(Event::Unsubscribe));
         let nine: Vec<_> = (1..=9).map(|number| article(&number.to_string())).collect();
         let eight = nine[..8].to_vec();
-        assert_eq!(
-            check(Reply::News(eight.clone()), &unsubscribe),
-            Ok((Reply::News(eight.clone()), None))
-        );
+        assert_eq!(check(Reply::News(eight.clone()), &unsubscribe), Ok((Reply::News(eight.clone()), None)));
         assert_eq!(
             check(Reply::News(nine), &unsubscribe),
             Ok((Reply::News(eight), Some(Warning::ArticlesCut { articles: 9, shown: 8 })))
@@ -487,10 +474,7 @@ mod tests {
             (Reply::News(vec![article("")]), missing("news", "Title")),
             (Reply::News(vec![no_url]), missing("news", "Url")),
             (Reply::TransferCustomerService(Some(String::new())), Refused::NoAgent),
-            (
-                other("", &[]),
-                Refused::Other(Unwritable::MsgType(String::new())),
-            ),
+            (other("", &[]), Refused::Other(Unwritable::MsgType(String::new()))),
         ] {
             assert_eq!(check(reply, &hello()), Err(expected));
         }
@@ -545,10 +529,9 @@ mod tests {
             "peer-text-18" | "peer-text-21" => Row::Without(&["FuncFlag"]),
             "peer-news-19" => Row::Without(&["FuncFlag", "Content"]),
             // `ThumbMediaId` is documented for music, not for video.
-            "peer-video-17" => Row::AsOther(other(
-                "video",
-                &[("Video/MediaId", "mediaId"), ("Video/ThumbMediaId", "thumbMediaId")],
-            )),
+            "peer-video-17" => {
+                Row::AsOther(other("video", &[("Video/MediaId", "mediaId"), ("Video/ThumbMediaId", "thumbMediaId")]))
+            }
             _ => Row::Same,
         }
     }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// A text that prints as `[redacted]`: it has no `Display`, and whoever needs the text has to say [`expose`](Self::expose).
+/// A text that prints as `[redacted]`: it has no `Display`, and whoever needs the text has to say
+/// [`expose`](Self::expose).
 ///
 /// There is no `==` either: comparing secrets takes constant time, and that belongs to whoever knows what is compared.
 #[derive(Clone, Default)]

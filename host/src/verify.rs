@@ -11,7 +11,7 @@ use aviary_wechat::{
 
 use crate::{
     config::{Account, Mode},
-    query::{NotOne, Query},
+    query::Query,
     refusal::Refusal,
     secret::Secret,
 };
@@ -43,6 +43,9 @@ pub struct Previous {
     pub encoding_aes_key: bool,
 }
 
+/// WeChat's nonces are 9 or 10 digits; other consoles and simulators send up to 32 characters.
+const NONCE_BYTES_MAX: usize = 64;
+
 /// What every request of WeChat's has in its query.
 struct Signed<'a> {
     timestamp: &'a str,
@@ -50,8 +53,16 @@ struct Signed<'a> {
 }
 
 impl<'a> Signed<'a> {
-    fn of(query: &'a Query<'_>) -> Result<Self, NotOne> {
-        Ok(Self { timestamp: query.one("timestamp")?, nonce: query.one("nonce")? })
+    fn of(query: &'a Query<'_>) -> Result<Self, Refusal> {
+        let signed = Self { timestamp: query.one("timestamp")?, nonce: query.one("nonce")? };
+        // The signature joins its parts without a separator: only digits keep one part from reaching into the next.
+        if !is_number(signed.timestamp) {
+            return Err(Refusal::Timestamp);
+        }
+        if signed.nonce.len() > NONCE_BYTES_MAX {
+            return Err(Refusal::Nonce);
+        }
+        Ok(signed)
     }
 }
 
@@ -66,7 +77,7 @@ pub fn url_check(account: &Account, query: &Query<'_>, now_s: u64) -> Result<Pre
 pub fn before_body(account: &Account, query: &Query<'_>) -> Result<(), Refusal> {
     match account.mode {
         Mode::Plain => signer(account, query).map(drop),
-        Mode::Compatible | Mode::Safe => Signed::of(query).map(drop).map_err(Refusal::from),
+        Mode::Compatible | Mode::Safe => Signed::of(query).map(drop),
     }
 }
 
@@ -107,8 +118,8 @@ fn sealed<'a>(account: &'a Account, query: &'a Query<'_>, encrypt: &str, now_s: 
         .ok_or_else(|| Refusal::MsgSignature { account: account.name.clone() })?;
     check_age(account, query, now_s)?;
     let (xml, key) = decrypt(account, encrypt)?;
-    let previous =
-        Previous { token: is_previous(account, token), encoding_aes_key: account.encoding_aes_key.as_ref() != Some(key) };
+    let is_current_key = account.encoding_aes_key.as_ref().is_some_and(|current| std::ptr::eq(current, key));
+    let previous = Previous { token: is_previous(account, token), encoding_aes_key: !is_current_key };
     Ok(Opened { root: xml::parse(&xml)?, form: Form::Sealed { token, key }, signature: None, previous })
 }
 
@@ -151,17 +162,23 @@ fn tokens(account: &Account) -> impl Iterator<Item = &Secret> {
 }
 
 fn is_previous(account: &Account, token: &Secret) -> bool {
-    !std::ptr::eq(&raw const account.token, token)
+    !std::ptr::eq(&account.token, token)
 }
 
 /// Refuses what was signed too long ago, or as far in the future: clocks are off by seconds, not by minutes.
 fn check_age(account: &Account, query: &Query<'_>, now_s: u64) -> Result<(), Refusal> {
-    let Some(max_age) = account.signature_max_age else { return Ok(()) };
-    let max_age_s = max_age.as_secs();
-    let timestamp: i64 = query.one("timestamp")?.parse().map_err(|_| Refusal::Timestamp)?;
-    let age_s = i64::try_from(now_s).unwrap_or(i64::MAX).saturating_sub(timestamp);
-    if age_s.unsigned_abs() > max_age_s {
+    let max_age_s = account.signature_max_age.as_secs();
+    if max_age_s == 0 {
+        return Ok(());
+    }
+    let timestamp: u64 = query.one("timestamp")?.parse().map_err(|_| Refusal::Timestamp)?;
+    let age_s = i128::from(now_s) - i128::from(timestamp);
+    if age_s.unsigned_abs() > u128::from(max_age_s) {
         return Err(Refusal::Age { account: account.name.clone(), age_s, max_age_s });
     }
     Ok(())
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }

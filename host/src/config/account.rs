@@ -1,17 +1,21 @@
 //! One account: where WeChat calls for it, the secrets it shares with WeChat, and which plugins it asks.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use aviary_wechat::crypt::AesKey;
 
-use super::document::Value;
-use super::error::{Place, Problems};
-use super::host::Late;
-use super::plugin::PluginTable;
-use super::section::Section;
-use super::sources;
+use super::{
+    document::Value,
+    error::{Place, Problems},
+    host::Late,
+    plugin::PluginTable,
+    section::Section,
+    sources,
+};
 use crate::secret::Secret;
 
 /// Paths of the host's own on the public listener.
@@ -22,7 +26,8 @@ const RESERVED: [&str; 4] = ["/oauth", "/me", "/pages", "/jssdk"];
 pub struct Account {
     /// The table's name: lower-case letters, digits, `_` and `-`.
     pub name: String,
-    /// The path that WeChat calls: begins with `/`, ends with none (but for `/` itself); no two accounts share it. Default `/`.
+    /// The path that WeChat calls: begins with `/`, ends with none (but for `/` itself); no two accounts share it.
+    /// Default `/`.
     pub path: String,
     /// The signing token.
     pub token: Secret,
@@ -112,14 +117,19 @@ impl Account {
     /// Says what is allowed, but not what the operator can have meant.
     pub(super) fn note(&self) -> Option<String> {
         let unused = self.mode == Mode::Plain && self.encoding_aes_key.is_some();
-        unused.then(|| format!("{}: `accounts.{}.encoding_aes_key` is not used: `mode` is \"plain\"", self.place, self.name))
+        unused.then(|| {
+            format!("{}: `accounts.{}.encoding_aes_key` is not used: `mode` is \"plain\"", self.place, self.name)
+        })
     }
 }
 
 fn checked_name(name: &str, section: &Section<'_>) -> Option<String> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
     if name.is_empty() || !name.bytes().all(allowed) {
-        section.problem(format!("`{}`: an account's name is made of lower-case letters, digits, `_` and `-`", section.path()));
+        section.problem(format!(
+            "`{}`: an account's name is made of lower-case letters, digits, `_` and `-`",
+            section.path()
+        ));
         return None;
     }
     Some(name.to_owned())
@@ -132,7 +142,8 @@ fn path(text: &str) -> Result<String, String> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
         !matches!(part, "" | "." | "..") && part.bytes().all(allowed)
     };
-    let reserved = |own: &&&str| path.strip_prefix(**own).is_some_and(|below| below.is_empty() || below.starts_with('/'));
+    let reserved =
+        |own: &&&str| path.strip_prefix(**own).is_some_and(|below| below.is_empty() || below.starts_with('/'));
     match path.strip_prefix('/') {
         _ if text == "/" => Ok("/".to_owned()),
         None => Err("must begin with `/`".to_owned()),
@@ -155,11 +166,14 @@ fn token(section: &Section<'_>) -> Option<Secret> {
     token
 }
 
-/// Holds a token to [WeChat's rule](https://developers.weixin.qq.com/doc/service/guide/dev/push/): 3 to 32 letters and digits.
+/// Holds a token to [WeChat's rule](https://developers.weixin.qq.com/doc/service/guide/dev/push/): 3 to 32 letters and
+/// digits.
 fn token_text(text: &str) -> Result<Secret, String> {
     let length = text.chars().count();
     if !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        return Err("has a character that is no ASCII letter or digit; WeChat allows 3 to 32 letters and digits".to_owned());
+        return Err(
+            "has a character that is no ASCII letter or digit; WeChat allows 3 to 32 letters and digits".to_owned()
+        );
     }
     match length {
         3..=32 => Ok(Secret::from(text)),
@@ -206,7 +220,11 @@ fn is_list(section: &Section<'_>, key: &str) -> bool {
 fn chain(section: &Section<'_>) -> Vec<String> {
     let key = if is_list(section, "plugins") { "plugins" } else { "chain" };
     if key == "plugins" && section.given("chain").is_some() {
-        section.problem(format!("`{}` and `{}` are the same list; keep one", section.name("chain"), section.name("plugins")));
+        section.problem(format!(
+            "`{}` and `{}` are the same list; keep one",
+            section.name("chain"),
+            section.name("plugins")
+        ));
     }
     let mut names = BTreeSet::new();
     for (name, node) in section.texts(key) {
@@ -215,4 +233,233 @@ fn chain(section: &Section<'_>) -> Vec<String> {
         }
     }
     section.texts(key).into_iter().map(|(name, _)| name.to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{account, account_error, error, load};
+    use super::*;
+
+    const KEY: &str = "encoding_aes_key = \"jWmYm7qr5nMoAUwZRjGtBxmz3KA1tkAj3ykkR6q2B2C\"\n";
+
+    #[test]
+    fn a_token_is_all_that_an_account_needs() {
+        let account = account("");
+        assert_eq!(account.name, "main");
+        assert_eq!(account.path, "/");
+        assert_eq!(account.token.expose(), "secret7");
+        assert_eq!(account.mode, Mode::Plain);
+        assert_eq!(account.app_id, None);
+        assert!(account.encoding_aes_key.is_none());
+        assert!(account.previous_token.is_none() && account.previous_encoding_aes_key.is_none());
+        assert_eq!(account.signature_max_age, Duration::from_secs(600));
+        assert_eq!(account.plugins_dir, None);
+        assert_eq!(account.plugins, [""; 0]);
+        assert_eq!(account.late.window, Duration::from_millis(4500));
+    }
+
+    #[test]
+    fn everything_an_account_has_is_read() {
+        let lines = "path = \"/wx\"\napp_id = \"wx1\"\nprevious_token = \"older7\"\nsignature_max_age_s = 0\n\
+                     previous_encoding_aes_key = \"kWmYm7qr5nMoAUwZRjGtBxmz3KA1tkAj3ykkR6q2B2C\"\nchain = [\"welcome\", \"echo\"]\n\
+                     late = { window_ms = 3000 }\n";
+        let account = account(&format!("{KEY}{lines}"));
+        assert_eq!(account.path, "/wx");
+        assert_eq!(account.app_id.as_deref(), Some("wx1"));
+        assert_eq!(account.previous_token.unwrap().expose(), "older7");
+        assert!(account.encoding_aes_key.is_some() && account.previous_encoding_aes_key.is_some());
+        assert_eq!(account.signature_max_age, Duration::ZERO);
+        assert_eq!(account.plugins, ["welcome", "echo"]);
+        assert_eq!(account.late.window, Duration::from_secs(3));
+    }
+
+    #[test]
+    fn an_accounts_late_stands_over_the_shared_one() {
+        let accounts = "[accounts.a]\npath = \"/a\"\ntoken = \"abc\"\n[accounts.b]\npath = \"/b\"\ntoken = \"abc\"\n";
+        let config = load(&format!("{accounts}[accounts.b.late]\nwindow_ms = 2000\n[late]\nwindow_ms = 1000\n"));
+        let windows: Vec<_> = config.accounts.iter().map(|account| account.late.window.as_millis()).collect();
+        assert_eq!((config.late.window.as_millis(), windows), (1000, vec![1000, 2000]));
+        assert_eq!(
+            account_error("late = { windows = 1, window_ms = 50 }"),
+            "aviary.toml:3: `accounts.main.late.window_ms` is 50; it must be a whole number, 100 to 5000\n\
+             aviary.toml:3: unknown key `accounts.main.late.windows`; did you mean `window_ms`?"
+        );
+    }
+
+    #[test]
+    fn a_path_loses_the_slash_at_its_end() {
+        let of = |text: &str| path(text).unwrap();
+        assert_eq!([of("/"), of("/wx"), of("/wx/"), of("/a/b.c/")], ["/", "/wx", "/wx", "/a/b.c"]);
+        assert_eq!(of("/oauth2"), "/oauth2");
+    }
+
+    #[test]
+    fn a_path_that_no_request_can_have_or_that_is_the_hosts_own_is_refused() {
+        let refused = |path: &str| account_error(&format!("path = {path:?}"));
+        assert_eq!(refused("wx"), "aviary.toml:3: `accounts.main.path` is \"wx\"; it must begin with `/`");
+        assert_eq!(refused(""), "aviary.toml:3: `accounts.main.path` is \"\"; it must begin with `/`");
+        let plain = "it may hold letters, digits, `-`, `_`, `.` and `~` between single slashes";
+        for path in ["//", "/a//b", "/a/../b", "/a b", "/a?b", "/{a}", "/%41", "/微信"] {
+            assert_eq!(refused(path), format!("aviary.toml:3: `accounts.main.path` is {path:?}; {plain}"));
+        }
+        for (path, own) in [("/oauth", "/oauth"), ("/me/", "/me"), ("/pages/a", "/pages"), ("/jssdk", "/jssdk")] {
+            let text = format!("it must not be `{own}` or below: that is the host's own");
+            assert_eq!(refused(path), format!("aviary.toml:3: `accounts.main.path` is {path:?}; {text}"));
+        }
+    }
+
+    #[test]
+    fn two_accounts_with_one_path_are_refused() {
+        assert_eq!(
+            error("[accounts.a]\npath = \"/wx\"\ntoken = \"abc\"\n[accounts.b]\npath = \"/wx/\"\ntoken = \"abc\"\n"),
+            "aviary.toml:4: `accounts.b.path` is \"/wx\", like that of `accounts.a` (aviary.toml:1); give each a path of its own"
+        );
+    }
+
+    #[test]
+    fn a_token_is_3_to_32_ascii_letters_and_digits_and_no_error_shows_it() {
+        let refused = |token: &str| error(&format!("[accounts.main]\ntoken = {token}\n"));
+        for token in ["abc", &"a".repeat(32)] {
+            load(&format!("[accounts.main]\ntoken = \"{token}\"\n"));
+        }
+        let rule = "WeChat allows 3 to 32 letters and digits";
+        assert_eq!(refused("\"ab\""), format!("aviary.toml:2: `accounts.main.token` has 2 characters; {rule}"));
+        let long = format!("\"{}\"", "a".repeat(33));
+        assert_eq!(refused(&long), format!("aviary.toml:2: `accounts.main.token` has 33 characters; {rule}"));
+        for token in ["\"abc-def\"", "\"口令口令\"", "\"abc \""] {
+            let text = "has a character that is no ASCII letter or digit";
+            assert_eq!(refused(token), format!("aviary.toml:2: `accounts.main.token` {text}; {rule}"));
+        }
+        assert_eq!(refused("12345"), "aviary.toml:2: `accounts.main.token` is a number; it must be a text in quotes");
+        assert_eq!(refused("[\"a\"]"), "aviary.toml:2: `accounts.main.token` is a list; it must be a text in quotes");
+        let missing = "is missing: the Token of WeChat's 服务器配置 form, 3 to 32 letters and digits";
+        assert_eq!(refused("\"\""), format!("aviary.toml:1: `accounts.main.token` {missing}"));
+        assert_eq!(error("[accounts.main]\n"), format!("aviary.toml:1: `accounts.main.token` {missing}"));
+        assert_eq!(
+            account_error("previous_token = \"a b\""),
+            format!(
+                "aviary.toml:3: `accounts.main.previous_token` has a character that is no ASCII letter or digit; {rule}"
+            )
+        );
+    }
+
+    #[test]
+    fn the_mode_is_safe_with_a_key_and_plain_without() {
+        assert_eq!(account(&format!("{KEY}app_id = \"wx1\"")).mode, Mode::Safe);
+        assert_eq!(account("app_id = \"wx1\"").mode, Mode::Plain);
+        assert_eq!(account(&format!("{KEY}app_id = \"wx1\"\nmode = \"compatible\"")).mode, Mode::Compatible);
+        assert_eq!(account(&format!("{KEY}app_id = \"wx1\"\nmode = \"safe\"")).mode, Mode::Safe);
+        assert_eq!(account("mode = \"plain\"").mode, Mode::Plain);
+        assert_eq!(
+            account_error("mode = \"aes\""),
+            "aviary.toml:3: `accounts.main.mode` is \"aes\"; it may be \"\", \"plain\", \"compatible\" or \"safe\""
+        );
+    }
+
+    #[test]
+    fn a_mode_that_encrypts_needs_a_key_and_an_app_id() {
+        let key_missing = |mode: &str| {
+            let text = "the EncodingAESKey of WeChat's 服务器配置 form";
+            format!("aviary.toml:1: `accounts.main.encoding_aes_key` is missing, and mode \"{mode}\" needs it: {text}")
+        };
+        let id_missing = |mode: &str| {
+            format!("aviary.toml:1: `accounts.main.app_id` is missing, and mode {mode} needs it: the AppID, `wx…`")
+        };
+        for mode in ["safe", "compatible"] {
+            let line = format!("mode = \"{mode}\"\n");
+            assert_eq!(account_error(&format!("{line}app_id = \"wx1\"")), key_missing(mode));
+            assert_eq!(account_error(&format!("{line}{KEY}")), id_missing(&format!("\"{mode}\"")));
+        }
+        assert_eq!(account_error(KEY), id_missing("\"safe\" (there is a key)"));
+    }
+
+    #[test]
+    fn a_key_that_is_not_one_is_refused_and_not_shown() {
+        assert_eq!(
+            account_error("encoding_aes_key = \"jWmYm7qr5nMoAUwZRjGtBxmz3KA1tkAj3ykkR6q2B2\"\napp_id = \"wx1\""),
+            "aviary.toml:3: `accounts.main.encoding_aes_key` has 42 characters, WeChat's EncodingAESKey has 43"
+        );
+    }
+
+    #[test]
+    fn a_key_that_plain_mode_does_not_use_is_noted() {
+        let lines = format!("[accounts.main]\ntoken = \"secret7\"\nmode = \"plain\"\n{KEY}");
+        let note = "aviary.toml:1: `accounts.main.encoding_aes_key` is not used: `mode` is \"plain\"";
+        assert_eq!(load(&lines).notes, [note]);
+        assert_eq!(load("[accounts.main]\ntoken = \"secret7\"\n").notes, [""; 0]);
+    }
+
+    #[test]
+    fn an_original_id_is_no_app_id() {
+        assert_eq!(
+            account_error("app_id = \"gh_1234\""),
+            "aviary.toml:3: `accounts.main.app_id` is \"gh_1234\"; it must be the AppID, `wx…`; this is the account's original id"
+        );
+        assert_eq!(
+            account_error("app_id = \"wx 12\""),
+            "aviary.toml:3: `accounts.main.app_id` is \"wx 12\"; it must be the AppID, `wx…`: letters and digits"
+        );
+    }
+
+    #[test]
+    fn an_accounts_name_is_lower_case_letters_digits_and_two_signs() {
+        load("[accounts.a-1_b]\ntoken = \"abc\"\n");
+        for (name, shown) in [("Main", "Main"), ("\"a b\"", "\"a b\""), ("\"微信\"", "\"微信\""), ("\"\"", "\"\"")]
+        {
+            assert_eq!(
+                error(&format!("[accounts.{name}]\ntoken = \"abc\"\n")),
+                format!(
+                    "aviary.toml:1: `accounts.{shown}`: an account's name is made of lower-case letters, digits, `_` and `-`"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn an_account_without_a_name_is_explained_and_its_token_not_shown() {
+        assert_eq!(
+            error("[accounts]\ntoken = \"secret7\"\n"),
+            "aviary.toml:2: `accounts.token` is a text; it must be a table"
+        );
+        assert_eq!(error("accounts = 5"), "aviary.toml:1: `accounts` is a number; it must be a table");
+    }
+
+    #[test]
+    fn a_list_of_plugins_has_two_names_for_the_sake_of_toml() {
+        assert_eq!(account("plugins = [\"echo\"]").plugins, ["echo"]);
+        let account = account("chain = [\"echo\"]\n[accounts.main.plugins.echo]\nenv = { A = \"b\" }");
+        assert_eq!((account.plugins, account.plugin_tables.len()), (vec!["echo".to_owned()], 1));
+        assert_eq!(
+            account_error("chain = [\"echo\"]\nplugins = [\"echo\"]"),
+            "aviary.toml:1: `accounts.main.chain` and `accounts.main.plugins` are the same list; keep one"
+        );
+        assert_eq!(
+            account_error("plugins = [\"echo\"]\n[accounts.main.plugins.echo]\nenv = { A = \"b\" }"),
+            "aviary.toml:4: cannot extend value of type array with a dotted key; where an account has tables `plugins.NAME`, its list of plugins is called `chain`"
+        );
+    }
+
+    #[test]
+    fn a_list_of_plugins_holds_each_name_once() {
+        assert_eq!(
+            account_error("chain = [\"echo\", \"echo\"]"),
+            "aviary.toml:3: `accounts.main.chain` names `echo` twice"
+        );
+        assert_eq!(
+            account_error("chain = [\"echo\", 5]"),
+            "aviary.toml:3: `accounts.main.chain[1]` is 5; it must be a text in quotes"
+        );
+        assert_eq!(
+            account_error("chain = \"echo\""),
+            "aviary.toml:3: `accounts.main.chain` is \"echo\"; it must be a list of texts: [\"…\"]"
+        );
+    }
+
+    #[test]
+    fn debugging_shows_no_secret() {
+        let account =
+            account(&format!("{KEY}app_id = \"wx1\"\nprevious_token = \"older7\"\nplugins.a.env.K = \"hidden7\""));
+        let shown = format!("{account:?}");
+        assert!(!["secret7", "older7", "jWmY", "hidden7"].iter().any(|secret| shown.contains(secret)), "{shown}");
+    }
 }

@@ -1,12 +1,11 @@
 //! What a file says: its TOML as a tree whose values know the line they stand on, with every `${…}` filled in.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::ops::Range;
-use std::sync::Arc;
+use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
 
 use super::error::{Place, Problems};
 

@@ -1,9 +1,6 @@
 //! How a mistake in the settings is told: where it stands, what is wrong, and the way out.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
-use std::fmt;
-use std::sync::Arc;
+use std::{cell::RefCell, collections::BTreeSet, fmt, sync::Arc};
 
 /// Everything that is wrong with the settings, one line each.
 ///

@@ -2,9 +2,11 @@
 //!
 //! The process's environment comes before `.env`, and is never changed.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::env;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    path::{Path, PathBuf},
+};
 
 use super::sources;
 
@@ -87,14 +89,19 @@ impl Variables {
             Some(path) => self.file(path),
             None if is_variable_name(name) => self.variable(name),
             // The text between the braces is not shown: it may be a part of a secret.
-            None => Err("has a `${…}` that is neither `${NAME}` nor `${file:PATH}`; a plain `${` is written `$${`".to_owned()),
+            None => {
+                Err("has a `${…}` that is neither `${NAME}` nor `${file:PATH}`; a plain `${` is written `$${`"
+                    .to_owned())
+            }
         }
     }
 
     fn variable(&self, name: &str) -> Result<String, String> {
         match env::var(name) {
             Ok(value) => Ok(value),
-            Err(env::VarError::NotUnicode(_)) => Err(format!("needs the environment variable `{name}`, which is not UTF-8")),
+            Err(env::VarError::NotUnicode(_)) => {
+                Err(format!("needs the environment variable `{name}`, which is not UTF-8"))
+            }
             Err(env::VarError::NotPresent) => self.dotenv.get(name).cloned().ok_or_else(|| self.missing(name)),
         }
     }
@@ -121,4 +128,97 @@ fn is_variable_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(|first: char| first.is_ascii_digit())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Expands a text in a directory with these files.
+    fn expand(files: &[(&str, &str)], text: &str) -> Result<String, String> {
+        let directory = TempDir::new().unwrap();
+        for (name, content) in files {
+            fs::write(directory.path().join(name), content).unwrap();
+        }
+        Variables::read(directory.path(), "aviary.toml").expand(text)
+    }
+
+    #[test]
+    fn a_variable_comes_from_dotenv_anywhere_in_a_text() {
+        let dotenv = [(".env", "# a comment\nONE=1\nexport TWO=\"two words\"\n")];
+        assert_eq!(expand(&dotenv, "<${ONE}${TWO}>").unwrap(), "<1two words>");
+        assert_eq!(expand(&dotenv, "no variable, $ONE, {ONE}, $").unwrap(), "no variable, $ONE, {ONE}, $");
+    }
+
+    #[test]
+    fn the_process_environment_comes_before_dotenv() {
+        let path = env::var("PATH").unwrap();
+        assert_eq!(expand(&[(".env", "PATH=elsewhere\n")], "${PATH}").unwrap(), path);
+    }
+
+    #[test]
+    fn a_file_comes_without_its_last_line_end() {
+        let files = [("a", "secret\n"), ("b", "secret\r\n"), ("c", "two\nlines\n\n")];
+        assert_eq!(expand(&files, "${file:a}, ${file:b}, ${file:c}").unwrap(), "secret, secret, two\nlines\n");
+    }
+
+    #[test]
+    fn two_dollars_write_a_plain_one() {
+        assert_eq!(expand(&[], "$${NAME} costs 5$").unwrap(), "${NAME} costs 5$");
+        assert_eq!(expand(&[(".env", "ONE=1")], "$$${ONE}$${${ONE}").unwrap(), "$${ONE}${1");
+    }
+
+    #[test]
+    fn what_comes_in_is_not_looked_through_again() {
+        let files = [("a", "${HOME}")];
+        assert_eq!(expand(&files, "${file:a}").unwrap(), "${HOME}");
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_the_way_out() {
+        assert_eq!(
+            expand(&[], "${AVIARY_NOWHERE}").unwrap_err(),
+            "needs the environment variable `AVIARY_NOWHERE`, which is not set; set it, or give it a line in `.env` beside `aviary.toml`"
+        );
+        assert_eq!(
+            expand(&[], "${file:nowhere}").unwrap_err(),
+            "needs the file `nowhere`, which cannot be read: No such file or directory (os error 2)"
+        );
+    }
+
+    #[test]
+    fn a_broken_dotenv_is_told_when_it_is_missed_and_not_quoted() {
+        let dotenv = [(".env", "ONE=1\nTWO=secret words\nTHREE=3\n")];
+        assert_eq!(expand(&dotenv, "${ONE}${THREE}").unwrap(), "13");
+        assert_eq!(
+            expand(&dotenv, "${TWO}").unwrap_err(),
+            "needs the environment variable `TWO`, which is not set; `.env` could not be read whole: entry 2 is not NAME=\"value\""
+        );
+    }
+
+    #[test]
+    fn braces_that_name_nothing_are_refused_and_not_quoted() {
+        assert_eq!(expand(&[], "a${secret").unwrap_err(), "has a `${` without `}`; a plain `${` is written `$${`");
+        for text in ["${}", "${a b}", "${1A}", "${口令}"] {
+            assert_eq!(
+                expand(&[], text).unwrap_err(),
+                "has a `${…}` that is neither `${NAME}` nor `${file:PATH}`; a plain `${` is written `$${`"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_has_a_bound() {
+        let most = usize::try_from(FILE_BYTES_MAX).unwrap();
+        let (fits, too_large) = ("a".repeat(most), "a".repeat(most + 1));
+        assert_eq!(expand(&[("a", &fits)], "${file:a}").unwrap().len(), most);
+        assert_eq!(
+            expand(&[("a", &too_large)], "${file:a}").unwrap_err(),
+            "needs the file `a`, which cannot be read: it is larger than 1048576 bytes"
+        );
+    }
 }

@@ -128,8 +128,8 @@ impl Log {
     }
 }
 
-/// Accepts what `EnvFilter` does, but for a single word that is no level: `EnvFilter` takes a misspelt `inof` for a module
-/// and logs nothing else.
+/// Accepts what `EnvFilter` does, but for a single word that is no level: `EnvFilter` takes a misspelt `inof` for a
+/// module and logs nothing else.
 fn level(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
     let is_level = |word: &str| LEVELS.contains(&word.to_ascii_lowercase().as_str());
@@ -163,5 +163,37 @@ impl Compile {
             cpu_s: section.number("cpu_s", 1..=3_600),
             timeout_s: section.number("timeout_s", 1..=3_600),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{error, load};
+    use super::*;
+
+    #[test]
+    fn what_is_logged_is_a_level_or_levels_by_module() {
+        for text in ["info", "WARN", "off", "info,aviary_host=debug", "warn, aviary_host::dispatch=trace"] {
+            assert_eq!(level(text).as_deref(), Ok(text));
+        }
+        for text in ["", "inof", "info,", "aviary_host=loud", "=info", "aviary_host"] {
+            assert!(level(text).is_err(), "{text}");
+        }
+        assert_eq!(
+            error("log.level = \"inof\""),
+            "aviary.toml:1: `log.level` is \"inof\"; \
+             it may be trace, debug, info, warn, error, off, also by module: \"info,aviary_host=debug\""
+        );
+    }
+
+    #[test]
+    fn a_choice_is_one_of_its_words() {
+        let log = load("log = { format = \"json\", user = \"off\" }\n[accounts.main]\ntoken = \"abc\"").log;
+        assert_eq!(log, Log { level: "info".to_owned(), format: LogFormat::Json, user: LogUser::Off });
+        assert_eq!(
+            error("[log]\nformat = \"xml\"\nuser = true"),
+            "aviary.toml:2: `log.format` is \"xml\"; it may be \"text\" or \"json\"\n\
+             aviary.toml:3: `log.user` is true; it must be a text in quotes"
+        );
     }
 }

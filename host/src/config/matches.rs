@@ -4,8 +4,7 @@
 
 use regex::{Regex, RegexBuilder};
 
-use super::defaults;
-use super::section::Section;
+use super::{defaults, section::Section};
 
 /// How much memory one compiled expression may take; so much again for the states it keeps while it searches.
 const REGEX_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -114,7 +113,8 @@ fn check_types(section: &Section<'_>) -> Option<()> {
     match about.find(|(_, other)| *other != kind) {
         None => Some(()),
         Some((key, other)) => {
-            let text = format!("`{first}` asks for {kind} messages, `{key}` for {other} messages; make two rules of it");
+            let text =
+                format!("`{first}` asks for {kind} messages, `{key}` for {other} messages; make two rules of it");
             section.problem(format!("`{}` can never match: {text}", section.path()));
             None
         }
@@ -129,9 +129,12 @@ fn not_empty(text: &str) -> Result<String, String> {
 }
 
 fn regex(text: &str) -> Result<Regex, String> {
-    let regex = RegexBuilder::new(&not_empty(text)?).size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).build();
+    let regex =
+        RegexBuilder::new(&not_empty(text)?).size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).build();
     regex.map_err(|error| match error {
-        regex::Error::CompiledTooBig(bytes) => format!("needs more than {bytes} bytes when compiled; use smaller repetitions"),
+        regex::Error::CompiledTooBig(bytes) => {
+            format!("needs more than {bytes} bytes when compiled; use smaller repetitions")
+        }
         // The last of several lines is the reason; those above it draw the expression.
         error => {
             let error = error.to_string();
@@ -139,4 +142,128 @@ fn regex(text: &str) -> Result<Regex, String> {
             format!("is not an expression: {}", reason.trim_start_matches("error: "))
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{error, load};
+    use super::*;
+
+    const ACCOUNT: &str = "[accounts.main]\ntoken = \"abc\"\n[plugins.weather]\n";
+
+    fn rules(rules: &str) -> Vec<MatchRule> {
+        let config = load(&format!("{ACCOUNT}match = {rules}\n"));
+        config.plugin(&config.accounts[0], "weather", false).matches
+    }
+
+    /// The rules stand in line 4.
+    fn refused(rules: &str) -> String {
+        error(&format!("{ACCOUNT}match = {rules}\n"))
+    }
+
+    #[test]
+    fn every_condition_is_read() {
+        let [text, voice, event] = &rules(
+            "[{ type = \"text\", equals = \"天气 北京\", starts_with = \"天气\", contains = \"北京\", regex = '^天气' },
+              { recognition = \"天气\" }, { event = \"click\", key = \"a-b\", key_starts_with = \"a-\" }]",
+        )[..] else {
+            panic!("three rules")
+        };
+        assert_eq!(text.msg_type.as_deref(), Some("text"));
+        assert_eq!(text.equals.as_deref(), Some("天气 北京"));
+        assert_eq!(text.starts_with.as_deref(), Some("天气"));
+        assert_eq!(text.contains.as_deref(), Some("北京"));
+        assert_eq!(text.regex.as_ref().map(Regex::as_str), Some("^天气"));
+        assert_eq!(voice.recognition.as_deref(), Some("天气"));
+        assert_eq!(voice.msg_type, None);
+        assert_eq!(event.event.as_deref(), Some("click"));
+        assert_eq!(event.key.as_deref(), Some("a-b"));
+        assert_eq!(event.key_starts_with.as_deref(), Some("a-"));
+    }
+
+    #[test]
+    fn a_plugin_without_rules_is_asked_about_everything() {
+        assert!(rules("[]").is_empty());
+        let config = load("[accounts.main]\ntoken = \"abc\"\n");
+        assert!(config.plugin(&config.accounts[0], "weather", false).matches.is_empty());
+    }
+
+    #[test]
+    fn a_rule_asks_something() {
+        assert_eq!(
+            refused("[{}]"),
+            "aviary.toml:4: `plugins.weather.match[0]` has no condition; to be asked about every message, leave `match` out"
+        );
+        assert_eq!(
+            refused("[{ type = \"text\", equals = \"\" }]"),
+            "aviary.toml:4: `plugins.weather.match[0].equals` is \"\"; it must not be empty; leave it out"
+        );
+    }
+
+    #[test]
+    fn a_rule_is_about_messages_of_one_type() {
+        assert_eq!(
+            refused("[{ type = \"image\", equals = \"a\" }]"),
+            "aviary.toml:4: `plugins.weather.match[0]` can never match: \
+             `type` asks for image messages, `equals` for text messages; make two rules of it"
+        );
+        assert_eq!(
+            refused("[{ type = \"text\" }, { recognition = \"a\", key = \"a\" }]"),
+            "aviary.toml:4: `plugins.weather.match[1]` can never match: \
+             `recognition` asks for voice messages, `key` for event messages; make two rules of it"
+        );
+        assert_eq!(rules("[{ type = \"Text\", equals = \"a\" }]").len(), 1);
+    }
+
+    #[test]
+    fn conditions_that_no_text_meets_together_are_refused() {
+        let refused = |one: &str, other: &str, rule: &str| {
+            let text = format!("`plugins.weather.match[0]` can never match: its `{one}` does not fit its `{other}`");
+            assert_eq!(refused(&format!("[{rule}]")), format!("aviary.toml:4: {text}"));
+        };
+        refused("equals", "starts_with", "{ equals = \"ab\", starts_with = \"b\" }");
+        refused("equals", "contains", "{ equals = \"ab\", contains = \"c\" }");
+        refused("equals", "regex", "{ equals = \"ab\", regex = '^b' }");
+        refused("key", "key_starts_with", "{ key = \"ab\", key_starts_with = \"b\" }");
+    }
+
+    #[test]
+    fn an_expression_is_one_and_stays_small() {
+        assert_eq!(
+            refused("[{ regex = '(' }]"),
+            "aviary.toml:4: `plugins.weather.match[0].regex` is \"(\"; it is not an expression: unclosed group"
+        );
+        assert_eq!(
+            refused("[{ regex = '\\w{2000}' }]"),
+            "aviary.toml:4: `plugins.weather.match[0].regex` is \"\\\\w{2000}\"; \
+             it needs more than 2097152 bytes when compiled; use smaller repetitions"
+        );
+        assert!(rules("[{ regex = '^\\w{1,20}$' }]")[0].regex.is_some());
+    }
+
+    #[test]
+    fn rules_are_a_list_of_tables() {
+        let list = "it must be a list of tables: [{ … }]";
+        assert_eq!(refused("\"天气\""), format!("aviary.toml:4: `plugins.weather.match` is \"天气\"; {list}"));
+        assert_eq!(
+            refused("{ type = \"text\" }"),
+            format!("aviary.toml:4: `plugins.weather.match` is a table; {list}")
+        );
+        assert_eq!(refused("[\"a\"]"), "aviary.toml:4: `plugins.weather.match[0]` is a text; it must be a table");
+        assert_eq!(
+            refused("[{ start_with = \"a\", type = 5 }]"),
+            "aviary.toml:4: `plugins.weather.match[0].type` is 5; it must be a text in quotes\n\
+             aviary.toml:4: unknown key `plugins.weather.match[0].start_with`; did you mean `starts_with`?"
+        );
+    }
+
+    #[test]
+    fn a_plugin_has_a_bounded_number_of_rules() {
+        let many = |count: usize| format!("[{}]", "{ type = \"text\" },".repeat(count));
+        assert_eq!(rules(&many(RULES_MAX)).len(), 1_000);
+        assert_eq!(
+            refused(&many(RULES_MAX + 1)),
+            "aviary.toml:3: `plugins.weather.match` has 1001 rules; it may have 1000"
+        );
+    }
 }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::defaults;
-use super::document::{Node, Value, dotted};
-use super::limits::{Limits, OwnLimits};
-use super::matches::MatchRule;
-use super::section::Section;
+use super::{
+    defaults,
+    document::{Node, Value, dotted},
+    limits::{Limits, OwnLimits},
+    matches::MatchRule,
+    section::Section,
+};
 use crate::secret::Secret;
 
 /// Everything that is set for one plugin in one account.
@@ -78,5 +80,103 @@ fn variable(name: &str, value: &Value) -> Result<Secret, String> {
         Value::Text { text, .. } if text.contains('\0') => Err("contains a zero byte".to_owned()),
         Value::Text { text, .. } => Ok(Secret::from(text.clone())),
         value => Err(format!("is {}; it must be a text in quotes", value.kind())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{error, load};
+    use super::*;
+
+    const ACCOUNT: &str = "[accounts.main]\ntoken = \"abc\"\n";
+
+    fn env(settings: &PluginSettings) -> Vec<(&str, &str)> {
+        settings.env.iter().map(|(name, value)| (&**name, value.expose())).collect()
+    }
+
+    #[test]
+    fn a_plugin_without_a_table_has_the_shared_limits_and_nothing_else() {
+        let config = load(&format!("{ACCOUNT}[limits]\ncpu_ms = 50\n"));
+        let settings = config.plugin(&config.accounts[0], "weather", false);
+        assert_eq!(settings.limits, Limits { cpu_ms: 50, ..Limits::default() });
+        assert_eq!((settings.matches.len(), settings.env.len()), (0, 0));
+    }
+
+    #[test]
+    fn an_accounts_table_replaces_the_shared_keys_and_merges_env_and_limits() {
+        let config = load(&format!(
+            "{ACCOUNT}
+             [limits]
+             handles_max = 16
+             [plugins.weather]
+             match = [{{ starts_with = \"天气\" }}, {{ event = \"CLICK\" }}]
+             env = {{ CITY = \"Beijing\", UNIT = \"C\" }}
+             limits = {{ memory_mib = 16, cpu_ms = 10 }}
+             [accounts.main.plugins.weather]
+             match = [{{ type = \"voice\" }}]
+             env = {{ CITY = \"上海\", LANG = \"zh\" }}
+             limits.cpu_ms = 20"
+        ));
+        let settings = config.plugin(&config.accounts[0], "weather", false);
+        assert_eq!(settings.matches.len(), 1);
+        assert_eq!(env(&settings), [("CITY", "上海"), ("LANG", "zh"), ("UNIT", "C")]);
+        assert_eq!(settings.limits, Limits { memory_mib: 16, cpu_ms: 20, handles_max: 16, ..Limits::default() });
+    }
+
+    #[test]
+    fn an_account_can_take_the_rules_away() {
+        let config = load(&format!(
+            "{ACCOUNT}plugins.weather.match = []\n[plugins.weather]\nmatch = [{{ type = \"text\" }}]\nenv.A = \"b\"\n"
+        ));
+        let settings = config.plugin(&config.accounts[0], "weather", false);
+        assert_eq!((settings.matches.len(), env(&settings)), (0, vec![("A", "b")]));
+    }
+
+    #[test]
+    fn a_plugin_in_an_accounts_own_directory_inherits_nothing_by_its_name() {
+        let config = load(&format!(
+            "{ACCOUNT}[plugins.weather]\nenv = {{ KEY = \"shared\" }}\nlimits.memory_mib = 1024\n
+             [accounts.main.plugins.weather]\nenv = {{ CITY = \"上海\" }}\n"
+        ));
+        let settings = config.plugin(&config.accounts[0], "weather", true);
+        assert_eq!(env(&settings), [("CITY", "上海")]);
+        assert_eq!(settings.limits, Limits::default());
+    }
+
+    #[test]
+    fn env_holds_texts_by_name_and_no_error_shows_one() {
+        assert_eq!(
+            error(&format!(
+                "{ACCOUNT}[plugins.a.env]\nKEY = 12345\n\"A=B\" = \"secret7\"\nZERO = \"secret7\\u0000\"\n"
+            )),
+            "aviary.toml:4: `plugins.a.env.KEY` is a number; it must be a text in quotes\n\
+             aviary.toml:5: `plugins.a.env.\"A=B\"` is no name for an environment variable\n\
+             aviary.toml:6: `plugins.a.env.ZERO` contains a zero byte"
+        );
+        assert_eq!(
+            error(&format!("{ACCOUNT}[plugins.a]\nenv = \"secret7\"\n")),
+            "aviary.toml:4: `plugins.a.env` is a text; it must be a table: { NAME = \"…\" }"
+        );
+    }
+
+    #[test]
+    fn a_limit_of_a_plugin_has_the_bounds_of_the_shared_one() {
+        assert_eq!(
+            error(&format!(
+                "{ACCOUNT}[plugins.a.limits]\nmemory_mib = 2000\nthreads = 2\n[accounts.main.plugins.a]\nlimit = 1\n"
+            )),
+            "aviary.toml:4: `plugins.a.limits.memory_mib` is 2000; it must be a whole number, 1 to 1024\n\
+             aviary.toml:5: unknown key `plugins.a.limits.threads`; there are `cpu_ms`, `handles_max`, `host_data_mib`, \
+             `log_bytes_max`, `memory_mib`, `reply_bytes_max`, `table_elements_max`, `timeout_ms`\n\
+             aviary.toml:7: unknown key `accounts.main.plugins.a.limit`; did you mean `limits`?"
+        );
+    }
+
+    #[test]
+    fn a_key_of_a_feature_that_does_not_exist_is_unknown() {
+        assert_eq!(
+            error(&format!("{ACCOUNT}[plugins.a]\nper_user = \"20/1m\"\n")),
+            "aviary.toml:4: unknown key `plugins.a.per_user`; there are `env`, `limits`, `match`"
+        );
     }
 }

@@ -24,3 +24,42 @@ static AFTER_RESTART: [(&str, Differs); 12] = [
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     AFTER_RESTART.iter().filter(|(_, differs)| differs(old, new)).map(|(key, _)| *key).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{defaults, fixture::load};
+
+    #[test]
+    fn what_counts_at_once_needs_no_restart() {
+        let old = load("[accounts.main]\ntoken = \"abc\"");
+        let new = load("[accounts.main]\ntoken = \"def\"\n[late]\nwindow_ms = 100\n[dedupe]\nkeys_max = 1000");
+        // Two directories: `data_dir` stands beside each main file.
+        assert_eq!(needs_restart(&old, &new), ["data_dir"]);
+        assert_eq!(needs_restart(&old, &old), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_built_once_needs_a_restart() {
+        let old = load("[accounts.main]\ntoken = \"abc\"");
+        let new = Config {
+            file: old.file.clone(),
+            data_dir: old.data_dir.clone(),
+            ..load(
+                "listen = \"127.0.0.1:0\"\n[accounts.main]\ntoken = \"abc\"\n[engine]\ninstances_max = 7\n[log]\nformat = \"json\"",
+            )
+        };
+        assert_eq!(needs_restart(&old, &new), ["listen", "log.format", "engine.instances_max"]);
+    }
+
+    #[test]
+    fn defaults_toml_says_of_the_same_settings_that_they_count_after_a_restart() {
+        let documented =
+            defaults::documented().into_iter().filter(|(_, text)| text.contains("Counts after a restart."));
+        let mut documented: Vec<_> = documented.map(|(key, _)| key).collect();
+        let mut known: Vec<_> = AFTER_RESTART.iter().map(|(key, _)| key.to_string()).collect();
+        documented.sort();
+        known.sort();
+        assert_eq!(documented, known);
+    }
+}

@@ -1,11 +1,12 @@
 //! How one table is read: each value of its kind and inside its bounds, from the file or else from `defaults.toml`.
 
-use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
-use super::defaults;
-use super::document::{Node, Table, Value, dotted};
-use super::error::{Place, Problems};
+use super::{
+    defaults,
+    document::{Node, Table, Value, dotted},
+    error::{Place, Problems},
+};
 
 /// A table as given, in front of the tables that it stands over.
 #[derive(Clone, Debug)]
@@ -40,15 +41,19 @@ impl<'a> Section<'a> {
 
     /// Takes a table in this one.
     pub(super) fn table(&self, key: &str) -> Self {
-        let tables = self.layers.iter().filter_map(|layer| layer.table.get(key).map(|node| (dotted(&layer.path, key), node)));
+        let tables =
+            self.layers.iter().filter_map(|layer| layer.table.get(key).map(|node| (dotted(&layer.path, key), node)));
         let layers = tables.filter_map(|(path, node)| self.layer(path, node)).collect();
         Self { problems: self.problems, layers, pattern: defaults::table(self.pattern, key) }
     }
 
     /// Takes each table of a table whose keys are names, with its name.
     pub(super) fn named(&self, key: &str, pattern: &'static Table) -> Vec<(&'a str, Self)> {
-        let Some(layer) = self.given(key).and_then(|found| self.layer(found.key, found.node)) else { return Vec::new() };
-        let entry = |(name, node): (&'a String, &'a Node)| Some((name.as_str(), self.layer(dotted(&layer.path, name), node)?));
+        let Some(layer) = self.given(key).and_then(|found| self.layer(found.key, found.node)) else {
+            return Vec::new();
+        };
+        let entry =
+            |(name, node): (&'a String, &'a Node)| Some((name.as_str(), self.layer(dotted(&layer.path, name), node)?));
         let entries = layer.table.iter().filter_map(entry);
         entries.map(|(name, layer)| (name, self.with(layer, pattern))).collect()
     }
@@ -106,7 +111,9 @@ impl<'a> Section<'a> {
     fn unknown(&self, path: &str, key: &str) -> String {
         let full = dotted(path, key);
         match defaults::nearest(key, self.pattern) {
-            Some(near) if !path.is_empty() && !self.pattern.contains_key(&near) && defaults::root().contains_key(&near) => {
+            Some(near)
+                if !path.is_empty() && !self.pattern.contains_key(&near) && defaults::root().contains_key(&near) =>
+            {
                 format!("unknown key `{full}`; `{near}` belongs at the top of the file, before the first [table]")
             }
             Some(near) => format!("unknown key `{full}`; did you mean `{near}`?"),
@@ -161,7 +168,8 @@ impl<'a> Section<'a> {
                 parse(text).map_err(wrong).ok()
             }
             value => {
-                self.problems.add(&found.node.place, format!("`{}` is {value}; it must be a text in quotes", found.key));
+                self.problems
+                    .add(&found.node.place, format!("`{}` is {value}; it must be a text in quotes", found.key));
                 None
             }
         }

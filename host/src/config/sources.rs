@@ -1,16 +1,20 @@
 //! Which files the settings come from: the main file, what it includes, `.env`, and what `${file:…}` names.
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Read;
-use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::Read,
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+};
 
 use glob::{MatchOptions, Pattern};
 
-use super::document::{self, Node, Table, Value, dotted};
-use super::error::{ConfigError, Place, Problems};
-use super::expand::Variables;
+use super::{
+    document::{self, Node, Table, Value, dotted},
+    error::{ConfigError, Place, Problems},
+    expand::Variables,
+};
 
 /// The largest file of settings: room for thousands of accounts, and small enough to read at once.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -144,7 +148,7 @@ fn matches(directory: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
     let directory = directory.to_str().ok_or("the directory's name is not UTF-8")?;
     let pattern = absolute(Path::new(&Pattern::escape(directory)), pattern);
     let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
-    let found = glob::glob_with(&pattern.to_string_lossy(), options).map_err(|error| error.to_string())?;
+    let found = glob::glob_with(&pattern.to_string_lossy(), options).map_err(|error| error.msg.to_owned())?;
     Ok(found.filter_map(Result::ok).filter(|path| path.is_file()).collect())
 }
 

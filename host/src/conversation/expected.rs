@@ -44,7 +44,7 @@ impl Expected {
         } else if text.is_empty() {
             Pattern::Silence
         } else if text.contains('*') {
-            Pattern::Expression(compile(&wildcards(&text))?)
+            Pattern::Expression(compile(&wildcards(&text)).context("the text is too long for `*`")?)
         } else {
             Pattern::Literal(text)
         };

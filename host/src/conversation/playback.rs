@@ -1,6 +1,11 @@
 //! The headers of a conversation's pushes.
 
+use std::time::SystemTime;
+
 use super::{Conversation, Said, Turn};
+
+/// The account where it does not matter which.
+const TO_USER: &str = "gh_aviary";
 
 /// What stands in a push beside what was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +29,16 @@ pub struct Playback {
     pub create_time: u64,
     /// `MsgId` of the next push.
     pub msg_id: u64,
+}
+
+impl Default for Playback {
+    /// Begins now, with a `MsgId` that no other playback has.
+    fn default() -> Self {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        // A bot may keep it in a signed column: one bit less. Without random numbers the clock is new enough.
+        let msg_id = getrandom::u64().unwrap_or(since.subsec_nanos().into()) >> 1;
+        Playback { to_user: TO_USER.into(), create_time: since.as_secs(), msg_id }
+    }
 }
 
 impl Playback {
@@ -55,6 +70,13 @@ impl Playback {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_playbacks_are_two_conversations() {
+        let (one, two) = (Playback::default(), Playback::default());
+        assert_ne!(one.msg_id, two.msg_id);
+        assert!(one.create_time > 1_700_000_000);
+    }
 
     #[test]
     fn saying_the_same_twice_makes_two_messages() {

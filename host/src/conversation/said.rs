@@ -166,7 +166,7 @@ fn from_word(word: &Word, value: &str) -> anyhow::Result<Said> {
                 Some(text.with_context(|| format!("`[{}]` needs its {what}: write `{}`", word.name, word.usage()))?)
             }
         };
-        fields.extend(text.map(|text| field(path, text)));
+        fields.extend(text.map(|text| field(*path, text)));
     }
     // Only a follow through a QR code carries one.
     if word.name == "subscribe" && value.starts_with("qrscene_") {
@@ -310,10 +310,7 @@ mod tests {
 
     #[test]
     fn an_event_carries_no_msg_id() {
-        assert_eq!(
-            push("[subscribe]"),
-            "<![CDATA[event]]></MsgType><Event><![CDATA[subscribe]]></Event>"
-        );
+        assert_eq!(push("[subscribe]"), "<![CDATA[event]]></MsgType><Event><![CDATA[subscribe]]></Event>");
         assert_eq!(
             push("[subscribe qrscene_123123]"),
             "<![CDATA[event]]></MsgType><Event><![CDATA[subscribe]]></Event>\
@@ -362,7 +359,8 @@ mod tests {
 
     #[test]
     fn brackets_that_are_not_wechats_are_text() {
-        for written in ["[微笑]", "[Smile] hi", "[", "[]", "[]]", "[ image]", "[image", "[微笑] [image]", "[a]\nb"] {
+        for written in ["[微笑]", "[Smile] hi", "[", "[]", "[]]", "[ image]", "[image", "[微笑] [image]", "[a]\nb"]
+        {
             assert_eq!(text(written), written);
         }
     }
@@ -409,9 +407,10 @@ mod tests {
         );
         let popup = push("[subscribe_msg_popup_event]\nSubscribeMsgPopupEvent/List[2]/TemplateId=b");
         assert!(popup.ends_with("</List><List><TemplateId><![CDATA[b]]></TemplateId></List></SubscribeMsgPopupEvent>"));
-        assert!(push("[text 你好]\nMsgId=7\nbizmsgmenuid=101").ends_with(
-            "<MsgId>7</MsgId><bizmsgmenuid><![CDATA[101]]></bizmsgmenuid>"
-        ));
+        assert!(
+            push("[text 你好]\nMsgId=7\nbizmsgmenuid=101")
+                .ends_with("<MsgId>7</MsgId><bizmsgmenuid><![CDATA[101]]></bizmsgmenuid>")
+        );
         assert!(push("[image]\nMsgId=abc").ends_with("<MsgId><![CDATA[abc]]></MsgId>"));
     }
 

@@ -25,9 +25,7 @@ pub fn shown(reply: Option<&Element>) -> String {
             word("music", &fields(reply, "Music", &names))
         }
         "news" => news(reply),
-        "transfer_customer_service" => {
-            word("transfer_customer_service", &fields(reply, "TransInfo", &["KfAccount"]))
-        }
+        "transfer_customer_service" => word("transfer_customer_service", &fields(reply, "TransInfo", &["KfAccount"])),
         other => word(&format!("type {}", visible(other)), &leaves(reply)),
     };
     folded(&shown)
@@ -173,7 +171,8 @@ mod tests {
 
     #[test]
     fn articles_are_shown_one_to_a_line() {
-        let one = "<item><Title>标题</Title><Description>说明</Description><PicUrl>p</PicUrl><Url>https://a/</Url></item>";
+        let one =
+            "<item><Title>标题</Title><Description>说明</Description><PicUrl>p</PicUrl><Url>https://a/</Url></item>";
         let two = "<item><Title>b</Title><Url>https://b/</Url></item>";
         assert_eq!(
             reply("news", &format!("<ArticleCount>2</ArticleCount><Articles>{one}{two}</Articles>")),

@@ -73,9 +73,7 @@ pub(super) fn find(name: &str) -> Option<&'static Word> {
 
 /// Finds a word of one kind, in any case.
 pub(super) fn find_kind(kind: Kind, name: &str) -> Option<&'static Word> {
-    WORDS
-        .iter()
-        .find(|word| word.kind == kind && word.name.eq_ignore_ascii_case(name))
+    WORDS.iter().find(|word| word.kind == kind && word.name.eq_ignore_ascii_case(name))
 }
 
 /// Returns the word that `name` was probably meant to be.
@@ -146,10 +144,7 @@ const fn event(name: &'static str, fields: &'static [(&'static str, Value)]) -> 
     Word { name, kind: Kind::Event, fields }
 }
 
-const CARD: &[(&str, Value)] = &[
-    ("CardId", Or("CARD_ID", "card_id")),
-    ("UserCardCode", Or("CODE", "12312312")),
-];
+const CARD: &[(&str, Value)] = &[("CardId", Or("CARD_ID", "card_id")), ("UserCardCode", Or("CODE", "12312312"))];
 const DEVICE: &[(&str, Value)] = &[
     ("DeviceType", Is("gh_device")),
     ("DeviceID", Or("DEVICE_ID", "device_id")),
@@ -172,14 +167,8 @@ const DEVICE_STATUS: &[(&str, Value)] = &[
     ("OpenID", Is("openid")),
 ];
 const EXPIRY: &[(&str, Value)] = &[("ExpiredTime", Or("TIME", "1442401156"))];
-const FAILURE: &[(&str, Value)] = &[
-    ("FailTime", Is("1442401122")),
-    ("FailReason", Or("REASON", "by time")),
-];
-const GIFT_CARD: &[(&str, Value)] = &[
-    ("PageId", Or("PAGE_ID", "page_id")),
-    ("OrderId", Or("ORDER_ID", "order_id")),
-];
+const FAILURE: &[(&str, Value)] = &[("FailTime", Is("1442401122")), ("FailReason", Or("REASON", "by time"))];
+const GIFT_CARD: &[(&str, Value)] = &[("PageId", Or("PAGE_ID", "page_id")), ("OrderId", Or("ORDER_ID", "order_id"))];
 const KF_SESSION: &[(&str, Value)] = &[("KfAccount", Or("ACCOUNT", "test1@test"))];
 const PICTURES: &[(&str, Value)] = &[
     ("EventKey", Or("KEY", "key")),
@@ -191,38 +180,19 @@ const SCAN_CODE: &[(&str, Value)] = &[
     ("ScanCodeInfo/ScanType", Is("qrcode")),
     ("ScanCodeInfo/ScanResult", Or("RESULT", "1")),
 ];
-const STORE_AUDIT: &[(&str, Value)] = &[
-    ("audit_id", Is("11111")),
-    ("status", Or("STATUS", "3")),
-    ("reason", Or("REASON", "")),
-];
-const USER_AUTHORIZATION: &[(&str, Value)] = &[
-    ("OpenID", Or("OPENID", "openid")),
-    ("AppID", Is("wx13974bf780d3dc89")),
-    ("RevokeInfo", Given("REVOKE_INFO")),
-];
-const VIDEO: &[(&str, Value)] = &[
-    ("MediaId", Or("MEDIA_ID", "media_id")),
-    ("ThumbMediaId", Is("thumb_media_id")),
-];
+const STORE_AUDIT: &[(&str, Value)] =
+    &[("audit_id", Is("11111")), ("status", Or("STATUS", "3")), ("reason", Or("REASON", ""))];
+const USER_AUTHORIZATION: &[(&str, Value)] =
+    &[("OpenID", Or("OPENID", "openid")), ("AppID", Is("wx13974bf780d3dc89")), ("RevokeInfo", Given("REVOKE_INFO"))];
+const VIDEO: &[(&str, Value)] = &[("MediaId", Or("MEDIA_ID", "media_id")), ("ThumbMediaId", Is("thumb_media_id"))];
 
 const WORDS: &[Word] = &[
     message("text", &[("Content", Needed("CONTENT"))]),
     message(
         "image",
-        &[
-            ("PicUrl", Is("http://mmbiz.qpic.cn/mmbiz_jpg/picture/0")),
-            ("MediaId", Or("MEDIA_ID", "media_id")),
-        ],
+        &[("PicUrl", Is("http://mmbiz.qpic.cn/mmbiz_jpg/picture/0")), ("MediaId", Or("MEDIA_ID", "media_id"))],
     ),
-    message(
-        "voice",
-        &[
-            ("MediaId", Is("media_id")),
-            ("Format", Is("amr")),
-            ("Recognition", Given("TRANSCRIPT")),
-        ],
-    ),
+    message("voice", &[("MediaId", Is("media_id")), ("Format", Is("amr")), ("Recognition", Given("TRANSCRIPT"))]),
     message("video", VIDEO),
     message("shortvideo", VIDEO),
     message(
@@ -318,10 +288,7 @@ const WORDS: &[Word] = &[
     ),
     event("kf_create_session", KF_SESSION),
     event("kf_close_session", KF_SESSION),
-    event(
-        "kf_switch_session",
-        &[("FromKfAccount", Or("FROM", "test1@test")), ("ToKfAccount", Or("TO", "test2@test"))],
-    ),
+    event("kf_switch_session", &[("FromKfAccount", Or("FROM", "test1@test")), ("ToKfAccount", Or("TO", "test2@test"))]),
     event(
         "subscribe_msg_popup_event",
         &[
@@ -356,10 +323,7 @@ const WORDS: &[Word] = &[
     event("annual_renew", EXPIRY),
     event("verify_expired", EXPIRY),
     event("card_pass_check", &[("CardId", Or("CARD_ID", "card_id"))]),
-    event(
-        "card_not_pass_check",
-        &[("CardId", Or("CARD_ID", "card_id")), ("RefuseReason", Or("REASON", "非法代制"))],
-    ),
+    event("card_not_pass_check", &[("CardId", Or("CARD_ID", "card_id")), ("RefuseReason", Or("REASON", "非法代制"))]),
     event(
         "user_get_card",
         &[
@@ -395,7 +359,10 @@ const WORDS: &[Word] = &[
     event("update_member_card", CARD),
     event("submit_membercard_user_info", CARD),
     event("card_sku_remind", &[("CardId", Or("CARD_ID", "card_id")), ("Detail", Or("DETAIL", ""))]),
-    event("card_pay_order", &[("OrderId", Or("ORDER_ID", "order_id")), ("Status", Or("STATUS", "ORDER_STATUS_FINANCE_SUCC"))]),
+    event(
+        "card_pay_order",
+        &[("OrderId", Or("ORDER_ID", "order_id")), ("Status", Or("STATUS", "ORDER_STATUS_FINANCE_SUCC"))],
+    ),
     event("giftcard_pay_done", GIFT_CARD),
     event("giftcard_send_to_friend", GIFT_CARD),
     event("giftcard_user_accept", GIFT_CARD),
@@ -413,14 +380,64 @@ const WORDS: &[Word] = &[
         &[("Status", Or("STATUS", "INVOICE_REIMBURSE_INIT")), ("CardId", Is("card_id")), ("Code", Or("CODE", "code"))],
     ),
     event("submit_invoice_title", &[("title", Or("TITLE", "发票抬头"))]),
-    event("poi_check_notify", &[("UniqId", Or("UNIQ_ID", "123adb")), ("PoiId", Is("123123")), ("Result", Or("succ|fail", "succ")), ("Msg", Or("MSG", ""))]),
-    event("WifiConnected", &[("ConnectTime", Is("0")), ("ExpireTime", Is("0")), ("VendorId", Is("3001224419")), ("ShopId", Or("SHOP_ID", "1")), ("DeviceNo", Is("DeviceNo"))]),
-    event("ShakearoundUserShake", &[("ChosenBeacon/Uuid", Or("UUID", "uuid")), ("ChosenBeacon/Major", Is("1")), ("ChosenBeacon/Minor", Is("1")), ("ChosenBeacon/Distance", Is("0.057"))]),
-    event("merchant_order", &[("OrderId", Or("ORDER_ID", "order_id")), ("OrderStatus", Is("2")), ("ProductId", Is("product_id")), ("SkuInfo", Is("10001:1000012"))]),
-    event("user_scan_product", &[("KeyStandard", Is("ean13")), ("KeyStr", Or("CODE", "6901481811083")), ("ExtInfo", Or("EXT_INFO", ""))]),
-    event("user_scan_product_enter_session", &[("KeyStandard", Is("ean13")), ("KeyStr", Or("CODE", "6901481811083")), ("ExtInfo", Or("EXT_INFO", ""))]),
-    event("user_scan_product_verify_action", &[("KeyStandard", Is("ean13")), ("KeyStr", Or("CODE", "6901481811083")), ("Result", Or("RESULT", "verify_ok")), ("ReasonMsg", Or("REASON", ""))]),
-    event("wxa_media_check", &[("isrisky", Or("0|1", "0")), ("appid", Is("wx13974bf780d3dc89")), ("trace_id", Is("trace_id"))]),
+    event(
+        "poi_check_notify",
+        &[
+            ("UniqId", Or("UNIQ_ID", "123adb")),
+            ("PoiId", Is("123123")),
+            ("Result", Or("succ|fail", "succ")),
+            ("Msg", Or("MSG", "")),
+        ],
+    ),
+    event(
+        "WifiConnected",
+        &[
+            ("ConnectTime", Is("0")),
+            ("ExpireTime", Is("0")),
+            ("VendorId", Is("3001224419")),
+            ("ShopId", Or("SHOP_ID", "1")),
+            ("DeviceNo", Is("DeviceNo")),
+        ],
+    ),
+    event(
+        "ShakearoundUserShake",
+        &[
+            ("ChosenBeacon/Uuid", Or("UUID", "uuid")),
+            ("ChosenBeacon/Major", Is("1")),
+            ("ChosenBeacon/Minor", Is("1")),
+            ("ChosenBeacon/Distance", Is("0.057")),
+        ],
+    ),
+    event(
+        "merchant_order",
+        &[
+            ("OrderId", Or("ORDER_ID", "order_id")),
+            ("OrderStatus", Is("2")),
+            ("ProductId", Is("product_id")),
+            ("SkuInfo", Is("10001:1000012")),
+        ],
+    ),
+    event(
+        "user_scan_product",
+        &[("KeyStandard", Is("ean13")), ("KeyStr", Or("CODE", "6901481811083")), ("ExtInfo", Or("EXT_INFO", ""))],
+    ),
+    event(
+        "user_scan_product_enter_session",
+        &[("KeyStandard", Is("ean13")), ("KeyStr", Or("CODE", "6901481811083")), ("ExtInfo", Or("EXT_INFO", ""))],
+    ),
+    event(
+        "user_scan_product_verify_action",
+        &[
+            ("KeyStandard", Is("ean13")),
+            ("KeyStr", Or("CODE", "6901481811083")),
+            ("Result", Or("RESULT", "verify_ok")),
+            ("ReasonMsg", Or("REASON", "")),
+        ],
+    ),
+    event(
+        "wxa_media_check",
+        &[("isrisky", Or("0|1", "0")), ("appid", Is("wx13974bf780d3dc89")), ("trace_id", Is("trace_id"))],
+    ),
     event("guide_qrcode_scan_event", &[("EventKey", Given("KEY"))]),
     event("apply_merchant_audit_info", STORE_AUDIT),
     event("create_map_poi_audit_info", STORE_AUDIT),

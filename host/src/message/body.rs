@@ -55,11 +55,7 @@ fn location(fields: &mut Fields<'_>) -> Option<Location> {
 }
 
 fn link(fields: &mut Fields<'_>) -> Option<Link> {
-    Some(Link {
-        title: fields.text("Title")?,
-        description: fields.text("Description")?,
-        url: fields.text("Url")?,
-    })
+    Some(Link { title: fields.text("Title")?, description: fields.text("Description")?, url: fields.text("Url")? })
 }
 
 #[cfg(test)]

@@ -44,9 +44,7 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Option<Event> {
             }
             "user_info_modified" => Event::UserInfoModified(user_authorization(fields)?),
             "user_authorization_revoke" => Event::UserAuthorizationRevoke(user_authorization(fields)?),
-            "user_authorization_cancellation" => {
-                Event::UserAuthorizationCancellation(user_authorization(fields)?)
-            }
+            "user_authorization_cancellation" => Event::UserAuthorizationCancellation(user_authorization(fields)?),
             _ => return None,
         })
     });
@@ -54,14 +52,8 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Option<Event> {
 }
 
 fn subscribe(fields: &mut Fields<'_>) -> Subscribe {
-    let mut key = |prefix: &str| {
-        fields.read("EventKey", |key| key.strip_prefix(prefix).map(str::to_owned))
-    };
-    Subscribe {
-        scene: key("qrscene_"),
-        last_trade_no: key("last_trade_no_"),
-        ticket: fields.text("Ticket"),
-    }
+    let mut key = |prefix: &str| fields.read("EventKey", |key| key.strip_prefix(prefix).map(str::to_owned));
+    Subscribe { scene: key("qrscene_"), last_trade_no: key("last_trade_no_"), ticket: fields.text("Ticket") }
 }
 
 fn scan(fields: &mut Fields<'_>) -> Option<Scan> {
@@ -136,10 +128,7 @@ fn kf_session(fields: &mut Fields<'_>) -> Option<KfSession> {
 }
 
 fn kf_switch(fields: &mut Fields<'_>) -> Option<KfSwitch> {
-    Some(KfSwitch {
-        from_kf_account: fields.text("FromKfAccount")?,
-        to_kf_account: fields.text("ToKfAccount")?,
-    })
+    Some(KfSwitch { from_kf_account: fields.text("FromKfAccount")?, to_kf_account: fields.text("ToKfAccount")? })
 }
 
 fn subscribe_msg_popup(list: &mut Fields<'_>) -> Option<SubscribeMsgChoice> {
@@ -237,11 +226,7 @@ mod tests {
                 "<EventKey>k</EventKey><ScanCodeInfo><ScanType>qrcode</ScanType></ScanCodeInfo>",
                 vec!["EventKey=k", "ScanCodeInfo/ScanType=qrcode"],
             ),
-            (
-                "TEMPLATESENDJOBFINISH",
-                "<MsgID>x</MsgID><Status>success</Status>",
-                vec!["MsgID=x", "Status=success"],
-            ),
+            ("TEMPLATESENDJOBFINISH", "<MsgID>x</MsgID><Status>success</Status>", vec!["MsgID=x", "Status=success"]),
         ] {
             assert_eq!(event(name, content), other(name, &extra));
         }
@@ -265,9 +250,7 @@ mod tests {
             ("<PicList/>".into(), vec![], vec!["SendPicsInfo/PicList="]),
             (String::new(), vec![], vec![]),
         ] {
-            let content = format!(
-                "<EventKey>6</EventKey><SendPicsInfo><Count>3</Count>{lists}</SendPicsInfo>"
-            );
+            let content = format!("<EventKey>6</EventKey><SendPicsInfo><Count>3</Count>{lists}</SendPicsInfo>");
             let md5_sums = md5_sums.into_iter().map(str::to_owned).collect();
             let expected = Event::PicWeixin(Pictures { key: "6".into(), count: 3, md5_sums });
             let extra = extra.into_iter().map(str::to_owned).collect();
@@ -296,20 +279,10 @@ mod tests {
     fn a_list_with_an_unreadable_entry_is_no_list() {
         let entry = "<List><TemplateId>1</TemplateId><MsgID>2</MsgID><ErrorCode>-3</ErrorCode>\
                      <ErrorStatus>e</ErrorStatus></List>";
-        let sent = SubscribeMsgSent {
-            template_id: "1".into(),
-            msg_id: 2,
-            error_code: -3,
-            error_status: "e".into(),
-        };
+        let sent = SubscribeMsgSent { template_id: "1".into(), msg_id: 2, error_code: -3, error_status: "e".into() };
         let name = "subscribe_msg_sent_event";
-        let read = |lists: String| {
-            event(name, &format!("<SubscribeMsgSentEvent>{lists}</SubscribeMsgSentEvent>"))
-        };
-        assert_eq!(
-            read(format!("{entry}{entry}")),
-            (Event::SubscribeMsgSent(vec![sent.clone(), sent]), vec![])
-        );
+        let read = |lists: String| event(name, &format!("<SubscribeMsgSentEvent>{lists}</SubscribeMsgSentEvent>"));
+        assert_eq!(read(format!("{entry}{entry}")), (Event::SubscribeMsgSent(vec![sent.clone(), sent]), vec![]));
         let whole = [
             "SubscribeMsgSentEvent/List/TemplateId=1",
             "SubscribeMsgSentEvent/List/MsgID=2",
@@ -330,13 +303,9 @@ mod tests {
         let content = "<SubscribeMsgChangeEvent><ListOf><TemplateId>0</TemplateId></ListOf>\
             <List><TemplateId>1</TemplateId><SubscribeStatusString>reject</SubscribeStatusString></List>\
             </SubscribeMsgChangeEvent>";
-        let choice =
-            SubscribeMsgChoice { template_id: "1".into(), status: "reject".into(), popup_scene: None };
+        let choice = SubscribeMsgChoice { template_id: "1".into(), status: "reject".into(), popup_scene: None };
         let extra = vec!["SubscribeMsgChangeEvent/ListOf/TemplateId=0".to_owned()];
-        assert_eq!(
-            event("subscribe_msg_change_event", content),
-            (Event::SubscribeMsgChange(vec![choice]), extra)
-        );
+        assert_eq!(event("subscribe_msg_change_event", content), (Event::SubscribeMsgChange(vec![choice]), extra));
     }
 
     #[test]
@@ -355,10 +324,7 @@ mod tests {
             event("user_authorization_revoke", content),
             (Event::UserAuthorizationRevoke(authorization.clone()), vec![])
         );
-        assert_eq!(
-            event("user_info_modified", content),
-            (Event::UserInfoModified(authorization), vec![])
-        );
+        assert_eq!(event("user_info_modified", content), (Event::UserInfoModified(authorization), vec![]));
     }
 
     #[test]
@@ -366,10 +332,7 @@ mod tests {
         let session = KfSession { kf_account: "a@b".into() };
         let content = "<KfAccount>a@b</KfAccount><CloseType>KF</CloseType>";
         let extra = vec!["CloseType=KF".to_owned()];
-        assert_eq!(
-            event("kf_create_session", content),
-            (Event::KfCreateSession(session.clone()), extra.clone())
-        );
+        assert_eq!(event("kf_create_session", content), (Event::KfCreateSession(session.clone()), extra.clone()));
         assert_eq!(event("kf_close_session", content), (Event::KfCloseSession(session), extra));
     }
 }

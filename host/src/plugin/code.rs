@@ -71,11 +71,11 @@ impl Code {
         match tokio::time::timeout_at(deadline.into(), self.pre.instantiate_async(&mut store)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) if store.data().clock.is_used_up() => {
-                Err(LoadError::NoStart(format!("it computed longer than {:?} (`limits.cpu_ms`)", settings.limits.cpu)))
+                Err(LoadError::NoStart(format!("it computed longer than {} ms (`limits.cpu_ms`)", settings.limits.cpu_ms)))
             }
             Ok(Err(_)) if store.data().limiter.memory_refused() => Err(LoadError::NoStart(format!(
                 "it needs more than {} MiB of memory; raise its `limits.memory_mib`",
-                settings.limits.memory_bytes >> 20
+                settings.limits.memory_mib
             ))),
             Ok(Err(error)) => Err(LoadError::NoStart(root_cause(&error))),
             Err(_) => Err(LoadError::NoStart(format!("it was not ready within {START_MAX:?}"))),

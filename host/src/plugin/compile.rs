@@ -114,31 +114,27 @@ impl Compiler {
         self.cache_dir.join(format!("{hash}-{:016x}.cwasm", self.fingerprint))
     }
 
-    fn memory_mib(&self) -> u64 {
-        (self.limits.memory_bytes >> 20) as u64
-    }
-
     async fn run(&self, wasm: Vec<u8>) -> Result<Vec<u8>, CompileError> {
-        let limit = self.limits.timeout;
+        let limit = Duration::from_secs(self.limits.timeout_s);
         let code_bytes_max = wasm.len() as u64 * EXPANSION_MAX + (1 << 20);
         let mut child = self.spawn()?;
         // On a time-out the child is dropped, and with it killed.
         match timeout(limit, talk(&mut child, wasm, code_bytes_max)).await {
-            Err(_) => Err(CompileError::Timeout { limit_s: limit.as_secs() }),
+            Err(_) => Err(CompileError::Timeout { limit_s: self.limits.timeout_s }),
             Ok(Err(error)) => Err(error.into()),
             Ok(Ok((status, code, _))) if status.success() => Ok(code),
             Ok(Ok((status, _, complaint))) if status.signal().is_none() && !complaint.is_empty() => {
                 Err(CompileError::Refused(complaint))
             }
-            Ok(Ok((status, ..))) => Err(CompileError::Crashed { status, memory_mib: self.memory_mib() }),
+            Ok(Ok((status, ..))) => Err(CompileError::Crashed { status, memory_mib: self.limits.memory_mib }),
         }
     }
 
     fn spawn(&self) -> io::Result<Child> {
         Command::new(&self.program)
             .arg(SUBCOMMAND)
-            .args(["--memory-mib", &self.memory_mib().to_string()])
-            .args(["--cpu-s", &self.limits.cpu.as_secs().to_string()])
+            .args(["--memory-mib", &self.limits.memory_mib.to_string()])
+            .args(["--cpu-s", &self.limits.cpu_s.to_string()])
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -219,7 +215,7 @@ fn compile_stdin(args: ChildArgs) -> anyhow::Result<()> {
     let mut bytes = Vec::new();
     io::stdin().lock().read_to_end(&mut bytes)?;
     let component = component(bytes)?;
-    let code = engine::compiler()?.precompile_component(&component).map_err(anyhow::Error::from)?;
+    let code = engine::compiler().and_then(|engine| engine.precompile_component(&component)).map_err(engine::plain)?;
     io::stdout().lock().write_all(&code)?;
     Ok(())
 }

@@ -49,11 +49,11 @@ impl Engine {
                     error = %error,
                     "No room for an instance pool; each call allocates its own memory, which is slower: {error}"
                 );
-                wasmtime::Engine::new(&serving(settings))?
+                wasmtime::Engine::new(&serving()).map_err(plain)?
             }
         };
         Ok(Self {
-            linker: linker(&wasmtime)?,
+            linker: linker(&wasmtime).map_err(plain)?,
             slots: Arc::new(Semaphore::new(settings.instances_max)),
             ticker: Ticker::start(&wasmtime)?,
             wasmtime,
@@ -82,7 +82,12 @@ pub(super) fn compiler() -> wasmtime::Result<wasmtime::Engine> {
     wasmtime::Engine::new(&code())
 }
 
-pub(super) fn fingerprint(engine: &wasmtime::Engine) -> u64 {
+/// wasmtime's errors are their own kind; ours are for people, who want the whole chain of causes.
+pub(super) fn plain(error: wasmtime::Error) -> anyhow::Error {
+    anyhow::anyhow!("{error:#}")
+}
+
+fn fingerprint(engine: &wasmtime::Engine) -> u64 {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     env!("CARGO_PKG_VERSION").hash(&mut hasher);
@@ -107,16 +112,15 @@ fn code() -> Config {
     config
 }
 
-/// The same code, run with the operator's bounds.
-fn serving(settings: &config::Engine) -> Config {
+/// The same code, with the stack a guest may use.
+fn serving() -> Config {
     let mut config = code();
-    config.max_wasm_stack(settings.stack_bytes);
+    config.max_wasm_stack(config::WASM_STACK_BYTES);
     config
 }
 
 fn pooled(settings: &config::Engine) -> Config {
-    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    let instances = count(settings.instances_max);
+    let instances = u32::try_from(settings.instances_max).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     // A component is often several core instances: a wasip1 module with its adapter is four.
     pool.total_component_instances(instances)
@@ -127,18 +131,19 @@ fn pooled(settings: &config::Engine) -> Config {
         .total_gc_heaps(instances.min(64))
         .max_component_instance_size(10 << 20)
         .max_core_instance_size(10 << 20)
-        .max_core_instances_per_component(count(settings.core_instances_max))
-        .max_memories_per_component(count(settings.memories_max))
-        .max_tables_per_component(count(settings.tables_max))
+        // Python made into a component is about a hundred core instances.
+        .max_core_instances_per_component(200)
+        .max_memories_per_component(8)
+        .max_tables_per_component(64)
         .max_memories_per_module(2)
         .max_tables_per_module(2)
-        .table_elements(settings.table_elements_max)
-        .max_memory_size(settings.memory_bytes_max)
+        .table_elements(config::TABLE_ELEMENTS_MAX)
+        .max_memory_size(config::MEMORY_MIB_MAX << 20)
         .max_unused_warm_slots(instances)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(64 << 10)
         .async_stack_keep_resident(16 << 10);
-    let mut config = serving(settings);
+    let mut config = serving();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }

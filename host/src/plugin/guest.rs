@@ -5,7 +5,7 @@ use std::time::Instant;
 use wasmtime::{Store, StoreContextMut, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::{engine::Engine, limits::Limiter, log::Output, millis};
+use super::{engine::Engine, limits::Limiter, log::Output};
 use crate::config::PluginSettings;
 
 /// The host's side of one guest. It lives in the guest's store and is dropped with it.
@@ -51,14 +51,14 @@ impl Guest {
         let guest = Self {
             plugin: plugin.to_owned(),
             deadline,
-            limiter: Limiter::new(limits.memory_bytes, limits.table_elements),
-            clock: Clock { ticks: 0, ticks_max: millis(limits.cpu) },
+            limiter: Limiter::new(limits.memory_bytes(), limits.table_elements_max),
+            clock: Clock { ticks: 0, ticks_max: limits.cpu_ms },
             wasi: wasi(settings, output),
             table,
         };
         let mut store = Store::new(&engine.wasmtime, guest);
         store.limiter(|guest| &mut guest.limiter);
-        store.set_hostcall_fuel(limits.host_data_bytes);
+        store.set_hostcall_fuel(limits.host_data_bytes());
         store.set_max_component_handles(limits.handles_max);
         // A deadline of 0 would trap at the first instruction.
         store.set_epoch_deadline(1);

@@ -21,7 +21,7 @@ impl<'a> Facts<'a> {
     pub fn of(message: &'a Message) -> Self {
         let mut facts = Self { msg_type: "", text: None, recognition: None, event: None, key: None };
         match &message.body {
-            Body::Text(text) => (facts.msg_type, facts.text) = ("text", Some(&text.content)),
+            Body::Text(text) => (facts.msg_type, facts.text) = ("text", Some(text.content.as_str())),
             Body::Image(_) => facts.msg_type = "image",
             Body::Voice(voice) => (facts.msg_type, facts.recognition) = ("voice", voice.recognition.as_deref()),
             Body::Video(_) => facts.msg_type = "video",
@@ -84,7 +84,7 @@ fn fits(rule: &MatchRule, facts: &Facts<'_>) -> bool {
     let holds = |condition: &Option<String>, fact: Option<&str>, test: fn(&str, &str) -> bool| {
         condition.as_deref().is_none_or(|wanted| fact.is_some_and(|fact| test(fact, wanted)))
     };
-    rule.message_type.eq_ignore_ascii_case(facts.msg_type)
+    holds(&rule.msg_type, Some(facts.msg_type), str::eq_ignore_ascii_case)
         && holds(&rule.event, facts.event, str::eq_ignore_ascii_case)
         && holds(&rule.key, facts.key, |fact, wanted| fact == wanted)
         && holds(&rule.key_starts_with, facts.key, |fact, wanted| fact.starts_with(wanted))

@@ -105,7 +105,7 @@ impl Set {
             let settings = config.plugin(account, &name, own);
             plugins.push(Plugin { name, file: path, code, settings });
         }
-        if !account.chain.is_empty() {
+        if !account.plugins.is_empty() {
             plugins = self.listed(account, plugins);
         }
         Chain { plugins: plugins.into_iter().map(Arc::new).collect() }
@@ -114,7 +114,7 @@ impl Set {
     /// The plugins that the account lists, in its order.
     fn listed(&mut self, account: &Account, mut plugins: Vec<Plugin>) -> Vec<Plugin> {
         let mut listed = Vec::new();
-        for name in &account.chain {
+        for name in &account.plugins {
             match plugins.iter().position(|plugin| plugin.name == *name) {
                 Some(index) => listed.push(plugins.remove(index)),
                 None => self.tell_once(format!(
@@ -177,7 +177,7 @@ impl Set {
         let known = self.files.get(path);
         let (serving, broken) = known.map_or((None, None), |known| (known.code.clone(), known.broken));
         let started = Instant::now();
-        let file_bytes_max = config.compile.file_bytes_max as u64;
+        let file_bytes_max = config.compile.file_bytes_max();
         let wasm = match read(path, stamp, file_bytes_max) {
             Ok(wasm) => wasm,
             Err(ReadError::Unsettled) => return Err(Unsettled),
@@ -247,8 +247,8 @@ impl Set {
     fn trial_settings(&self, path: &Path, config: &Config) -> PluginSettings {
         let name = name_of(path).unwrap_or_default();
         let dir = path.parent();
-        let own = config.accounts.values().find(|account| account.plugins_dir.as_deref() == dir);
-        let account = own.or_else(|| config.accounts.values().next());
+        let own = config.accounts.iter().find(|account| account.plugins_dir.as_deref() == dir);
+        let account = own.or_else(|| config.accounts.first());
         let account = account.expect("`Config` refuses to be without an account");
         config.plugin(account, &name, own.is_some())
     }
@@ -299,7 +299,7 @@ fn not_loaded(path: &Path, why: &str, serving: bool) {
 
 /// The shared directory, and each account's own.
 pub fn directories(config: &Config) -> BTreeSet<&Path> {
-    let own = config.accounts.values().filter_map(|account| account.plugins_dir.as_deref());
+    let own = config.accounts.iter().filter_map(|account| account.plugins_dir.as_deref());
     own.chain([config.plugins_dir.as_path()]).collect()
 }
 

@@ -13,6 +13,9 @@ const DEPTH_MAX: usize = 8;
 /// The longest type of a reply, in bytes; WeChat's has 25.
 const MSG_TYPE_BYTES_MAX: usize = 64;
 
+/// How much of a guest's text an error repeats. The guest chose its length.
+const EXCERPT_CHARS_MAX: usize = 64;
+
 /// What the host writes itself: a plugin that could would speak to another user.
 const RESERVED: [&str; 4] = ["ToUserName", "FromUserName", "CreateTime", "MsgType"];
 
@@ -182,9 +185,8 @@ fn is_msg_type(text: &str) -> bool {
     (1..=MSG_TYPE_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_part)
 }
 
-/// The guest chose this length.
 fn excerpt(text: &str) -> String {
-    text.chars().take(MSG_TYPE_BYTES_MAX).collect()
+    text.chars().take(EXCERPT_CHARS_MAX).collect()
 }
 
 #[cfg(test)]
@@ -249,8 +251,26 @@ mod tests {
     #[test]
     fn a_path_is_names_and_numbers() {
         for path in [
-            "", "/", "/a", "a/", "a//b", "a b", "<a>", "a>", "1a", "a[", "a[]", "a[0]", "a[1]", "a[02]",
-            "a[+2]", "a[2]b", "a[2][2]", "[2]", "a]", "a[99999999999999999999]",
+            "",
+            "/",
+            "/a",
+            "a/",
+            "a//b",
+            "a b",
+            "<a>",
+            "a>",
+            "1a",
+            "a[",
+            "a[]",
+            "a[0]",
+            "a[1]",
+            "a[02]",
+            "a[+2]",
+            "a[2]b",
+            "a[2][2]",
+            "[2]",
+            "a]",
+            "a[99999999999999999999]",
         ] {
             assert_eq!(misplaced(&[("a", ""), (path, "x")]), Misplaced::NoPath, "{path}");
         }

@@ -1,0 +1,115 @@
+//! `aviary demo`: a bot to talk to, with one command.
+
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::TcpListener,
+};
+
+use super::{
+    bot::{Bot, CONFIG_FILE},
+    serve,
+};
+use crate::{
+    app::App,
+    config::Config,
+    conversation::{DEFAULT_USER, Playback, Said, Simulator, shown},
+    server,
+};
+
+/// Runs a bot with the bundled plugins on this machine only, and talks to it.
+///
+/// On a terminal every line you type is pushed to the bot as WeChat would, signed and over HTTP; elsewhere it serves until
+/// it is stopped.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A directory to keep the bot in; without it, one that is gone afterwards
+    dir: Option<PathBuf>,
+}
+
+/// Serves the demo until the conversation, or the process, ends.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    // Removed when it is dropped, at the end.
+    let temporary = tempfile::Builder::new().prefix("aviary-demo-").tempdir()?;
+    let dir = args.dir.unwrap_or_else(|| temporary.path().to_owned());
+    let file = dir.join(CONFIG_FILE);
+    if !file.exists() {
+        Bot::demo()?.write(&dir)?;
+    }
+    let config = Config::load(&file)?;
+    super::log::start(&config.log)?;
+    let listener = match TcpListener::bind(config.listen).await {
+        Ok(listener) => listener,
+        // Any free port will do for a demo.
+        Err(_) => serve::bind((config.listen.ip(), 0).into()).await?,
+    };
+    let url = format!("http://{}{}", listener.local_addr()?, config.accounts[0].path);
+    let token = config.accounts[0].token.expose().to_owned();
+    let app = App::new(config, &super::own_program()?)?;
+    serve::start(&app, &listener)?;
+    app.ready().await;
+    println!("\nThe bot is running. Its plugins are in {}/plugins.", dir.display());
+    println!("Push a message to it from another terminal:\n");
+    println!("  {} push {url} --token {token} --text 你好\n", program());
+    let simulator = Simulator::new(&url, &token)?;
+    let stop = serve::stop_signal()?;
+    if std::io::stdin().is_terminal() {
+        println!("Or talk to it here: 你好, [subscribe], [image], … Ctrl-D ends it.\n");
+        let done = async {
+            tokio::select! {
+                result = talk(&simulator) => if let Err(error) = result { eprintln!("error: {error:#}") },
+                () = stop => {}
+            }
+        };
+        server::run(app, listener, done).await;
+    } else {
+        println!("Ctrl-C ends it.");
+        server::run(app, listener, stop).await;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Pushes each line that is typed, and prints what the user would see.
+async fn talk(simulator: &Simulator) -> anyhow::Result<()> {
+    let mut playback = Playback { to_user: "gh_aviary".into(), create_time: now_s(), msg_id: now_s() << 20 };
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    loop {
+        print!("> ");
+        std::io::stdout().flush()?;
+        let Some(line) = lines.next_line().await? else { return Ok(()) };
+        let line = line.trim();
+        if line.is_empty() {
+            continue;
+        }
+        match Said::parse(line) {
+            Err(error) => println!("{error:#}"),
+            Ok(said) => match say(simulator, &playback.push(DEFAULT_USER, &said)).await {
+                Ok(reply) => println!("< {reply}"),
+                Err(error) => println!("{error:#}"),
+            },
+        }
+    }
+}
+
+async fn say(simulator: &Simulator, xml: &str) -> anyhow::Result<String> {
+    let answer = simulator.push(xml).await?;
+    Ok(match simulator.reply(&answer)? {
+        Some(reply) => shown(Some(&reply)),
+        None => "(success: no reply)".into(),
+    })
+}
+
+/// How this program was called, so that the line to copy works.
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "aviary".into())
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

@@ -1,0 +1,71 @@
+//! `aviary serve`: runs a bot directory.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
+
+use anyhow::Context;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tracing::info;
+
+use super::bot::CONFIG_FILE;
+use crate::{app::App, config::Config, plugin, server};
+
+/// Runs a bot directory: answers WeChat, and follows every change to its plugins and settings.
+///
+/// Ends on Ctrl-C or SIGTERM, after the messages in flight.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The bot's directory, with its aviary.toml
+    #[arg(default_value = ".")]
+    dir: PathBuf,
+    /// The settings, if they are elsewhere; relative paths in them are relative to that file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Serves until the process is told to stop.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let file = args.config.unwrap_or_else(|| args.dir.join(CONFIG_FILE));
+    let config = Config::load(&file)?;
+    super::log::start(&config.log)?;
+    let listener = bind(config.listen).await?;
+    let app = App::new(config, &super::own_program()?)?;
+    start(&app, &listener)?;
+    server::run(app, listener, stop_signal()?).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Binds the public listener.
+pub(super) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}; is another program using it? `listen` sets another"))
+}
+
+/// Tells where the bot is, and begins to load plugins and to follow changes.
+pub(super) fn start(app: &Arc<App>, listener: &TcpListener) -> anyhow::Result<()> {
+    let address = listener.local_addr()?;
+    for serving in app.live().accounts() {
+        let (name, path) = (&serving.account.name, &serving.account.path);
+        info!(account = %name, "Account `{name}` listens on http://{address}{path}");
+    }
+    let app = app.clone();
+    tokio::spawn(async move {
+        app.reload().await;
+        plugin::watch::run(app).await;
+    });
+    Ok(())
+}
+
+/// Done when the process is told to stop.
+pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
