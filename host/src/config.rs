@@ -258,7 +258,8 @@ mod tests {
     #[test]
     fn a_relative_path_starts_beside_the_main_file_and_an_absolute_one_stays() {
         let directory = Directory::with(
-            "plugins_dir = \"./bots\"\ndata_dir = \"/var/lib/aviary\"\n[accounts.main]\ntoken = \"abc\"\nplugins_dir = \"own/\"\n",
+            "plugins_dir = \"./bots\"\ndata_dir = \"/var/lib/aviary\"\n[accounts.main]\n\
+             token = \"abc\"\nplugins_dir = \"own/\"\n",
         );
         let config = directory.load();
         assert_eq!(config.plugins_dir, directory.path("bots"));
@@ -280,7 +281,8 @@ mod tests {
         assert_eq!(error("window_ms = 5"), "aviary.toml:1: unknown key `window_ms`; did you mean `late.window_ms`?");
         assert_eq!(
             error("[late]\nlisten = \"127.0.0.1:1\""),
-            "aviary.toml:2: unknown key `late.listen`; `listen` belongs at the top of the file, before the first [table]"
+            "aviary.toml:2: unknown key `late.listen`; `listen` belongs at the top of the file, before \
+             the first [table]"
         );
         assert_eq!(
             error("[watch]\n\"a b\" = 5"),
@@ -292,7 +294,8 @@ mod tests {
     fn a_value_of_another_kind_or_out_of_bounds_is_refused() {
         assert_eq!(
             error(
-                "listen = \":8000\"\nlog = 5\n[late]\nwindow_ms = \"4500\"\n[dedupe]\nkeys_max = 1.5\n[watch]\nquiet_ms = -1\n"
+                "listen = \":8000\"\nlog = 5\n[late]\nwindow_ms = \"4500\"\n[dedupe]\n\
+                 keys_max = 1.5\n[watch]\nquiet_ms = -1\n"
             ),
             "aviary.toml:1: `listen` is \":8000\"; it must be an address and a port, such as \"127.0.0.1:8000\"\n\
              aviary.toml:2: `log` is a number; it must be a table\n\
@@ -354,7 +357,8 @@ mod tests {
         assert_eq!(
             broken.error(),
             format!(
-                "a.toml:1: `accounts.a.token` is missing: the Token of WeChat's 服务器配置 form, 3 to 32 letters and digits\n\
+                "a.toml:1: `accounts.a.token` is missing: the Token of WeChat's 服务器配置 form, 3 to 32 \
+                 letters and digits\n\
                  aviary.toml: {text}"
             )
         );
@@ -463,9 +467,9 @@ mod tests {
                 "a.d/2.toml:6: `plugins.echo` is already given in a.d/1.toml:4; keep one of them",
                 "a.d/3.toml:1: `listen` is already given in aviary.toml:2; keep one of them",
                 "a.d/3.toml:3: `late.window_ms` is already given in aviary.toml:6; keep one of them",
-                "a.d/4.toml:1: `accounts.four.path` is \"/one\", like that of `accounts.one` (a.d/1.toml:1); give each a path of its own",
+                "a.d/4.toml:1: `accounts.four.path` is \"/one\", like that of `accounts.one` \
+                 (a.d/1.toml:1); give each a path of its own",
                 "a.d/5.toml:1: `include` counts in the main file only",
-                "a.d/5.toml:1: `include` is already given in aviary.toml:1; keep one of them",
             ]
         );
     }
@@ -517,7 +521,8 @@ mod tests {
 
     #[test]
     fn debugging_the_settings_shows_no_secret() {
-        let shown = format!("{:?}", load("[accounts.main]\ntoken = \"secret7\"\n[plugins.a.env]\nKEY = \"hidden7\"\n"));
+        let config = load("[accounts.main]\ntoken = \"secret7\"\n[plugins.a.env]\nKEY = \"hidden7\"\n");
+        let shown = format!("{config:?}");
         assert!(!shown.contains("secret7") && !shown.contains("hidden7"), "{shown}");
     }
 }

@@ -207,7 +207,7 @@ fn meaning(status: StatusCode) -> &'static str {
             "the signature is right, but not the message: broken XML, a broken ciphertext, or not a message of WeChat's"
         }
         403 => {
-            "refused: the token differs, or the clock is off, or the account's `mode` is not the one of this push (`--mode`); \
+            "refused: the token or the AppID differs, or the clock is off, or the account's `mode` is not the one of this push (`--mode`); \
              the bot's log says which"
         }
         404 => "no account has this path; see `path` in aviary.toml",

@@ -261,7 +261,8 @@ mod tests {
     #[test]
     fn everything_an_account_has_is_read() {
         let lines = "path = \"/wx\"\napp_id = \"wx1\"\nprevious_token = \"older7\"\nsignature_max_age_s = 0\n\
-                     previous_encoding_aes_key = \"kWmYm7qr5nMoAUwZRjGtBxmz3KA1tkAj3ykkR6q2B2C\"\nchain = [\"welcome\", \"echo\"]\n\
+                     previous_encoding_aes_key = \"kWmYm7qr5nMoAUwZRjGtBxmz3KA1tkAj3ykkR6q2B2C\"\n\
+                     chain = [\"welcome\", \"echo\"]\n\
                      late = { window_ms = 3000 }\n";
         let account = account(&format!("{KEY}{lines}"));
         assert_eq!(account.path, "/wx");
@@ -312,7 +313,8 @@ mod tests {
     fn two_accounts_with_one_path_are_refused() {
         assert_eq!(
             error("[accounts.a]\npath = \"/wx\"\ntoken = \"abc\"\n[accounts.b]\npath = \"/wx/\"\ntoken = \"abc\"\n"),
-            "aviary.toml:4: `accounts.b.path` is \"/wx\", like that of `accounts.a` (aviary.toml:1); give each a path of its own"
+            "aviary.toml:4: `accounts.b.path` is \"/wx\", like that of `accounts.a` (aviary.toml:1); \
+             give each a path of its own"
         );
     }
 
@@ -338,7 +340,8 @@ mod tests {
         assert_eq!(
             account_error("previous_token = \"a b\""),
             format!(
-                "aviary.toml:3: `accounts.main.previous_token` has a character that is no ASCII letter or digit; {rule}"
+                "aviary.toml:3: `accounts.main.previous_token` has a character that is no ASCII letter \
+                 or digit; {rule}"
             )
         );
     }
@@ -360,7 +363,10 @@ mod tests {
     fn a_mode_that_encrypts_needs_a_key_and_an_app_id() {
         let key_missing = |mode: &str| {
             let text = "the EncodingAESKey of WeChat's 服务器配置 form";
-            format!("aviary.toml:1: `accounts.main.encoding_aes_key` is missing, and mode \"{mode}\" needs it: {text}")
+            format!(
+                "aviary.toml:1: `accounts.main.encoding_aes_key` is missing, and mode \"{mode}\" \
+             needs it: {text}"
+            )
         };
         let id_missing = |mode: &str| {
             format!("aviary.toml:1: `accounts.main.app_id` is missing, and mode {mode} needs it: the AppID, `wx…`")
@@ -393,7 +399,8 @@ mod tests {
     fn an_original_id_is_no_app_id() {
         assert_eq!(
             account_error("app_id = \"gh_1234\""),
-            "aviary.toml:3: `accounts.main.app_id` is \"gh_1234\"; it must be the AppID, `wx…`; this is the account's original id"
+            "aviary.toml:3: `accounts.main.app_id` is \"gh_1234\"; it must be the AppID, `wx…`; this is \
+             the account's original id"
         );
         assert_eq!(
             account_error("app_id = \"wx 12\""),
@@ -409,7 +416,8 @@ mod tests {
             assert_eq!(
                 error(&format!("[accounts.{name}]\ntoken = \"abc\"\n")),
                 format!(
-                    "aviary.toml:1: `accounts.{shown}`: an account's name is made of lower-case letters, digits, `_` and `-`"
+                    "aviary.toml:1: `accounts.{shown}`: an account's name is made of lower-case \
+                     letters, digits, `_` and `-`"
                 )
             );
         }
@@ -435,7 +443,8 @@ mod tests {
         );
         assert_eq!(
             account_error("plugins = [\"echo\"]\n[accounts.main.plugins.echo]\nenv = { A = \"b\" }"),
-            "aviary.toml:4: cannot extend value of type array with a dotted key; where an account has tables `plugins.NAME`, its list of plugins is called `chain`"
+            "aviary.toml:4: cannot extend value of type array with a dotted key; where an account has \
+             tables `plugins.NAME`, its list of plugins is called `chain`"
         );
     }
 

@@ -182,7 +182,8 @@ mod tests {
     fn what_is_missing_is_named_with_the_way_out() {
         assert_eq!(
             expand(&[], "${AVIARY_NOWHERE}").unwrap_err(),
-            "needs the environment variable `AVIARY_NOWHERE`, which is not set; set it, or give it a line in `.env` beside `aviary.toml`"
+            "needs the environment variable `AVIARY_NOWHERE`, which is not set; set it, or give it a \
+             line in `.env` beside `aviary.toml`"
         );
         assert_eq!(
             expand(&[], "${file:nowhere}").unwrap_err(),
@@ -196,7 +197,8 @@ mod tests {
         assert_eq!(expand(&dotenv, "${ONE}${THREE}").unwrap(), "13");
         assert_eq!(
             expand(&dotenv, "${TWO}").unwrap_err(),
-            "needs the environment variable `TWO`, which is not set; `.env` could not be read whole: entry 2 is not NAME=\"value\""
+            "needs the environment variable `TWO`, which is not set; `.env` could not be read whole: \
+             entry 2 is not NAME=\"value\""
         );
     }
 

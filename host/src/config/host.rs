@@ -20,14 +20,14 @@ pub struct Listener {
 /// `[late]`: replies and the time they may take; an account may have its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Late {
-    /// `window_ms`: when a push is answered at the latest, counted from its arrival. Default 4.5 s; WeChat hangs up after 5 s.
+    /// `window_ms`: when a push is answered at the latest, counted from its arrival. Default 4.5 s.
     pub window: Duration,
 }
 
 /// `[dedupe]`: the memory that recognises a message WeChat sends again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dedupe {
-    /// How many messages it holds at once. Default 500,000.
+    /// How many messages and signatures it holds at once. Default 500,000.
     pub keys_max: usize,
 }
 

@@ -192,7 +192,8 @@ mod tests {
     fn a_rule_asks_something() {
         assert_eq!(
             refused("[{}]"),
-            "aviary.toml:4: `plugins.weather.match[0]` has no condition; to be asked about every message, leave `match` out"
+            "aviary.toml:4: `plugins.weather.match[0]` has no condition; to be asked about every \
+             message, leave `match` out"
         );
         assert_eq!(
             refused("[{ type = \"text\", equals = \"\" }]"),

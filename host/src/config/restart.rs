@@ -46,7 +46,8 @@ mod tests {
             file: old.file.clone(),
             data_dir: old.data_dir.clone(),
             ..load(
-                "listen = \"127.0.0.1:0\"\n[accounts.main]\ntoken = \"abc\"\n[engine]\ninstances_max = 7\n[log]\nformat = \"json\"",
+                "listen = \"127.0.0.1:0\"\n[accounts.main]\ntoken = \"abc\"\n[engine]\n\
+                 instances_max = 7\n[log]\nformat = \"json\"",
             )
         };
         assert_eq!(needs_restart(&old, &new), ["listen", "log.format", "engine.instances_max"]);

@@ -105,7 +105,7 @@ pub(super) fn check_join(all: &Table, added: &Table) -> Result<(), ConfigError> 
     if let Some(node) = added.get("include") {
         problems.add(&node.place, "`include` counts in the main file only");
     }
-    for (key, node) in added {
+    for (key, node) in added.iter().filter(|(key, _)| *key != "include") {
         match (all.get(key).map(|earlier| &earlier.value), &node.value) {
             (Some(Value::Table(table)), Value::Table(more)) => refuse_twice(key, table, more, &problems),
             _ => refuse_twice("", all, &Table::from([(key.clone(), node.clone())]), &problems),

@@ -94,6 +94,8 @@ pub(super) fn list() -> String {
         for word in WORDS.iter().filter(|word| word.kind == kind) {
             let _ = writeln!(list, "  {}", word.usage());
         }
+        let any = if kind == Kind::Message { "[type NAME]" } else { "[event NAME KEY?]" };
+        let _ = writeln!(list, "  {any}, of any other name");
     }
     list
 }
