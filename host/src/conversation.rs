@@ -124,6 +124,14 @@ pub struct ParseError {
     pub problem: String,
 }
 
+/// As it stands in the file.
+impl fmt::Display for Turn {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let user = if self.user == DEFAULT_USER { "" } else { &self.user };
+        write!(formatter, "{user}> {}", folded(&self.written))
+    }
+}
+
 impl Conversation {
     /// Reads a conversation file.
     ///
@@ -352,6 +360,13 @@ mod tests {
         let conversation = Conversation::parse(">   hi\n>hi\n> # hi\n> a > b\n").unwrap();
         let texts: Vec<&str> = conversation.turns.iter().map(|turn| turn.written.as_str()).collect();
         assert_eq!(texts, ["  hi", "hi", "# hi", "a > b"]);
+    }
+
+    #[test]
+    fn a_turn_is_written_as_it_was_read() {
+        let text = "小明> 第一行\n    | 第二行\n> [event a_new_one]\n    | A/B=1\n";
+        let turns = Conversation::parse(text).unwrap().turns;
+        assert_eq!(turns.iter().map(|turn| format!("{turn}\n")).collect::<String>(), text);
     }
 
     #[test]
