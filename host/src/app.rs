@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -36,9 +36,7 @@ const CLAIM_OUTLIVES_SIGNATURE: Duration = Duration::from_secs(30);
 /// The host, as every request sees it.
 #[derive(Debug)]
 pub struct App {
-    live: RwLock<Arc<Live>>,
-    /// True once the first chains are complete.
-    ready: watch::Sender<bool>,
+    live: watch::Sender<Arc<Live>>,
     pub dedupe: Dedupe,
     pub refusals: Refusals,
     users: UserNames,
@@ -53,6 +51,8 @@ pub struct App {
 #[derive(Debug)]
 pub struct Live {
     pub config: Arc<Config>,
+    /// Whether the chains are complete: not yet, while plugins are compiled at the first start.
+    ready: bool,
     /// By path, as requests name them.
     accounts: HashMap<String, Arc<Serving>>,
 }
@@ -94,21 +94,31 @@ impl App {
             previous: OnceAMinute::default(),
             tasks: TaskTracker::new(),
             loading: Mutex::new(loading),
-            live: RwLock::new(Arc::new(Live::new(Arc::new(config), |_| Chain::default()))),
-            ready: watch::Sender::new(false),
+            live: watch::Sender::new(Arc::new(Live::new(Arc::new(config), None))),
         }))
     }
 
     /// Returns what serves now.
     pub fn live(&self) -> Arc<Live> {
-        self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.live.borrow().clone()
+    }
+
+    /// Follows what serves: each reload that changes something brings a new value.
+    pub fn follow(&self) -> watch::Receiver<Arc<Live>> {
+        self.live.subscribe()
     }
 
     /// Waits until the first chains are complete, then returns what serves.
     pub async fn ready(&self) -> Arc<Live> {
-        // The sender lives as long as `self`.
-        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
-        self.live()
+        let live = self.live();
+        if live.ready {
+            return live;
+        }
+        match self.follow().wait_for(|live| live.ready).await {
+            Ok(live) => live.clone(),
+            // Cannot happen: the sender lives as long as `self`.
+            Err(_) => live,
+        }
     }
 
     /// Tells the operator that a secret from before the last change is still in use.
@@ -145,28 +155,28 @@ impl App {
             self.dedupe.resize(config.dedupe.keys_max, claim_lifetime(&config));
         }
         let scan = loading.set.scan(&config).await;
-        let first = !*self.ready.borrow();
-        if first || scan.changed || new.is_some() {
-            let live = Live::new(config, |(config, account)| loading.set.chain(config, account));
+        if !self.live().ready || scan.changed || new.is_some() {
+            let live = Live::new(config, Some(&mut loading.set));
             live.log();
-            *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
-            self.ready.send_replace(true);
+            self.live.send_replace(Arc::new(live));
         }
         scan
     }
 }
 
 impl Live {
-    fn new(config: Arc<Config>, mut chain: impl FnMut((&Config, &Account)) -> Chain) -> Self {
+    fn new(config: Arc<Config>, mut set: Option<&mut Set>) -> Self {
+        let ready = set.is_some();
         let accounts = config
             .accounts
             .iter()
             .map(|account| {
-                let chain = Arc::new(chain((&config, account)));
+                let chain = set.as_mut().map(|set| set.chain(&config, account)).unwrap_or_default();
+                let chain = Arc::new(chain);
                 (account.path.clone(), Arc::new(Serving { account: account.clone(), chain }))
             })
             .collect();
-        Self { config, accounts }
+        Self { config, ready, accounts }
     }
 
     /// Finds the account of a request's path; `/wx` and `/wx/` are one path.

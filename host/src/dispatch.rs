@@ -82,7 +82,7 @@ pub async fn run(chain: &Chain, message: &Message, deadline: Instant) -> Dispatc
 async fn ask(plugin: &Plugin, message: &Message, deadline: Instant) -> (Step, Option<Reply>) {
     let Call { answer, duration, memory_bytes, output, .. } = plugin.call(message, deadline).await;
     let checked = match answer {
-        Ok(Some(reply)) => reply::check(reply, message).map_err(Failure::from).map(Some),
+        Ok(Some(reply)) => reply::check(reply, message, plugin.settings.limits.reply_bytes_max).map_err(Failure::from).map(Some),
         Ok(None) => Ok(None),
         Err(failure) => Err(failure),
     };

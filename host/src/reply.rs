@@ -9,7 +9,7 @@ mod other;
 
 use std::fmt;
 
-use aviary_wechat::xml::Writer;
+use aviary_wechat::xml::{Writer, is_illegal};
 
 use crate::plugin::bindings::{Article, Body, Field, Message, Music, OtherReply, Reply, VideoReply};
 use other::Nodes;
@@ -26,10 +26,6 @@ pub const ARTICLES_TO_MESSAGE_MAX: usize = 1;
 
 /// How many articles answer an event; from the same page.
 pub const ARTICLES_TO_EVENT_MAX: usize = 8;
-
-/// The largest reply, all its texts and paths together, in bytes. Eight articles need a few thousand; without a bound,
-/// the replies that are kept for WeChat's retries could fill the host's memory.
-pub const REPLY_BYTES_MAX: usize = 65_536;
 
 /// Whom a reply goes to, and on whose behalf.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,11 +75,13 @@ pub enum Refused {
         "replied with transfer-customer-service to an agent without a name; leave the agent out to let WeChat choose"
     )]
     NoAgent,
-    /// More than [`REPLY_BYTES_MAX`].
-    #[error("replied with {bytes} bytes, and a reply has at most {REPLY_BYTES_MAX}; send less, or a link to it")]
+    /// More than the plugin's limit.
+    #[error("replied with {bytes} bytes, and its `limits.reply_bytes_max` is {bytes_max}; send less, or a link to it")]
     TooLarge {
         /// What the texts and paths have together.
         bytes: usize,
+        /// What they may have.
+        bytes_max: usize,
     },
     /// `other` whose parts make no XML, or not the plugin's.
     #[error(transparent)]
@@ -113,12 +111,14 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Returns what a plugin's reply to `message` is once WeChat's limits are applied, and what they cost.
+/// Returns what a plugin's reply to `message` is once WeChat's limits are applied, and what they cost. All texts and
+/// paths of it together may have `bytes_max` bytes: the replies that are kept for WeChat's retries must not fill the
+/// host's memory.
 ///
 /// # Errors
 ///
 /// A reply for which WeChat would show the user an error, or nothing; see [`Refused`].
-pub fn check(reply: Reply, message: &Message) -> Result<(Reply, Option<Warning>), Refused> {
+pub fn check(reply: Reply, message: &Message, bytes_max: usize) -> Result<(Reply, Option<Warning>), Refused> {
     let (reply, warning) = match reply {
         Reply::Text(content) => {
             let (content, warning) = cut_text(content);
@@ -131,8 +131,8 @@ pub fn check(reply: Reply, message: &Message) -> Result<(Reply, Option<Warning>)
         reply => (reply, None),
     };
     let bytes = bytes(&reply);
-    if bytes > REPLY_BYTES_MAX {
-        return Err(Refused::TooLarge { bytes });
+    if bytes > bytes_max {
+        return Err(Refused::TooLarge { bytes, bytes_max });
     }
     complete(&reply)?;
     Ok((reply, warning))
@@ -250,7 +250,7 @@ fn clean(text: &str) -> impl Iterator<Item = char> {
 
 /// Tells whether a character is written otherwise, or, if XML has no such character, not at all.
 fn is_cleaned(char: char) -> bool {
-    matches!(char, '\0'..='\u{8}' | '\u{b}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
+    char == '\r' || is_illegal(char)
 }
 
 fn cut_articles(mut all: Vec<Article>, body: &Body) -> (Vec<Article>, Option<Warning>) {
@@ -324,6 +324,12 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+
+    const REPLY_BYTES_MAX: usize = 65_536;
+
+    fn checked(reply: Reply, message: &Message) -> Result<(Reply, Option<Warning>), Refused> {
+        check(reply, message, REPLY_BYTES_MAX)
+    }
     use crate::plugin::bindings::{Event, Image, Link, Location, Text, Video, Voice};
 
     fn message(body: Body) -> Message {
@@ -381,7 +387,7 @@ mod tests {
 
     #[test]
     fn nothing_is_no_xml() {
-        let (reply, warning) = check(Reply::Nothing, &hello()).unwrap();
+        let (reply, warning) = checked(Reply::Nothing, &hello()).unwrap();
         assert_eq!(to_xml(&reply, &Address::back_to(&hello()), 1), None);
         assert_eq!(warning, None);
     }
@@ -389,21 +395,21 @@ mod tests {
     #[test]
     fn a_text_that_fits_is_left_alone() {
         for content in ["0", " ", "\n", "第一行\n第二行", &"啊".repeat(682)] {
-            assert_eq!(check(text(content), &hello()), Ok((text(content), None)), "{content:?}");
+            assert_eq!(checked(text(content), &hello()), Ok((text(content), None)), "{content:?}");
         }
     }
 
     #[test]
     fn a_text_loses_what_would_not_arrive() {
         for (content, expected) in [("a\u{1}b", "ab"), ("a\r\nb\rc\r\r\nd", "a\nb\nc\n\nd"), ("a\u{fffe}", "a")] {
-            assert_eq!(check(text(content), &hello()), Ok((text(expected), None)), "{content:?}");
+            assert_eq!(checked(text(content), &hello()), Ok((text(expected), None)), "{content:?}");
         }
     }
 
     #[test]
     fn a_text_without_text_is_refused() {
         for content in ["", "\0", "\u{1}\u{1f}\u{ffff}"] {
-            assert_eq!(check(text(content), &hello()), Err(Refused::EmptyText), "{content:?}");
+            assert_eq!(checked(text(content), &hello()), Err(Refused::EmptyText), "{content:?}");
         }
     }
 
@@ -416,7 +422,7 @@ mod tests {
             ("a".repeat(10_000_000), "a".repeat(2_048), 10_000_000),
             (format!("{}\r\n{}", "a".repeat(2_047), "b"), format!("{}\n", "a".repeat(2_047)), 2_050),
         ] {
-            let (reply, warning) = check(text(&content), &hello()).unwrap();
+            let (reply, warning) = checked(text(&content), &hello()).unwrap();
             assert!(reply == text(&expected), "{reply:?}");
             assert_eq!(warning, Some(Warning::TextCut { bytes }));
         }
@@ -426,7 +432,7 @@ mod tests {
     fn what_does_not_arrive_does_not_count() {
         let content = format!("{}\u{1}\r\n", "a".repeat(2_047));
         let expected = format!("{}\n", "a".repeat(2_047));
-        assert_eq!(check(text(&content), &hello()), Ok((text(&expected), None)));
+        assert_eq!(checked(text(&content), &hello()), Ok((text(&expected), None)));
     }
 
     #[test]
@@ -442,7 +448,7 @@ mod tests {
             Body::Link(Link { title: "t".into(), description: "d".into(), url: "u".into() }),
             Body::Other("file".into()),
         ] {
-            let (reply, warning) = check(Reply::News(vec![article("1"), article("2")]), &message(body)).unwrap();
+            let (reply, warning) = checked(Reply::News(vec![article("1"), article("2")]), &message(body)).unwrap();
             assert_eq!(reply, Reply::News(vec![article("1")]));
             assert_eq!(warning, Some(Warning::ArticlesCut { articles: 2, shown: 1 }));
         }
@@ -453,9 +459,9 @@ mod tests {
         let unsubscribe = message(Body::Event(Event::Unsubscribe));
         let nine: Vec<_> = (1..=9).map(|number| article(&number.to_string())).collect();
         let eight = nine[..8].to_vec();
-        assert_eq!(check(Reply::News(eight.clone()), &unsubscribe), Ok((Reply::News(eight.clone()), None)));
+        assert_eq!(checked(Reply::News(eight.clone()), &unsubscribe), Ok((Reply::News(eight.clone()), None)));
         assert_eq!(
-            check(Reply::News(nine), &unsubscribe),
+            checked(Reply::News(nine), &unsubscribe),
             Ok((Reply::News(eight), Some(Warning::ArticlesCut { articles: 9, shown: 8 })))
         );
     }
@@ -476,25 +482,25 @@ mod tests {
             (Reply::TransferCustomerService(Some(String::new())), Refused::NoAgent),
             (other("", &[]), Refused::Other(Unwritable::MsgType(String::new()))),
         ] {
-            assert_eq!(check(reply, &hello()), Err(expected));
+            assert_eq!(checked(reply, &hello()), Err(expected));
         }
     }
 
     #[test]
     fn an_other_that_would_be_refused_has_no_xml() {
         let reply = other("card", &[("Card", "a"), ("ToUserName", "victim")]);
-        assert!(matches!(check(reply.clone(), &hello()), Err(Refused::Other(_))));
+        assert!(matches!(checked(reply.clone(), &hello()), Err(Refused::Other(_))));
         assert_eq!(to_xml(&reply, &Address::back_to(&hello()), 1), None);
     }
 
     #[test]
     fn a_reply_has_a_largest_size() {
         let reply = |bytes| Reply::Image("a".repeat(bytes));
-        assert!(check(reply(REPLY_BYTES_MAX), &hello()).is_ok());
+        assert!(checked(reply(REPLY_BYTES_MAX), &hello()).is_ok());
         let bytes = REPLY_BYTES_MAX + 1;
-        assert_eq!(check(reply(bytes), &hello()), Err(Refused::TooLarge { bytes }));
+        assert_eq!(checked(reply(bytes), &hello()), Err(Refused::TooLarge { bytes, bytes_max: REPLY_BYTES_MAX }));
         let large = other("card", &[("Card", &"a".repeat(REPLY_BYTES_MAX))]);
-        assert!(matches!(check(large, &hello()), Err(Refused::TooLarge { .. })));
+        assert!(matches!(checked(large, &hello()), Err(Refused::TooLarge { .. })));
     }
 
     #[test]
@@ -549,7 +555,7 @@ mod tests {
             event.to_user = given["from"].as_str().unwrap_or_default().into();
             event.from_user = given["to"].as_str().unwrap_or_default().into();
             let write = |reply: Reply| {
-                let (reply, warning) = check(reply, &event)?;
+                let (reply, warning) = checked(reply, &event)?;
                 assert_eq!(warning, None, "{id}");
                 let create_time = given["create_time"].as_u64().unwrap_or_default();
                 Ok(to_xml(&reply, &Address::back_to(&event), create_time))

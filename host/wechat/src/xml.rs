@@ -19,7 +19,7 @@ mod read;
 mod write;
 
 pub use read::{DEPTH_MAX, ELEMENTS_MAX, ParseError, parse};
-pub use write::Writer;
+pub use write::{Writer, is_illegal};
 
 /// An element: a name, and either text or child elements.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -106,7 +106,7 @@ impl Default for Writer {
 }
 
 /// Tells whether XML 1.0 has no such character: <https://www.w3.org/TR/xml/#charsets>.
-fn is_illegal(char: char) -> bool {
+pub fn is_illegal(char: char) -> bool {
     matches!(char, '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}') && !matches!(char, '\t' | '\n' | '\r')
 }
 

@@ -1,0 +1,10 @@
+//! The host from outside: a real server on a port of its own, real plugins, and WeChat's side played over real HTTP.
+
+#[path = "../host/build/nested_cargo.rs"]
+mod nested_cargo;
+
+mod bot;
+mod plugins;
+
+mod dispatch;
+mod reload;

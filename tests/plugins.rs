@@ -1,0 +1,41 @@
+//! The plugins that tests drop into a bot's directory. Those that are not bundled are built at their first use.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
+
+use crate::nested_cargo;
+
+/// Does what a text tells it, above all what no plugin should; see its source for the orders.
+pub static MISBEHAVE: LazyLock<Vec<u8>> = LazyLock::new(|| build("aviary-misbehave", "wasm32-wasip2"));
+
+/// Says every text back as `鹦鹉：…`.
+pub static PARROT: LazyLock<Vec<u8>> = LazyLock::new(|| build("aviary-test-parrot", "wasm32-unknown-unknown"));
+
+/// The bundled echo.
+pub static ECHO: LazyLock<Vec<u8>> = LazyLock::new(|| bundled("20-echo.wasm"));
+
+/// Greets whoever subscribes.
+pub static WELCOME: LazyLock<Vec<u8>> = LazyLock::new(|| bundled("10-welcome.wasm"));
+
+/// Answers every message that is not an event.
+pub static FALLBACK: LazyLock<Vec<u8>> = LazyLock::new(|| bundled("90-fallback.wasm"));
+
+/// The workspace's directory.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the host's package stands in the workspace")
+}
+
+fn bundled(file: &str) -> Vec<u8> {
+    let found = aviary_host::bundled::files().find(|(name, _)| name == file);
+    found.unwrap_or_else(|| panic!("{file} is not bundled")).1.to_vec()
+}
+
+fn build(package: &str, target: &str) -> Vec<u8> {
+    // The same directory as the bundled plugins are built in, so that they share what they depend on.
+    let target_dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is below target").join("wasm");
+    let built = nested_cargo::build(workspace(), &[package], target, &target_dir);
+    let file = built.unwrap_or_else(|error| panic!("{package} was not built: {error}")).remove(0);
+    std::fs::read(&file).unwrap_or_else(|error| panic!("{} was not read: {error}", file.display()))
+}
