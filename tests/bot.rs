@@ -4,15 +4,18 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aviary_host::{
     app::{App, Live},
     config::Config,
     conversation::{Answer, Header, Said, Simulator, shown},
+    dispatch::{self, Dispatch},
+    message::{self, Push},
     plugin, server,
 };
+use aviary_wechat::xml;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
 
@@ -112,7 +115,9 @@ impl Setup {
         let data_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("data");
         let data_dir = data_dir.display();
         let engine = if settings.contains("[engine]") { "" } else { "[engine]\ninstances_max = 20\n" };
-        format!("data_dir = \"{data_dir}\"\n{settings}\n{engine}\n[accounts.main]\n{account}")
+        let data_dir =
+            if settings.contains("data_dir =") { String::new() } else { format!("data_dir = \"{data_dir}\"\n") };
+        format!("{data_dir}{settings}\n{engine}\n[accounts.main]\n{account}")
     }
 }
 
@@ -144,6 +149,28 @@ impl Bot {
     pub async fn says(&self, words: &str) -> String {
         let said = Said::parse(words).unwrap_or_else(|error| panic!("{words}: {error}"));
         self.shown(&self.push(&said.to_xml(&new_header())).await)
+    }
+
+    /// WeChat, as far as the account at another path knows it; its token is [`TOKEN`], too.
+    pub fn account(&self, path: &str) -> Simulator {
+        Simulator::new(&format!("{}{path}", self.origin), TOKEN).expect("it is a URL")
+    }
+
+    /// Like [`Bot::says`], to another account.
+    pub async fn says_to(&self, account: &Simulator, words: &str) -> String {
+        let said = Said::parse(words).unwrap_or_else(|error| panic!("{words}: {error}"));
+        let answer = account.push(&said.to_xml(&new_header())).await;
+        self.shown(&answer.unwrap_or_else(|error| panic!("the push was not answered: {error:#}")))
+    }
+
+    /// Asks the plugins of account `main` without a server, and tells what each did.
+    pub async fn asked(&self, words: &str) -> Dispatch {
+        let said = Said::parse(words).unwrap_or_else(|error| panic!("{words}: {error}"));
+        let root = xml::parse(said.to_xml(&new_header()).as_bytes()).expect("the notation writes XML");
+        let Ok(Push::Message(message)) = message::parse("main", &root) else { panic!("{words} is no message") };
+        let live = self.app.live();
+        let chain = &live.accounts().find(|serving| serving.account.name == "main").expect("it is there").chain;
+        dispatch::run(chain, &message, Instant::now() + PATIENCE).await
     }
 
     /// Pushes a body as it is.

@@ -6,5 +6,10 @@ mod nested_cargo;
 mod bot;
 mod plugins;
 
+mod cli;
+mod contract;
+mod conversations;
 mod dispatch;
+mod modes;
 mod reload;
+mod webhook;

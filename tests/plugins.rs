@@ -5,6 +5,9 @@ use std::{
     sync::LazyLock,
 };
 
+use wasm_encoder::{Module, RawSection};
+use wasmparser::{Parser, Payload};
+
 use crate::nested_cargo;
 
 /// Does what a text tells it, above all what no plugin should; see its source for the orders.
@@ -21,6 +24,38 @@ pub static WELCOME: LazyLock<Vec<u8>> = LazyLock::new(|| bundled("10-welcome.was
 
 /// Answers every message that is not an event.
 pub static FALLBACK: LazyLock<Vec<u8>> = LazyLock::new(|| bundled("90-fallback.wasm"));
+
+/// The bundled echo without the section that says which world it is made for.
+pub fn untyped(module: &[u8]) -> Vec<u8> {
+    let mut untyped = Module::new();
+    for payload in Parser::new(0).parse_all(module) {
+        match payload.expect("it is a module") {
+            Payload::CustomSection(section) if section.name().starts_with("component-type") => {}
+            payload => {
+                if let Some((id, range)) = payload.as_section() {
+                    untyped.section(&RawSection { id, data: &module[range] });
+                }
+            }
+        }
+    }
+    untyped.finish()
+}
+
+/// Makes a plugin from the text form of a core module that exports `handle`, without an allocator that frees.
+pub fn from_wat(body: &str) -> Vec<u8> {
+    let module = format!(
+        r#"(module
+            {body}
+            (memory (export "memory") 8)
+            (global $next (mut i32) (i32.const 4096))
+            (func (export "cabi_realloc") (param $old i32) (param $old_size i32) (param $align i32) (param $size i32)
+                (result i32)
+                (global.set $next (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
+                (global.get $next)
+                (global.set $next (i32.add (global.get $next) (local.get $size)))))"#
+    );
+    wat::parse_str(module).unwrap_or_else(|error| panic!("{error}"))
+}
 
 /// The workspace's directory.
 pub fn workspace() -> &'static Path {

@@ -1,11 +1,26 @@
 //! Plugins and settings change while the host serves.
 
-use std::fs;
+use std::{fs, sync::Arc};
+
+use aviary_host::{app::Live, config::Config};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
-    bot::{Setup, names},
-    plugins::{ECHO, PARROT, WELCOME},
+    bot::{Bot, PATIENCE, Setup, names},
+    plugins::{ECHO, MISBEHAVE, PARROT, WELCOME},
 };
+
+/// Waits for the next change of what serves.
+async fn next(live: &mut watch::Receiver<Arc<Live>>) {
+    timeout(PATIENCE, live.changed()).await.expect("it is noticed").expect("the host is there");
+}
+
+/// A file appears whole under its name, as `mv` and careful programs do it.
+fn rename_over(bot: &Bot, file: &str, content: &[u8]) {
+    let partial = bot.dir().join("partial");
+    fs::write(&partial, content).unwrap();
+    fs::rename(partial, bot.plugin_file(file)).unwrap();
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_is_dropped_replaced_and_removed_is_followed() {
@@ -17,13 +32,190 @@ async fn a_plugin_that_is_dropped_replaced_and_removed_is_followed() {
     assert_eq!(bot.says("[subscribe]").await, "感谢您的关注!");
 
     let mut live = bot.app.follow();
-    live.mark_unchanged();
-    fs::write(bot.dir().join("new.wasm"), &*PARROT).unwrap();
-    fs::rename(bot.dir().join("new.wasm"), bot.plugin_file("20-echo.wasm")).unwrap();
-    live.changed().await.unwrap();
+    rename_over(&bot, "20-echo.wasm", &PARROT);
+    next(&mut live).await;
     assert_eq!(bot.says("hi").await, "鹦鹉：hi");
 
-    fs::remove_file(bot.plugin_file("20-echo.wasm")).unwrap();
+    // Written in place, by a program that truncates first.
+    fs::write(bot.plugin_file("20-echo.wasm"), &*ECHO).unwrap();
+    next(&mut live).await;
+    assert_eq!(bot.says("hi").await, "hi");
+
+    fs::rename(bot.plugin_file("20-echo.wasm"), bot.plugin_file("20-echo.wasm.off")).unwrap();
     bot.until(|live| names(live) == ["welcome"]).await;
     assert_eq!(bot.says("hi").await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_events_arrive_changes_are_found_by_looking() {
+    // A directory that was not there could not be watched.
+    let bot = Setup::new()
+        .settings("plugins_dir = \"later\"\n[watch]\npoll_ms = 100")
+        .watched()
+        .start()
+        .await;
+    assert!(bot.chain().is_empty());
+    fs::rename(bot.dir().join("plugins"), bot.dir().join("later")).unwrap();
+    fs::write(bot.dir().join("later/20-echo.wasm"), &*ECHO).unwrap();
+    bot.until(|live| names(live) == ["echo"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_file_keeps_the_plugin_that_was_there() {
+    let bot = Setup::new().plugin("20-echo.wasm", &ECHO).start().await;
+    let half = &PARROT[..PARROT.len() / 2];
+    for broken in [&b"not wasm"[..], &b""[..], half] {
+        rename_over(&bot, "20-echo.wasm", broken);
+        assert!(!bot.app.reload().await.changed);
+        assert_eq!(bot.says("hi").await, "hi");
+    }
+    // The rest of the half-written file arrives.
+    rename_over(&bot, "20-echo.wasm", &PARROT);
+    assert!(bot.app.reload().await.changed);
+    assert_eq!(bot.says("hi").await, "鹦鹉：hi");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_broken_file_does_not_stop_the_others() {
+    let bot = Setup::new().plugin("20-echo.wasm", &ECHO).start().await;
+    rename_over(&bot, "10-broken.wasm", b"not wasm");
+    rename_over(&bot, "15-parrot.wasm", &PARROT);
+    bot.app.reload().await;
+    assert_eq!(bot.chain(), ["parrot", "echo"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_only_touched_is_no_change() {
+    let bot = Setup::new().plugin("20-echo.wasm", &ECHO).start().await;
+    rename_over(&bot, "20-echo.wasm", &ECHO);
+    assert!(!bot.app.reload().await.changed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_in_flight_finishes_on_the_chain_it_began_with() {
+    let bot = Setup::new().plugin("20-bot.wasm", &MISBEHAVE).watched().start().await;
+    let mut live = bot.app.follow();
+    let old = Arc::downgrade(&bot.app.live());
+    let (waited, ()) = tokio::join!(bot.says("wait 1500"), async {
+        rename_over(&bot, "20-bot.wasm", &PARROT);
+        next(&mut live).await;
+        assert_eq!(bot.says("hi").await, "鹦鹉：hi", "new messages meet the new plugin");
+    });
+    assert_eq!(waited, "waited");
+    live.mark_unchanged();
+    assert!(old.upgrade().is_none(), "nothing keeps the old chain");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_message_is_lost_while_a_plugin_is_replaced_ten_times() {
+    let bot = Arc::new(Setup::new().plugin("20-echo.wasm", &ECHO).watched().start().await);
+    let (stop, stopped) = watch::channel(false);
+    let mut users = JoinSet::new();
+    for _ in 0..4 {
+        let (bot, stopped) = (bot.clone(), stopped.clone());
+        users.spawn(async move {
+            let mut count = 0;
+            while !*stopped.borrow() {
+                let reply = bot.says("hi").await;
+                assert!(["hi", "鹦鹉：hi"].contains(&reply.as_str()), "{reply}");
+                count += 1;
+            }
+            count
+        });
+    }
+    let mut live = bot.app.follow();
+    for round in 0..10 {
+        let (wasm, reply) = if round % 2 == 0 { (&PARROT, "鹦鹉：hi") } else { (&ECHO, "hi") };
+        rename_over(&bot, "20-echo.wasm", wasm);
+        next(&mut live).await;
+        assert_eq!(bot.says("hi").await, reply);
+    }
+    stop.send_replace(true);
+    let counts = users.join_all().await;
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_are_reloaded_and_a_broken_edit_keeps_the_old_ones() {
+    let bot = Setup::new()
+        .plugin("10-misbehave.wasm", &MISBEHAVE)
+        .settings("[plugins.misbehave]\nenv = { CITY = \"北京\" }")
+        .watched()
+        .start()
+        .await;
+    let file = bot.dir().join("aviary.toml");
+    let toml = fs::read_to_string(&file).unwrap();
+    assert_eq!(bot.says("env CITY").await, "北京");
+
+    let mut live = bot.app.follow();
+    fs::write(&file, toml.replace("北京", "上海")).unwrap();
+    next(&mut live).await;
+    assert_eq!(bot.says("env CITY").await, "上海");
+
+    fs::write(&file, toml.replace("env =", "evn =")).unwrap();
+    bot.app.reload().await;
+    assert_eq!(bot.says("env CITY").await, "上海");
+
+    fs::write(&file, toml).unwrap();
+    bot.until(|live| city(&live.config) == "北京").await;
+    assert_eq!(bot.says("env CITY").await, "北京");
+}
+
+fn city(config: &Config) -> String {
+    config.plugin(&config.accounts[0], "misbehave", false).env["CITY"].expose().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_failed_for_its_settings_is_tried_again_when_they_change() {
+    // Three pages of memory, and a limit below that; a page is 64 KiB.
+    let large = crate::plugins::from_wat(
+        r#"(memory $more 64)
+           (func (export "aviary:bot/handler@0.1.0#handle") (param i32) (result i32) (i32.const 1024))"#,
+    );
+    let bot =
+        Setup::new().plugin("10-large.wasm", &large).settings("[plugins.large.limits]\nmemory_mib = 1").start().await;
+    assert!(bot.chain().is_empty());
+    let file = bot.dir().join("aviary.toml");
+    let toml = fs::read_to_string(&file).unwrap();
+    fs::write(&file, toml.replace("memory_mib = 1", "memory_mib = 16")).unwrap();
+    bot.app.reload().await;
+    assert_eq!(bot.chain(), ["large"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_is_added_is_served_without_a_restart() {
+    let bot = Setup::new().plugin("20-echo.wasm", &ECHO).settings("include = [\"accounts/*.toml\"]").start().await;
+    let shop = bot.account("/shop");
+    let header = crate::bot::new_header();
+    let push = aviary_host::conversation::Said::text("hi").to_xml(&header);
+    assert_eq!(shop.push(&push).await.unwrap().status, 404);
+    fs::create_dir(bot.dir().join("accounts")).unwrap();
+    fs::write(bot.dir().join("accounts/shop.toml"), "[accounts.shop]\npath = \"/shop\"\ntoken = \"testtoken\"\n").unwrap();
+    bot.app.reload().await;
+    assert_eq!(bot.says_to(&shop, "hi").await, "hi");
+    // One that is broken stops no other.
+    fs::write(bot.dir().join("accounts/broken.toml"), "[accounts.broken]\npath = \"/shop\"\n").unwrap();
+    bot.app.reload().await;
+    assert_eq!(bot.says_to(&shop, "hi").await, "hi");
+    assert_eq!(bot.app.live().config.problems.len(), 1, "{:?}", bot.app.live().config.problems);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_does_not_compile_again() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = format!("data_dir = \"{}\"", data.path().display());
+    let start = || Setup::new().plugin("20-echo.wasm", &ECHO).settings(&settings).start();
+    start().await.stop().await;
+    let cached = fs::read_dir(data.path().join("cache")).unwrap().next().unwrap().unwrap().path();
+    let written = fs::metadata(&cached).unwrap().modified().unwrap();
+    let bot = start().await;
+    assert_eq!(bot.says("hi").await, "hi");
+    assert_eq!(fs::metadata(&cached).unwrap().modified().unwrap(), written);
+    bot.stop().await;
+
+    // Spoiled code is noticed, and made again from the plugin itself.
+    fs::write(&cached, b"spoiled").unwrap();
+    let bot = start().await;
+    assert_eq!(bot.says("hi").await, "hi");
+    assert!(fs::metadata(&cached).unwrap().len() > 1_000);
 }

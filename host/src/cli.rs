@@ -11,6 +11,7 @@ use crate::{
 
 pub mod bot;
 pub mod chat;
+pub mod check;
 pub mod demo;
 pub mod init;
 pub mod log;

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
@@ -31,7 +31,7 @@ use crate::{
 
 /// Talks to plugins in the terminal, with the time, memory and log lines of every call.
 ///
-/// Type a text, or a word such as [subscribe], [image] or [CLICK key]; `小明> 你好` speaks as another user.
+/// Type a text, or a word such as `[subscribe]`, `[image]` or `[CLICK key]`; `小明> 你好` speaks as another user.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = Said::words())]
 pub struct Args {
@@ -140,10 +140,10 @@ fn cache_dir() -> PathBuf {
 
 async fn replay(bots: &Bots, conversation: &Conversation) -> anyhow::Result<ExitCode> {
     let mut count = 0;
-    for (turn, push) in playback().turns(conversation) {
+    for (turn, push) in Playback::default().turns(conversation) {
         let dispatch = say(bots, &push).await?;
         let reply = shown_reply(&dispatch, &push)?;
-        println!("{}> {}\n< {reply}", if turn.user == DEFAULT_USER { "" } else { &turn.user }, turn.written);
+        println!("{turn}\n< {reply}");
         print_steps(&dispatch.steps);
         for expected in &turn.expected {
             // This version delivers nothing late.
@@ -162,7 +162,7 @@ async fn replay(bots: &Bots, conversation: &Conversation) -> anyhow::Result<Exit
 async fn talk(bots: &Bots) -> anyhow::Result<ExitCode> {
     let names: Vec<&str> = bots.chain.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
     println!("Talking to {}. Ctrl-D ends it.", names.join(", "));
-    let mut playback = playback();
+    let mut playback = Playback::default();
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     loop {
         print!("> ");
@@ -190,11 +190,6 @@ fn speaker(line: &str) -> (&str, &str) {
         Some((user, words)) if !user.is_empty() && !user.contains([' ', '[']) => (user, words),
         _ => (DEFAULT_USER, line),
     }
-}
-
-fn playback() -> Playback {
-    let create_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    Playback { to_user: "gh_aviary".into(), create_time, msg_id: 1 }
 }
 
 /// Asks the plugins, as the host would.

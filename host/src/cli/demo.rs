@@ -4,7 +4,6 @@ use std::{
     io::{IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{
@@ -77,7 +76,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Pushes each line that is typed, and prints what the user would see.
 async fn talk(simulator: &Simulator) -> anyhow::Result<()> {
-    let mut playback = Playback { to_user: "gh_aviary".into(), create_time: now_s(), msg_id: now_s() << 20 };
+    let mut playback = Playback::default();
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     loop {
         print!("> ");
@@ -108,8 +107,4 @@ async fn say(simulator: &Simulator, xml: &str) -> anyhow::Result<String> {
 /// How this program was called, so that the line to copy works.
 fn program() -> String {
     std::env::args().next().unwrap_or_else(|| "aviary".into())
-}
-
-fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -1,0 +1,1 @@
+//! `aviary check`: verifies a bot without starting it.
