@@ -93,13 +93,24 @@ impl Setup {
         bot
     }
 
+    /// Writes its `aviary.toml` and leaves it to a process of its own.
+    pub fn written(self) -> TempDir {
+        self.write();
+        self.dir
+    }
+
+    fn write(&self) -> PathBuf {
+        let file = self.dir.path().join("aviary.toml");
+        fs::write(&file, self.toml()).expect("the directory is there");
+        file
+    }
+
     /// Starts it without loading any plugin.
     pub async fn start_unloaded(self) -> Bot {
-        let toml = self.toml();
-        let file = self.dir.path().join("aviary.toml");
-        fs::write(&file, toml).expect("the directory is there");
+        let file = self.write();
         let config = Config::load(&file).unwrap_or_else(|error| panic!("{error}"));
-        let path = config.accounts[0].path.clone();
+        let main = config.accounts.iter().find(|account| account.name == "main").expect("it is always there");
+        let path = main.path.clone();
         let app = App::new(config, binary()).expect("the host starts");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
         let origin = format!("http://{}", listener.local_addr().expect("it is bound"));
@@ -207,7 +218,7 @@ impl Bot {
 /// The names of the plugins of account `main`, in the order they are asked.
 pub fn names(live: &Live) -> Vec<String> {
     let main = live.accounts().find(|serving| serving.account.name == "main").expect("there is an account `main`");
-    main.chain.plugins.iter().map(|plugin| plugin.name.clone()).collect()
+    main.chain.plugins.iter().map(|plugin| plugin.name.to_string()).collect()
 }
 
 /// The header of a message that nobody sent before.

@@ -3,15 +3,14 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Output,
 };
 
 use aviary_host::conversation::{Conversation, Playback, Said, difference, shown};
-use tokio::process::Command;
 
 use crate::{
-    bot::{Bot, Setup, binary},
+    bot::{Bot, Setup},
     plugins::{ECHO, FALLBACK, WELCOME, workspace},
+    process::{Finished, aviary, finish},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,9 +31,9 @@ async fn chat_replays_every_conversation_file() {
     for file in files() {
         let output = chat_replay(&file).await;
         let name = name(&file);
-        assert_eq!(output.status.code(), Some(0), "{name}: {}", text(&output.stderr));
+        assert_eq!(output.code, Some(0), "{name}: {}", output.stderr);
         let count: usize = read(&file).turns.iter().map(|turn| turn.expected.len()).sum();
-        assert!(text(&output.stdout).ends_with(&format!("All {count} expected replies came.\n")), "{name}");
+        assert!(output.stdout.ends_with(&format!("All {count} expected replies came.\n")), "{name}");
     }
 }
 
@@ -44,12 +43,10 @@ async fn chat_shows_the_difference_where_a_replay_goes_wrong() {
     let file = dir.path().join("wrong.txt");
     fs::write(&file, "> 你好\n< 你好\n小明> 第一行\n    | 第二行\n< 再见\n> 不再说了\n").unwrap();
     let output = chat_replay(&file).await;
-    assert_eq!(output.status.code(), Some(1));
-    assert_eq!(
-        text(&output.stderr).trim(),
-        "line 5: another reply than expected\n  expected: 再见\n  got:      第一行\n              | 第二行"
-    );
-    let said = text(&output.stdout);
+    assert_eq!(output.code, Some(1));
+    let difference = "\nline 5: another reply than expected\n  expected: 再见\n  got:      第一行\n              | 第二行\n";
+    assert!(output.stderr.ends_with(difference), "{}", output.stderr);
+    let said = &output.stdout;
     assert!(said.contains("小明> 第一行\n    | 第二行\n< 第一行\n    | 第二行\n"), "{said}");
     assert!(!said.contains("不再说了"), "it ends at the first difference: {said}");
 }
@@ -60,8 +57,8 @@ async fn chat_names_the_line_where_a_file_is_no_conversation() {
     let file = dir.path().join("wrong.txt");
     fs::write(&file, "> 你好\n\n你好\n").unwrap();
     let output = chat_replay(&file).await;
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("wrong.txt: line 3: a line begins with"), "{}", text(&output.stderr));
+    assert_eq!(output.code, Some(1));
+    assert!(output.stderr.contains("wrong.txt: line 3: a line begins with"), "{}", output.stderr);
 }
 
 #[test]
@@ -127,15 +124,8 @@ async fn replayed(bot: &Bot, conversation: &Conversation) -> Vec<String> {
 }
 
 /// Runs `aviary chat --replay` with the bundled plugins.
-async fn chat_replay(file: &Path) -> Output {
+async fn chat_replay(file: &Path) -> Finished {
     let elsewhere = tempfile::tempdir().unwrap();
-    let mut chat = Command::new(binary());
-    chat.args(["chat", "--replay"]).arg(file).current_dir(elsewhere.path());
-    // Compiled plugins are shared between tests, and the user's own cache is left alone.
-    chat.env("XDG_CACHE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
-    chat.kill_on_drop(true).output().await.unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    let file = file.to_str().expect("the workspace has a readable path");
+    finish(aviary(elsewhere.path(), &["chat", "--replay", file])).await
 }

@@ -124,7 +124,7 @@ async fn a_plugin_is_asked_only_when_its_rules_fit() {
     assert_eq!(bot.says("42").await, "鹦鹉：42");
     assert_eq!(bot.says("你好").await, "你好");
     let dispatch = bot.asked("你好").await;
-    assert_eq!(dispatch.steps.iter().map(|step| step.plugin.as_str()).collect::<Vec<_>>(), ["echo"]);
+    assert_eq!(dispatch.steps.iter().map(|step| &*step.plugin).collect::<Vec<_>>(), ["echo"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

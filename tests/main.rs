@@ -4,7 +4,10 @@
 mod nested_cargo;
 
 mod bot;
+mod http;
+mod log;
 mod plugins;
+mod process;
 
 mod cli;
 mod contract;
@@ -13,3 +16,4 @@ mod dispatch;
 mod modes;
 mod reload;
 mod webhook;
+mod wire;

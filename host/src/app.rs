@@ -195,7 +195,7 @@ impl Live {
 
     fn log(&self) {
         for Serving { account, chain } in self.accounts().map(AsRef::as_ref) {
-            let names: Vec<&str> = chain.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+            let names: Vec<&str> = chain.plugins.iter().map(|plugin| &*plugin.name).collect();
             let count = names.len();
             info!(account = %account.name, "Account `{}` asks {count} plugins: {}", account.name, names.join(", "));
         }

@@ -35,6 +35,7 @@ enum Command {
     Push(Box<push::Args>),
     Chat(chat::Args),
     Parse(parse::Args),
+    Check(check::Args),
     /// Compiles one plugin; the host runs this itself, as a process of its own.
     #[command(name = compile::SUBCOMMAND, hide = true)]
     CompilePlugin(ChildArgs),
@@ -65,6 +66,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Push(args) => push::run(*args).await,
         Command::Chat(args) => chat::run(args).await,
         Command::Parse(args) => parse::run(args),
+        Command::Check(args) => check::run(args).await,
         Command::CompilePlugin(args) => Ok(compile::child(args)),
     }
 }

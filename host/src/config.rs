@@ -151,6 +151,14 @@ impl Config {
         PluginSettings::of([account.plugin_tables.get(name), shared], &self.limits)
     }
 
+    /// Returns which plugins have a table: `[plugins.NAME]`, and with its account `[accounts.ACCOUNT.plugins.NAME]`.
+    pub fn plugin_tables(&self) -> Vec<(Option<&Account>, &str)> {
+        let shared = self.plugins.keys().map(|name| (None, name.as_str()));
+        let accounts = self.accounts.iter().map(Arc::as_ref);
+        let own = accounts.flat_map(|account| account.plugin_tables.keys().map(move |name| (Some(account), name.as_str())));
+        shared.chain(own).collect()
+    }
+
     /// Returns everything whose change may change the settings: the main file, `.env`, the included files, those of
     /// `${file:…}`, and the directories where `include` looks. Some may not exist yet.
     pub fn watched(&self) -> Vec<PathBuf> {
@@ -508,6 +516,14 @@ mod tests {
         let mut watched = watched.map(|path| directory.path(path));
         watched.sort();
         assert_eq!(directory.load().watched(), watched);
+    }
+
+    #[test]
+    fn every_plugin_that_has_a_table_is_named() {
+        let config = load(&format!("{MAIN}[plugins.b]\n[plugins.a]\n[accounts.main.plugins.c]\n"));
+        let tables = config.plugin_tables().into_iter();
+        let names: Vec<_> = tables.map(|(account, name)| (account.map(|account| &*account.name), name)).collect();
+        assert_eq!(names, [(None, "a"), (None, "b"), (Some("main"), "c")]);
     }
 
     #[test]

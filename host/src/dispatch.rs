@@ -34,7 +34,7 @@ pub struct Dispatch {
 /// One plugin that was asked.
 #[derive(Debug)]
 pub struct Step {
-    pub plugin: String,
+    pub plugin: Arc<str>,
     pub outcome: Result<Said, Failure>,
     pub duration: Duration,
     pub memory_bytes: usize,
@@ -52,7 +52,7 @@ pub enum Said {
 impl Dispatch {
     /// The plugin that answered.
     pub fn answered_by(&self) -> Option<&str> {
-        self.steps.last().filter(|step| matches!(step.outcome, Ok(Said::Replied))).map(|step| step.plugin.as_str())
+        self.steps.last().filter(|step| matches!(step.outcome, Ok(Said::Replied))).map(|step| &*step.plugin)
     }
 }
 

@@ -20,6 +20,9 @@ pub mod reply;
 
 pub mod plugin;
 
+pub mod api;
+pub mod https;
+
 pub mod bundled;
 pub mod conversation;
 mod stamp;

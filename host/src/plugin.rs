@@ -19,7 +19,7 @@ pub mod compile;
 pub mod engine;
 mod guest;
 mod limits;
-pub mod log;
+mod log;
 pub mod rules;
 pub mod set;
 pub mod watch;
@@ -34,7 +34,6 @@ use self::{
     bindings::{Message, Reply},
     code::Code,
     guest::Guest,
-    log::Output,
 };
 use crate::config::PluginSettings;
 
@@ -66,11 +65,11 @@ impl fmt::Debug for Hash {
 #[derive(Debug)]
 pub struct Plugin {
     /// Its name in `aviary.toml`: the file's stem without number and version.
-    pub name: String,
+    pub name: Arc<str>,
     /// Where it came from.
     pub file: PathBuf,
     pub code: Arc<Code>,
-    pub settings: PluginSettings,
+    pub settings: Arc<PluginSettings>,
 }
 
 /// What a call came to, with what it took.
@@ -121,8 +120,7 @@ impl Plugin {
         let Ok(Ok(_slot)) = timeout_at(deadline.into(), engine.slots.acquire()).await else {
             return Call::unasked(Failure::Busy { limit_ms }, started);
         };
-        let output = Output::new(self.settings.limits.log_bytes_max);
-        let mut store = Guest::store(engine, &self.name, &self.settings, deadline, &output);
+        let mut store = Guest::store(engine, &self.name, &self.settings, deadline);
         let running = engine.run_clock();
         let answer = match timeout_at(deadline.into(), self.ask(&mut store, message)).await {
             Ok(Ok(Ok(reply))) => Ok(reply),
@@ -136,7 +134,7 @@ impl Plugin {
             duration: started.elapsed(),
             cpu_ms: store.data().clock.cpu_ms(),
             memory_bytes: store.data().limiter.memory_bytes(),
-            output: output.take(),
+            output: store.data().take_output(),
         }
     }
 

@@ -67,6 +67,8 @@ pub enum Refusal {
     TooLarge { bytes_max: usize },
     #[error("the body broke off: {0}")]
     Body(String),
+    #[error("the body did not arrive within {window:?}; look at the network, or at what stands in front of this host")]
+    SlowBody { window: Duration },
     #[error("the body is not what WeChat sends: {0}")]
     Xml(#[from] xml::ParseError),
     #[error("the body is not what WeChat sends: {0}")]
@@ -93,9 +95,12 @@ impl Refusal {
             | Self::Age { .. }
             | Self::Replayed { .. } => StatusCode::FORBIDDEN,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Body(_) | Self::Xml(_) | Self::Malformed(_) | Self::Decrypt { .. } | Self::NoEchostr => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Body(_)
+            | Self::SlowBody { .. }
+            | Self::Xml(_)
+            | Self::Malformed(_)
+            | Self::Decrypt { .. }
+            | Self::NoEchostr => StatusCode::BAD_REQUEST,
         }
     }
 }

@@ -95,7 +95,7 @@ impl Bots {
         let plugins =
             if files.is_empty() { configured(&config, engine, compiler).await } else { named(files, &engine, &compiler).await? };
         let given = |mut plugin: Plugin| {
-            plugin.settings.env.extend(secrets(env));
+            Arc::make_mut(&mut plugin.settings).env.extend(secrets(env));
             Arc::new(plugin)
         };
         let chain = Chain { plugins: plugins.into_iter().map(given).collect() };
@@ -115,13 +115,13 @@ async fn named(files: &[PathBuf], engine: &Engine, compiler: &Compiler) -> anyho
     let mut plugins = Vec::new();
     for file in files {
         let not_loaded = || format!("{} is not loaded", file.display());
-        let settings = PluginSettings::default();
+        let settings = Arc::new(PluginSettings::default());
         let wasm = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         let hash = Hash::of(&wasm);
         let compiled = compiler.compile(wasm, &hash).await.with_context(not_loaded)?;
         let code = Code::load(engine, &compiled, hash, &settings).await.with_context(not_loaded)?;
         let name = name_of(file).unwrap_or_else(|| file.display().to_string());
-        plugins.push(Plugin { name, file: file.into(), code, settings });
+        plugins.push(Plugin { name: name.into(), file: file.into(), code, settings });
     }
     Ok(plugins)
 }
@@ -130,8 +130,8 @@ fn secrets(env: &[(String, String)]) -> impl Iterator<Item = (String, Secret)> {
     env.iter().map(|(name, value)| (name.clone(), Secret::from(value.clone())))
 }
 
-/// Where compiled plugins are kept between two chats.
-fn cache_dir() -> PathBuf {
+/// Where the code of plugins that belong to no bot is kept.
+pub(super) fn cache_dir() -> PathBuf {
     let home = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
@@ -160,7 +160,7 @@ async fn replay(bots: &Bots, conversation: &Conversation) -> anyhow::Result<Exit
 }
 
 async fn talk(bots: &Bots) -> anyhow::Result<ExitCode> {
-    let names: Vec<&str> = bots.chain.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+    let names: Vec<&str> = bots.chain.plugins.iter().map(|plugin| &*plugin.name).collect();
     println!("Talking to {}. Ctrl-D ends it.", names.join(", "));
     let mut playback = Playback::default();
     let mut lines = BufReader::new(tokio::io::stdin()).lines();

@@ -1,1 +1,123 @@
 //! `aviary check`: verifies a bot without starting it.
+//!
+//! What it finds is printed as it is found: compiling may take a while. A *wrong* thing is one that keeps a message from
+//! its answer or a setting from its meaning; a *note* is for whoever did not mean it so.
+
+mod account;
+mod online;
+mod plugin;
+mod report;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::builder::RangedU64ValueParser;
+
+use self::{plugin::Examiner, report::Report};
+use super::bot::{Bot, CONFIG_FILE};
+use crate::{
+    config::{Config, PluginSettings},
+    dispatch::Chain,
+    plugin::{compile::Compiler, engine::Engine, set::Set},
+};
+
+/// How long a call of WeChat's API may be waited for.
+const TIMEOUT_MS_MAX: u64 = 600_000;
+
+/// Verifies a bot's settings and plugins without starting it, or plugins alone.
+///
+/// Plugins are compiled into the bot's cache, so that a start after this is quick. Exits 0 if all is well, 1 if something is
+/// wrong, 2 if the settings cannot be loaded.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The bot's directory, with its aviary.toml, or else plugins
+    #[arg(value_name = "DIR|PLUGIN.wasm", default_value = ".")]
+    targets: Vec<PathBuf>,
+    /// The settings, if they are elsewhere
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Ask WeChat's API whether AppID, AppSecret and this machine's IP address are right, and whether WeChat sees the URL
+    #[arg(long)]
+    online: bool,
+    /// How long a call of WeChat's API may take
+    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = RangedU64ValueParser::<u64>::new().range(1..=TIMEOUT_MS_MAX))]
+    timeout_ms: u64,
+}
+
+/// Prints what is there, and what is wrong with it.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let mut report = Report::default();
+    match args.targets.as_slice() {
+        [dir] if !is_plugin(dir) => {
+            let file = args.config.clone().unwrap_or_else(|| dir.join(CONFIG_FILE));
+            let config = Config::load(&file)?;
+            bot(&config, &mut report).await?;
+            if args.online {
+                online::check(&config, Duration::from_millis(args.timeout_ms), &mut report).await;
+            }
+        }
+        files if files.iter().all(|file| is_plugin(file)) && args.config.is_none() && !args.online => {
+            plugins(files, &mut report).await?;
+        }
+        _ => {
+            eprintln!("error: one bot's directory is checked, or plugins without settings; see `aviary check --help`");
+            return Ok(ExitCode::from(2));
+        }
+    }
+    Ok(report.end())
+}
+
+fn is_plugin(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "wasm" || extension == "cwasm")
+}
+
+async fn bot(config: &Config, report: &mut Report) -> anyhow::Result<()> {
+    report.heading(&format!("Settings: {}", config.file.display()));
+    config.problems.iter().for_each(|problem| report.wrong(problem));
+    config.notes.iter().for_each(|note| report.note(note));
+    let examiner = examiner(config, config.data_dir.join("cache"))?;
+    let plugins = plugin::examine_all(&examiner, config, report).await;
+
+    // The chains are those that the host will make; what was compiled is not compiled again.
+    let mut set = Set::new(examiner.engine, examiner.compiler);
+    set.scan(config).await;
+    let mut chains = Vec::new();
+    for account in &config.accounts {
+        let chain = set.chain(config, account);
+        account::check(account, &chain, config, &plugins, report);
+        chains.push((account.name.as_str(), chain));
+    }
+    for plugin in &plugins {
+        let asks = |chain: &Chain| chain.plugins.iter().any(|asked| asked.file == plugin.file);
+        let accounts = chains.iter().filter(|(_, chain)| asks(chain)).map(|(name, _)| *name);
+        plugin::print(plugin, shown(&plugin.file, config), Some(&accounts.collect::<Vec<_>>()), report);
+    }
+    plugin::check_tables(config, report);
+    Ok(())
+}
+
+/// A path as short as can be.
+fn shown<'a>(file: &'a Path, config: &Config) -> &'a Path {
+    config.file.parent().and_then(|dir| file.strip_prefix(dir).ok()).unwrap_or(file)
+}
+
+/// Examines plugins that belong to no bot, with the limits of a new one.
+async fn plugins(files: &[PathBuf], report: &mut Report) -> anyhow::Result<()> {
+    let temporary = tempfile::tempdir()?;
+    let config = Config::load(&Bot::demo()?.write(temporary.path())?)?;
+    let examiner = examiner(&config, super::chat::cache_dir())?;
+    for file in files {
+        let plugin = examiner.examine(file, PluginSettings::default()).await;
+        plugin::print(&plugin, file, None, report);
+    }
+    Ok(())
+}
+
+fn examiner(config: &Config, cache_dir: PathBuf) -> anyhow::Result<Examiner> {
+    let engine = Engine::new(&config.engine)?;
+    let compiler = Compiler::new(super::own_program()?, cache_dir, config.compile.clone(), engine.fingerprint())?;
+    Ok(Examiner { engine, compiler, bytes_max: config.compile.file_bytes_max() })
+}

@@ -3,6 +3,7 @@
 use std::{
     io::{IsTerminal, Write},
     path::PathBuf,
+    pin::pin,
     process::ExitCode,
 };
 
@@ -43,6 +44,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let config = Config::load(&file)?;
     super::log::start(&config.log)?;
+    // Before anyone can know that we run; and a temporary directory is not left behind.
+    let mut stop = pin!(serve::stop_signal()?);
     let listener = match TcpListener::bind(config.listen).await {
         Ok(listener) => listener,
         // Any free port will do for a demo.
@@ -52,12 +55,14 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let token = config.accounts[0].token.expose().to_owned();
     let app = App::new(config, &super::own_program()?)?;
     serve::start(&app, &listener)?;
-    app.ready().await;
+    tokio::select! {
+        _ = app.ready() => {}
+        () = &mut stop => return Ok(ExitCode::SUCCESS),
+    }
     println!("\nThe bot is running. Its plugins are in {}/plugins.", dir.display());
     println!("Push a message to it from another terminal:\n");
     println!("  {} push {url} --token {token} --text 你好\n", program());
     let simulator = Simulator::new(&url, &token)?;
-    let stop = serve::stop_signal()?;
     if std::io::stdin().is_terminal() {
         println!("Or talk to it here: 你好, [subscribe], [image], … Ctrl-D ends it.\n");
         let done = async {
@@ -106,5 +111,27 @@ async fn say(simulator: &Simulator, xml: &str) -> anyhow::Result<String> {
 
 /// How this program was called, so that the line to copy works.
 fn program() -> String {
-    std::env::args().next().unwrap_or_else(|| "aviary".into())
+    quoted(&std::env::args().next().unwrap_or_else(|| "aviary".into()))
+}
+
+/// Writes a word so that a shell takes it as it is.
+fn quoted(word: &str) -> String {
+    let is_plain = |char: char| char.is_alphanumeric() || "/._-+@%:,".contains(char);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_in_an_odd_place_is_quoted_for_the_shell() {
+        assert_eq!(quoted("target/debug/aviary"), "target/debug/aviary");
+        assert_eq!(quoted("/home/小明/aviary-0.1"), "/home/小明/aviary-0.1");
+        assert_eq!(quoted("/my bots/aviary"), "'/my bots/aviary'");
+        assert_eq!(quoted("it's/$HOME"), r"'it'\''s/$HOME'");
+    }
 }

@@ -30,10 +30,12 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let file = args.config.unwrap_or_else(|| args.dir.join(CONFIG_FILE));
     let config = Config::load(&file)?;
     super::log::start(&config.log)?;
+    // Before anyone can know that we run.
+    let stop = stop_signal()?;
     let listener = bind(config.listen).await?;
     let app = App::new(config, &super::own_program()?)?;
     start(&app, &listener)?;
-    server::run(app, listener, stop_signal()?).await;
+    server::run(app, listener, stop).await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -59,12 +61,13 @@ pub(super) fn start(app: &Arc<App>, listener: &TcpListener) -> anyhow::Result<()
     Ok(())
 }
 
-/// Done when the process is told to stop.
+/// Done when the process is told to stop, from now on.
 pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     Ok(async move {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
+            _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
     })

@@ -7,6 +7,7 @@ use std::{
 };
 
 use aviary_wechat::crypt::AesKey;
+use hyper::Uri;
 
 use super::{
     document::Value,
@@ -37,6 +38,11 @@ pub struct Account {
     pub mode: Mode,
     /// The AppID; always there in the encrypted modes. Default none.
     pub app_id: Option<String>,
+    /// The AppSecret, for WeChat's API. Default none.
+    pub app_secret: Option<Secret>,
+    /// Where WeChat's API is: `http` or `https`, without parameters; its path ends with no slash but for `/` itself.
+    /// Default `https://api.weixin.qq.com`.
+    pub api_base_url: Uri,
     /// The token before the last change, accepted as well. Default none.
     pub previous_token: Option<Secret>,
     /// The key before the last change, accepted as well. Default none.
@@ -75,6 +81,8 @@ impl Account {
         let encoding_aes_key = section.secret("encoding_aes_key", aes_key);
         let previous_encoding_aes_key = section.secret("previous_encoding_aes_key", aes_key);
         let app_id = section.parsed("app_id", app_id);
+        let app_secret = section.secret("app_secret", app_secret);
+        let api_base_url = section.parsed("api_base_url", api_base_url);
         let mode = mode(section, &encoding_aes_key, &app_id);
         let plugins_dir = section.text("plugins_dir");
         Some(Self {
@@ -94,6 +102,8 @@ impl Account {
             encoding_aes_key: encoding_aes_key?,
             previous_encoding_aes_key: previous_encoding_aes_key?,
             app_id: app_id?,
+            app_secret: app_secret?,
+            api_base_url: api_base_url?,
             mode: mode?,
         })
     }
@@ -194,6 +204,35 @@ fn app_id(text: &str) -> Result<Option<String>, String> {
     }
 }
 
+/// How long an AppSecret may be; WeChat's have 32 characters today.
+const APP_SECRET_CHARS_MAX: usize = 128;
+
+fn app_secret(text: &str) -> Result<Secret, String> {
+    let length = text.chars().count();
+    if !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err("has a character that is no letter or digit; copy it again from WeChat's console".to_owned());
+    }
+    match length {
+        ..=APP_SECRET_CHARS_MAX => Ok(Secret::from(text)),
+        _ => Err(format!("has {length} characters; WeChat's AppSecret has 32")),
+    }
+}
+
+/// How long an address of WeChat's API may be, so that it stays one with a path and a token added.
+const API_BASE_URL_BYTES_MAX: usize = 2_048;
+
+/// Accepts an address to which paths can be added, and takes the slash off its end.
+fn api_base_url(text: &str) -> Result<Uri, String> {
+    let uri: Option<Uri> = text.strip_suffix('/').unwrap_or(text).parse().ok();
+    let is_base = |uri: &Uri| {
+        let has_host = uri.host().is_some_and(|host| !host.is_empty());
+        let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+        matches!(uri.scheme_str(), Some("http" | "https")) && has_host && !has_user && uri.query().is_none()
+    };
+    let uri = uri.filter(is_base).filter(|_| text.len() <= API_BASE_URL_BYTES_MAX && !text.contains('#'));
+    uri.ok_or_else(|| "must be an address such as \"https://api.weixin.qq.com\", without parameters".to_owned())
+}
+
 /// Works out the mode, and reports what it needs and lacks. What could not be read was reported as that.
 fn mode(section: &Section<'_>, key: &Option<Option<AesKey>>, app_id: &Option<Option<String>>) -> Option<Mode> {
     let modes =
@@ -250,6 +289,8 @@ mod tests {
         assert_eq!(account.token.expose(), "secret7");
         assert_eq!(account.mode, Mode::Plain);
         assert_eq!(account.app_id, None);
+        assert!(account.app_secret.is_none());
+        assert_eq!(account.api_base_url, "https://api.weixin.qq.com/");
         assert!(account.encoding_aes_key.is_none());
         assert!(account.previous_token.is_none() && account.previous_encoding_aes_key.is_none());
         assert_eq!(account.signature_max_age, Duration::from_secs(600));
@@ -260,13 +301,16 @@ mod tests {
 
     #[test]
     fn everything_an_account_has_is_read() {
-        let lines = "path = \"/wx\"\napp_id = \"wx1\"\nprevious_token = \"older7\"\nsignature_max_age_s = 0\n\
+        let lines = "path = \"/wx\"\napp_id = \"wx1\"\napp_secret = \"deep7\"\n\
+                     api_base_url = \"http://127.0.0.1:8080/wechat/\"\nprevious_token = \"older7\"\nsignature_max_age_s = 0\n\
                      previous_encoding_aes_key = \"kWmYm7qr5nMoAUwZRjGtBxmz3KA1tkAj3ykkR6q2B2C\"\n\
                      chain = [\"welcome\", \"echo\"]\n\
                      late = { window_ms = 3000 }\n";
         let account = account(&format!("{KEY}{lines}"));
         assert_eq!(account.path, "/wx");
         assert_eq!(account.app_id.as_deref(), Some("wx1"));
+        assert_eq!(account.app_secret.unwrap().expose(), "deep7");
+        assert_eq!(account.api_base_url, "http://127.0.0.1:8080/wechat");
         assert_eq!(account.previous_token.unwrap().expose(), "older7");
         assert!(account.encoding_aes_key.is_some() && account.previous_encoding_aes_key.is_some());
         assert_eq!(account.signature_max_age, Duration::ZERO);
@@ -409,6 +453,33 @@ mod tests {
     }
 
     #[test]
+    fn an_app_secret_is_letters_and_digits_and_no_error_shows_it() {
+        assert_eq!(
+            account_error("app_secret = \"hidden-7\""),
+            "aviary.toml:3: `accounts.main.app_secret` has a character that is no letter or digit; copy it again from \
+             WeChat's console"
+        );
+        let long = format!("app_secret = \"{}\"", "a".repeat(129));
+        assert_eq!(
+            account_error(&long),
+            "aviary.toml:3: `accounts.main.app_secret` has 129 characters; WeChat's AppSecret has 32"
+        );
+    }
+
+    #[test]
+    fn the_apis_address_takes_paths_and_nothing_else() {
+        for url in ["", "api.weixin.qq.com", "ftp://a/", "https://", "https://a/?b=c", "https://a:b@c/", "https://a/#b"] {
+            assert_eq!(
+                account_error(&format!("api_base_url = {url:?}")),
+                format!(
+                    "aviary.toml:3: `accounts.main.api_base_url` is {url:?}; it must be an address such as \
+                     \"https://api.weixin.qq.com\", without parameters"
+                )
+            );
+        }
+    }
+
+    #[test]
     fn an_accounts_name_is_lower_case_letters_digits_and_two_signs() {
         load("[accounts.a-1_b]\ntoken = \"abc\"\n");
         for (name, shown) in [("Main", "Main"), ("\"a b\"", "\"a b\""), ("\"微信\"", "\"微信\""), ("\"\"", "\"\"")]
@@ -467,8 +538,10 @@ mod tests {
     #[test]
     fn debugging_shows_no_secret() {
         let account =
-            account(&format!("{KEY}app_id = \"wx1\"\nprevious_token = \"older7\"\nplugins.a.env.K = \"hidden7\""));
+            account(&format!(
+            "{KEY}app_id = \"wx1\"\napp_secret = \"deep7\"\nprevious_token = \"older7\"\nplugins.a.env.K = \"hidden7\""
+        ));
         let shown = format!("{account:?}");
-        assert!(!["secret7", "older7", "jWmY", "hidden7"].iter().any(|secret| shown.contains(secret)), "{shown}");
+        assert!(!["secret7", "deep7", "older7", "jWmY", "hidden7"].iter().any(|secret| shown.contains(secret)), "{shown}");
     }
 }

@@ -3,8 +3,7 @@
 //!
 //! See <https://developers.weixin.qq.com/doc/service/guide/dev/push/>.
 
-use std::error::Error;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail, ensure};
 use aviary_wechat::crypt::{self, AesKey};
@@ -12,15 +11,13 @@ use aviary_wechat::envelope;
 use aviary_wechat::signature::{sign, sign_message};
 use aviary_wechat::xml::{self, Element};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use hyper::http::uri::{PathAndQuery, Uri};
-use hyper::{HeaderMap, Method, Request, StatusCode};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper::{Method, Request, StatusCode};
 
+pub use crate::https::{Answer, NoAnswer};
+use crate::https::Client;
 use crate::secret::Secret;
 
 /// When WeChat hangs up, and tries again.
@@ -28,9 +25,6 @@ const TRY: Duration = Duration::from_secs(5);
 
 /// How often WeChat sends a push that is not answered.
 pub const TRIES_MAX: u32 = 3;
-
-/// How much of an answer is read. A reply has a few kilobytes; an error page of a proxy may have more.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// How long a URL may be; WeChat's form takes fewer.
 const URL_BYTES_MAX: usize = 2048;
@@ -48,7 +42,7 @@ pub struct Simulator {
     /// How long a try waits for its answer. Default: 5 s, as WeChat does.
     pub timeout: Duration,
     url: Uri,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client,
 }
 
 /// How pushes are encrypted: the three modes of WeChat's console.
@@ -71,35 +65,12 @@ pub struct Signed {
     pub body: String,
 }
 
-/// What came back.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-    /// From the beginning of the connection to the end of the body.
-    pub elapsed: Duration,
-}
-
 /// What came back from the URL check.
 #[derive(Clone, Debug)]
 pub struct UrlCheck {
     /// What should have come back.
     pub echostr: String,
     pub answer: Answer,
-}
-
-/// Why a try got no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum NoAnswer {
-    #[error("no answer within {} ms", .limit.as_millis())]
-    Timeout { limit: Duration },
-    #[error("cannot reach {url}: {reason}")]
-    Unreachable { url: String, reason: String },
-    #[error("the connection broke off: {0}")]
-    BrokenOff(String),
-    #[error("the answer has more than {ANSWER_BYTES_MAX} bytes")]
-    TooLarge,
 }
 
 impl Simulator {
@@ -114,9 +85,7 @@ impl Simulator {
         let uri: Uri = url.parse().with_context(wrong)?;
         let scheme = uri.scheme_str().unwrap_or_default();
         ensure!(matches!(scheme, "http" | "https") && uri.authority().is_some(), wrong());
-        let connector = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
-        // WeChat's tries are connections of their own, and a host that drains must not wait for ours.
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        let client = Client::default();
         Ok(Simulator { token: token.into(), encryption: Encryption::Plain, timeout: TRY, url: uri, client })
     }
 
@@ -165,7 +134,7 @@ impl Simulator {
     pub async fn send(&self, push: &Signed) -> Result<Answer, NoAnswer> {
         let mut request = self.request(Method::POST, &push.query, push.body.clone());
         request.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("text/xml"));
-        self.answer(request).await
+        self.client.send(request, self.timeout).await
     }
 
     /// Sends a signed push by WeChat's clock until it is answered, or was tried `tries` times; shows `each` what came of
@@ -203,7 +172,8 @@ impl Simulator {
         let echostr = getrandom::u64()?.to_string();
         let mut query = self.signed_query()?;
         query.add("echostr", &echostr);
-        let answer = self.answer(self.request(Method::GET, &query.text, String::new())).await?;
+        let request = self.request(Method::GET, &query.text, String::new());
+        let answer = self.client.send(request, self.timeout).await?;
         Ok(UrlCheck { echostr, answer })
     }
 
@@ -257,39 +227,6 @@ impl Simulator {
         request.headers_mut().insert(USER_AGENT, hyper::header::HeaderValue::from_static("Mozilla/4.0"));
         request
     }
-
-    async fn answer(&self, request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
-        let limit = self.timeout;
-        match tokio::time::timeout(limit, self.exchange(request)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(NoAnswer::Timeout { limit }),
-        }
-    }
-
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
-        let start = Instant::now();
-        let response = self.client.request(request).await.map_err(|error| match error.is_connect() {
-            true => NoAnswer::Unreachable { url: self.origin(), reason: root_cause(&error) },
-            false => NoAnswer::BrokenOff(root_cause(&error)),
-        })?;
-        let (head, body) = response.into_parts();
-        let body =
-            Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| match error
-                .is::<http_body_util::LengthLimitError>(
-            ) {
-                true => NoAnswer::TooLarge,
-                false => NoAnswer::BrokenOff(root_cause(&*error)),
-            })?;
-        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes(), elapsed: start.elapsed() })
-    }
-
-    /// The URL without its query, which may hold anything.
-    fn origin(&self) -> String {
-        let scheme = self.url.scheme_str().unwrap_or_default();
-        let host = self.url.host().unwrap_or_default();
-        let port = self.url.port().map(|port| format!(":{port}")).unwrap_or_default();
-        format!("{scheme}://{host}{port}{}", self.url.path())
-    }
 }
 
 impl UrlCheck {
@@ -336,18 +273,10 @@ fn now_s() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// What happened in the end, which is what a person can act on: "Connection refused".
-fn root_cause(error: &(dyn Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use aviary_wechat::signature::{verify, verify_message};
+    use hyper::HeaderMap;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 

@@ -13,7 +13,6 @@ use super::{
     bindings::BotPre,
     engine::Engine,
     guest::Guest,
-    log::Output,
 };
 use crate::config::PluginSettings;
 
@@ -29,6 +28,8 @@ const START_MAX: Duration = Duration::from_secs(5);
 /// Loaded code, ready to be instantiated for each message.
 pub struct Code {
     pub hash: Hash,
+    /// What it exports, with the version of the contract that it was built against: `aviary:bot/handler@0.1.0`.
+    pub handler: String,
     pub(super) engine: Engine,
     pub(super) pre: BotPre<Guest>,
 }
@@ -51,22 +52,28 @@ pub enum LoadError {
 impl Code {
     /// Loads what our compiler wrote, links it, and instantiates it once in a store that is thrown away: a record or
     /// variant that differs from ours shows only then.
-    pub async fn load(engine: &Engine, file: &Path, hash: Hash, settings: &PluginSettings) -> Result<Arc<Self>, LoadError> {
+    pub async fn load(engine: &Engine, file: &Path, hash: Hash, settings: &Arc<PluginSettings>) -> Result<Arc<Self>, LoadError> {
         let component = deserialize(engine, file).map_err(|error| LoadError::Cache(first_line(&error)))?;
-        check_exports(engine, &component)?;
+        let handler = check_exports(engine, &component)?;
         let pre = engine
             .linker
             .instantiate_pre(&component)
             .and_then(BotPre::new)
             .map_err(|error| LoadError::Unlinkable(root_cause(&error)))?;
-        let code = Arc::new(Self { hash, engine: engine.clone(), pre });
+        let code = Arc::new(Self { hash, handler, engine: engine.clone(), pre });
         code.try_start(settings).await?;
         Ok(code)
     }
 
-    async fn try_start(&self, settings: &PluginSettings) -> Result<(), LoadError> {
+    /// Returns the interfaces that it imports, with their versions.
+    pub fn imports(&self) -> Vec<String> {
+        let kind = self.pre.instance_pre().component().component_type();
+        kind.imports(&self.engine.wasmtime).map(|(name, _)| name.to_owned()).collect()
+    }
+
+    async fn try_start(&self, settings: &Arc<PluginSettings>) -> Result<(), LoadError> {
         let deadline = Instant::now() + START_MAX;
-        let mut store = Guest::store(&self.engine, "plugin", settings, deadline, &Output::new(0));
+        let mut store = Guest::store(&self.engine, &"plugin".into(), settings, deadline);
         let _running = self.engine.run_clock();
         match tokio::time::timeout_at(deadline.into(), self.pre.instantiate_async(&mut store)).await {
             Ok(Ok(_)) => Ok(()),
@@ -100,7 +107,8 @@ fn deserialize(engine: &Engine, file: &Path) -> wasmtime::Result<Component> {
     Ok(component)
 }
 
-fn check_exports(engine: &Engine, component: &Component) -> Result<(), LoadError> {
+/// Returns the handler, if it is one that this host can call.
+fn check_exports(engine: &Engine, component: &Component) -> Result<String, LoadError> {
     let kind = component.component_type();
     let mut found = None;
     for (name, item) in kind.exports(&engine.wasmtime) {
@@ -110,7 +118,7 @@ fn check_exports(engine: &Engine, component: &Component) -> Result<(), LoadError
     }
     match found {
         None => Err(LoadError::NoHandler),
-        Some(name) if is_compatible(&name) => Ok(()),
+        Some(name) if is_compatible(&name) => Ok(name),
         Some(found) => Err(LoadError::OtherVersion { found }),
     }
 }

@@ -1,6 +1,6 @@
 //! The running instance: what the host keeps for one call, and nothing that outlives it.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use wasmtime::{Store, StoreContextMut, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -10,11 +10,14 @@ use crate::config::PluginSettings;
 
 /// The host's side of one guest. It lives in the guest's store and is dropped with it.
 pub struct Guest {
-    pub(super) plugin: String,
+    plugin: Arc<str>,
+    settings: Arc<PluginSettings>,
     pub(super) deadline: Instant,
     pub(super) limiter: Limiter,
     pub(super) clock: Clock,
-    wasi: WasiCtx,
+    output: Output,
+    /// Made when the guest first asks for it: many never do.
+    wasi: Option<Box<WasiCtx>>,
     table: ResourceTable,
 }
 
@@ -40,20 +43,21 @@ impl Guest {
     /// Makes the store for one call: fresh, limited, with nothing granted.
     pub(super) fn store(
         engine: &Engine,
-        plugin: &str,
-        settings: &PluginSettings,
+        plugin: &Arc<str>,
+        settings: &Arc<PluginSettings>,
         deadline: Instant,
-        output: &Output,
     ) -> Store<Self> {
         let limits = &settings.limits;
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles_max);
         let guest = Self {
-            plugin: plugin.to_owned(),
+            plugin: plugin.clone(),
+            settings: settings.clone(),
             deadline,
             limiter: Limiter::new(limits.memory_bytes(), limits.table_elements_max),
             clock: Clock { ticks: 0, ticks_max: limits.cpu_ms },
-            wasi: wasi(settings, output),
+            output: Output::new(limits.log_bytes_max),
+            wasi: None,
             table,
         };
         let mut store = Store::new(&engine.wasmtime, guest);
@@ -64,6 +68,11 @@ impl Guest {
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(on_tick);
         store
+    }
+
+    /// What the guest wrote to standard output and error.
+    pub(super) fn take_output(&self) -> Vec<String> {
+        self.output.take()
     }
 
     /// The answer to a call of an interface that the operator has not granted.
@@ -92,7 +101,8 @@ fn wasi(settings: &PluginSettings, output: &Output) -> WasiCtx {
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        let Self { settings, output, wasi: made, table, .. } = self;
+        WasiCtxView { ctx: made.get_or_insert_with(|| Box::new(wasi(settings, output))), table }
     }
 }
 

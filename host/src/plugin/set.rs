@@ -92,7 +92,7 @@ impl Set {
         let mut plugins: Vec<Plugin> = Vec::new();
         for (path, code, own) in self.serving(config, account) {
             let Some(name) = name_of(&path) else { continue };
-            if let Some(first) = plugins.iter().find(|plugin| plugin.name == name) {
+            if let Some(first) = plugins.iter().find(|plugin| *plugin.name == *name) {
                 let text = format!(
                     "account `{}`: {} is not asked, because {} is a plugin of the same name `{name}`; rename one of them",
                     account.name,
@@ -102,8 +102,8 @@ impl Set {
                 self.tell_once(text);
                 continue;
             }
-            let settings = config.plugin(account, &name, own);
-            plugins.push(Plugin { name, file: path, code, settings });
+            let settings = Arc::new(config.plugin(account, &name, own));
+            plugins.push(Plugin { name: name.into(), file: path, code, settings });
         }
         if !account.plugins.is_empty() {
             plugins = self.listed(account, plugins);
@@ -115,7 +115,7 @@ impl Set {
     fn listed(&mut self, account: &Account, mut plugins: Vec<Plugin>) -> Vec<Plugin> {
         let mut listed = Vec::new();
         for name in &account.plugins {
-            match plugins.iter().position(|plugin| plugin.name == *name) {
+            match plugins.iter().position(|plugin| *plugin.name == **name) {
                 Some(index) => listed.push(plugins.remove(index)),
                 None => self.tell_once(format!(
                     "account `{}` lists plugin `{name}`, but no plugin of that name is loaded",
@@ -192,7 +192,7 @@ impl Set {
             self.files.insert(path.into(), Known { stamp, code: serving, broken });
             return Ok(false);
         }
-        let settings = self.trial_settings(path, config);
+        let settings = Arc::new(self.trial_settings(path, config));
         match self.load(path, wasm, hash, &settings, progress).await {
             Ok(code) => {
                 let duration_ms = started.elapsed().as_millis();
@@ -216,7 +216,7 @@ impl Set {
         path: &Path,
         wasm: Vec<u8>,
         hash: Hash,
-        settings: &PluginSettings,
+        settings: &Arc<PluginSettings>,
         progress: Progress,
     ) -> Result<Arc<Code>, String> {
         let cached = self.compiler.has(&hash);

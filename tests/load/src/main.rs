@@ -1,1 +1,122 @@
-fn main() {}
+//! Puts load on the host and on a native handler, side by side. `README.md` says what the figures mean.
+//!
+//! A run goes through these files in this order: [`binaries`] builds what is measured, [`bot`] writes a bot directory,
+//! [`server_process`] starts a server as a process of its own, [`generator`] plays WeChat with what [`wechat`] signs and
+//! [`http`] carries, and [`table`] prints what came of it. [`compare`] and [`reload`] are the two kinds of run;
+//! [`native`] is the server that the host is compared with.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::bail;
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+mod compare;
+
+mod reload;
+
+mod native;
+
+mod binaries;
+
+mod bot;
+
+mod server_process;
+
+mod generator;
+
+mod wechat;
+
+mod http;
+
+mod account;
+
+mod latencies;
+
+mod table;
+
+/// Prints what a message costs the host, and what it costs a native handler, from one run.
+#[derive(Debug, Parser)]
+#[command(name = "aviary-load", args_conflicts_with_subcommands = true)]
+#[command(after_help = "Exit status: 0 every answer was right, 1 one was not or the run failed, 2 wrong usage.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves the native handler; the tool runs this itself, as a process of its own
+    Native(native::Args),
+}
+
+/// How to load.
+#[derive(Clone, Debug, clap::Args)]
+struct Run {
+    /// Compare in safe mode too: the host's AES beside a native handler's
+    #[arg(long)]
+    safe: bool,
+    /// Instead of comparing, replace the plugin ten times under load and miss no message
+    #[arg(long, conflicts_with = "safe")]
+    reload: bool,
+    /// How often every server is measured; they take turns, and the table shows medians
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// How long one measurement takes; there are two in each server's turn
+    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    seconds: u64,
+    /// Load before the measurements
+    #[arg(long, value_name = "S", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=60))]
+    warm_up: u64,
+    /// Connections, each kept alive and with one message at a time
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    connections: u16,
+    /// Messages per second of the measurement that does not saturate
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+    /// The host's log level; it logs into a file
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: String,
+    /// Measure this `aviary` instead of building the one of this workspace
+    #[arg(long, value_name = "FILE")]
+    host: Option<PathBuf>,
+}
+
+impl Run {
+    fn duration(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Some(Command::Native(args)) => native::run(&args).map(|()| ExitCode::SUCCESS),
+        None => load(&cli.run),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Loads on one thread, so that the servers have the rest of the machine. When the process is told to stop, the run is
+/// dropped where it is, and its servers and directories with it.
+fn load(run: &Run) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let failures = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            failures = async { if run.reload { reload::run(run).await } else { compare::run(run).await } } => failures,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            _ = terminate.recv() => bail!("told to stop"),
+        }
+    })?;
+    println!("{failures}");
+    Ok(if failures.count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,73 @@
+//! What WeChat says about an account when it is asked.
+
+use std::time::Duration;
+
+use super::report::Report;
+use crate::{
+    api::{Api, ApiError, CallbackCheck},
+    config::{Account, Config},
+};
+
+/// Asks for every account that can be asked for.
+pub(super) async fn check(config: &Config, timeout: Duration, report: &mut Report) {
+    let mut is_asked = false;
+    for account in &config.accounts {
+        report.heading(&format!("\nOnline: account `{}`", account.name));
+        match Api::of(account) {
+            Some(mut api) => {
+                is_asked = true;
+                api.timeout = timeout;
+                ask(&api, report).await;
+            }
+            None => report.note(&format!("not asked: {} missing", missing(account))),
+        }
+    }
+    if !is_asked {
+        report.wrong("no account could be asked about");
+    }
+}
+
+fn missing(account: &Account) -> &'static str {
+    match (&account.app_id, &account.app_secret) {
+        (None, None) => "`app_id` and `app_secret` are",
+        (None, _) => "`app_id` is",
+        _ => "`app_secret` is",
+    }
+}
+
+async fn ask(api: &Api, report: &mut Report) {
+    let token = match api.stable_token().await {
+        Ok(token) => token,
+        Err(error) => return refused("access_token", &error, report),
+    };
+    let expires_in_s = token.expires_in.as_secs();
+    report.fact("access_token", &format!("good for {expires_in_s} s: AppID, AppSecret and IP address are right"));
+    match api.check_callback(&token).await {
+        Ok(check) => seen(&check, report),
+        Err(error) => refused("callback check", &error, report),
+    }
+}
+
+fn refused(what: &str, error: &ApiError, report: &mut Report) {
+    let advice = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+    report.wrong(&format!("{what}: {error}{advice}"));
+}
+
+/// Prints what WeChat saw of the URL's host.
+fn seen(check: &CallbackCheck, report: &mut Report) {
+    for found in &check.dns {
+        report.fact("URL's host", &format!("{} ({})", found.ip.escape_debug(), found.real_operator.escape_debug()));
+    }
+    if check.dns.is_empty() {
+        report.wrong("WeChat finds no address for the host of the URL in its form; see that name's DNS entry");
+    }
+    for ping in &check.ping {
+        let (ip, from) = (ping.ip.escape_debug(), ping.from_operator.escape_debug());
+        match ping.package_loss.as_str() {
+            "0%" => report.fact("ping", &format!("{ip} from {from}: {}", ping.time.escape_debug())),
+            _ => report.note(&format!(
+                "a ping to {ip} from {from} was lost: a firewall may drop pings, or WeChat cannot reach that address"
+            )),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! What is measured, built from the source beside it: the host of our own profile, and the test plugin.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, ensure};
+
+#[path = "../../../host/build/nested_cargo.rs"]
+mod nested_cargo;
+
+/// What the bundled plugins are built for.
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// Builds the host, if it is not up to date, and returns its binary. Always asked: an old one would give figures of code
+/// that is gone.
+pub fn host() -> anyhow::Result<PathBuf> {
+    let ours = env::current_exe()?;
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--package", "aviary-host", "--bin", "aviary"]).current_dir(workspace_dir());
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let status = cargo.status().context("cargo does not run")?;
+    ensure!(status.success(), "the host could not be built");
+    let host = ours.with_file_name("aviary");
+    ensure!(host.is_file(), "cargo succeeded, yet there is no {}; name one with --host", host.display());
+    Ok(host)
+}
+
+/// Builds the plugin that answers otherwise than echo, and returns its bytes.
+pub fn parrot() -> anyhow::Result<Vec<u8>> {
+    let ours = env::current_exe()?;
+    let target_dir = ours.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file()).context("no target directory")?;
+    let modules = nested_cargo::build(&workspace_dir(), &["aviary-test-parrot"], TARGET, &target_dir.join("wasm"))
+        .map_err(anyhow::Error::msg)?;
+    let module = modules.first().context("no module was built")?;
+    std::fs::read(module).with_context(|| format!("cannot read {}", module.display()))
+}
+
+fn workspace_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}

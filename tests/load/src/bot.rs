@@ -1,0 +1,84 @@
+//! Bot directories to measure the host with.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, ensure};
+
+use crate::{
+    account::{APP_ID, ENCODING_AES_KEY, Mode, TOKEN},
+    server_process::ServerProcess,
+};
+
+/// Which of the bundled plugins a bot has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plugins {
+    /// `20-echo.wasm` alone.
+    Echo,
+    /// As `aviary init` leaves them: `welcome` is asked first and passes.
+    Bundled,
+}
+
+/// A directory that `aviary serve` serves; removed when dropped.
+#[derive(Debug)]
+pub struct Bot {
+    dir: tempfile::TempDir,
+    host: PathBuf,
+}
+
+impl Bot {
+    /// Writes a bot with the plugins that `host` bundles.
+    pub fn new(host: &Path, plugins: Plugins, mode: Mode, log_level: &str) -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("aviary-load-").tempdir()?;
+        let bot = Self { dir, host: host.into() };
+        let init = Command::new(host).args(["init", "--sandbox"]).arg(bot.home()).output();
+        let init = init.with_context(|| format!("{} does not run", host.display()))?;
+        ensure!(init.status.success(), "`aviary init` failed: {}", String::from_utf8_lossy(&init.stderr));
+        fs::write(bot.home().join("aviary.toml"), config(mode, log_level))
+            .context("`aviary init` made no directory")?;
+        if plugins == Plugins::Echo {
+            for file in ["10-welcome.wasm", "90-fallback.wasm"] {
+                fs::remove_file(bot.home().join("plugins").join(file))
+                    .with_context(|| format!("`aviary init` wrote no {file}"))?;
+            }
+        }
+        Ok(bot)
+    }
+
+    /// Serves it with the host's own settings otherwise.
+    pub fn serve(&self) -> anyhow::Result<ServerProcess> {
+        let mut command = Command::new(&self.host);
+        command.arg("serve").arg(self.home());
+        // Not into the bot's directory: the host watches that.
+        ServerProcess::start(command, &self.dir.path().join("log"))
+    }
+
+    /// The echo's file.
+    pub fn echo(&self) -> PathBuf {
+        self.home().join("plugins/20-echo.wasm")
+    }
+
+    /// A path for a file that is not the bot's yet, on the same file system.
+    pub fn beside(&self) -> PathBuf {
+        self.dir.path().join("next.wasm")
+    }
+
+    fn home(&self) -> PathBuf {
+        self.dir.path().join("bot")
+    }
+}
+
+fn config(mode: Mode, log_level: &str) -> String {
+    let safe = match mode {
+        Mode::Plain => String::new(),
+        Mode::Safe => format!("encoding_aes_key = \"{ENCODING_AES_KEY}\"\napp_id = \"{APP_ID}\"\n"),
+    };
+    // Whatever the level, the line that tells the port is needed.
+    format!(
+        "listen = \"127.0.0.1:0\"\n\n[accounts.main]\ntoken = \"{TOKEN}\"\n{safe}\n\
+         [log]\nlevel = \"{log_level},aviary_host::cli::serve=info\"\n"
+    )
+}

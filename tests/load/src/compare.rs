@@ -1,0 +1,157 @@
+//! The comparison: what a message costs each server.
+
+use std::{env, path::PathBuf, process::Command, sync::Arc, time::Duration};
+
+use crate::{
+    Run,
+    account::Mode,
+    binaries,
+    bot::{Bot, Plugins},
+    generator::{self, Expected, Failures, Load, Pace, Tally},
+    server_process::{Memory, ServerProcess, own_cpu},
+    table,
+    wechat::WeChat,
+};
+
+/// A server that is measured, with what was measured in each round.
+#[derive(Debug)]
+pub struct Contestant {
+    pub name: &'static str,
+    pub mode: Mode,
+    server: Server,
+    pub turns: Vec<Turn>,
+}
+
+#[derive(Debug)]
+enum Server {
+    Native { log: PathBuf },
+    Host(Bot),
+}
+
+/// A server's turn in one round.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    pub saturated: Figures,
+    pub offered: Figures,
+    pub memory: Memory,
+}
+
+/// What one measurement gave.
+#[derive(Clone, Copy, Debug)]
+pub struct Figures {
+    /// User and system time of the server, per message that was answered right.
+    pub cpu_us: f64,
+    pub per_second: f64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    /// The generator's own CPU time, per message.
+    pub generator_us: f64,
+}
+
+/// Measures all servers in turns and prints the table.
+pub async fn run(run: &Run) -> anyhow::Result<Failures> {
+    let dir = tempfile::tempdir()?;
+    let host = run.host.clone().map_or_else(binaries::host, Ok)?;
+    let native = |name, mode| Contestant {
+        name,
+        mode,
+        server: Server::Native { log: dir.path().join("log") },
+        turns: Vec::new(),
+    };
+    let hosted = |name, mode, plugins| -> anyhow::Result<Contestant> {
+        Ok(Contestant {
+            name,
+            mode,
+            server: Server::Host(Bot::new(&host, plugins, mode, &run.log)?),
+            turns: Vec::new(),
+        })
+    };
+    let mut contestants = vec![
+        native("native", Mode::Plain),
+        hosted("host, echo", Mode::Plain, Plugins::Echo)?,
+        hosted("host, the bundled three", Mode::Plain, Plugins::Bundled)?,
+    ];
+    if run.safe {
+        contestants.push(native("native, safe mode", Mode::Safe));
+        contestants.push(hosted("host, echo, safe mode", Mode::Safe, Plugins::Echo)?);
+    }
+
+    let mut failures = Failures::default();
+    for round in 1..=run.rounds {
+        for contestant in &mut contestants {
+            eprintln!("round {round} of {}: {}", run.rounds, contestant.name);
+            let turn = contestant.turn(run, &mut failures).await?;
+            contestant.turns.push(turn);
+        }
+    }
+    println!("{}", heading(run));
+    print!("{}", table::print(&contestants));
+    Ok(failures)
+}
+
+impl Contestant {
+    /// Starts the server, measures it, and ends it: every turn begins with a fresh process.
+    async fn turn(&self, run: &Run, failures: &mut Failures) -> anyhow::Result<Turn> {
+        let server = self.server.start(self.mode)?;
+        let wechat = Arc::new(WeChat::new(self.mode));
+        generator::await_ready(server.address, &wechat).await?;
+        let warm_up = Load::new(server.address, run.connections, Pace::Saturated, Duration::from_secs(run.warm_up));
+        failures.merge(generator::run(&warm_up, &wechat, &Expected::Echo).await.failures);
+        let saturated = measure(&server, &wechat, run, Pace::Saturated, failures).await?;
+        let offered = measure(&server, &wechat, run, Pace::Offered { per_second: run.rate }, failures).await?;
+        Ok(Turn { saturated, offered, memory: server.memory()? })
+    }
+}
+
+async fn measure(
+    server: &ServerProcess,
+    wechat: &Arc<WeChat>,
+    run: &Run,
+    pace: Pace,
+    failures: &mut Failures,
+) -> anyhow::Result<Figures> {
+    let load = Load::new(server.address, run.connections, pace, run.duration());
+    let (cpu, generator_cpu) = (server.cpu()?, own_cpu()?);
+    let mut tally = generator::run(&load, wechat, &Expected::Echo).await;
+    let (cpu, generator_cpu) = (server.cpu()?.saturating_sub(cpu), own_cpu()?.saturating_sub(generator_cpu));
+    failures.merge(std::mem::take(&mut tally.failures));
+    Ok(Figures::of(&mut tally, cpu, generator_cpu))
+}
+
+impl Server {
+    fn start(&self, mode: Mode) -> anyhow::Result<ServerProcess> {
+        match self {
+            Self::Native { log } => {
+                let mut command = Command::new(env::current_exe()?);
+                command.args(["native", "--port", "0"]).args((mode == Mode::Safe).then_some("--safe"));
+                ServerProcess::start(command, log)
+            }
+            Self::Host(bot) => bot.serve(),
+        }
+    }
+}
+
+impl Figures {
+    fn of(tally: &mut Tally, cpu: Duration, generator_cpu: Duration) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "a run has fewer messages than an f64 has whole numbers")]
+        let answered = tally.latencies.count().max(1) as f64;
+        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        Self {
+            cpu_us: cpu.as_secs_f64() * 1e6 / answered,
+            per_second: answered / tally.elapsed.as_secs_f64(),
+            p50_ms: ms(tally.latencies.percentile(50)),
+            p99_ms: ms(tally.latencies.percentile(99)),
+            generator_us: generator_cpu.as_secs_f64() * 1e6 / answered,
+        }
+    }
+}
+
+fn heading(run: &Run) -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let profile = if cfg!(debug_assertions) { "debug build, figures mean little" } else { "release build" };
+    let Run { connections, rounds, seconds, rate, log, .. } = run;
+    format!(
+        "{cores} cores, shared with the generator; {profile}; {connections} connections; medians of {rounds} rounds; \
+         saturated for {seconds} s, then {rate} messages/s for {seconds} s; host log level {log}\n"
+    )
+}
