@@ -24,26 +24,12 @@ fn bundle() -> Result<(), String> {
         .parent()
         .ok_or("the package `aviary-host` stands outside its workspace")?
         .to_owned();
-    for input in [
-        "Cargo.toml",
-        "Cargo.lock",
-        "rust-toolchain.toml",
-        "wit",
-        "plugins",
-        "host/build.rs",
-        "host/build",
-    ] {
-        println!(
-            "cargo::rerun-if-changed={}",
-            workspace_dir.join(input).display()
-        );
+    for input in ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "wit", "plugins", "host/build.rs", "host/build"] {
+        println!("cargo::rerun-if-changed={}", workspace_dir.join(input).display());
     }
 
     let plugins = plugins(&workspace_dir.join("plugins"))?;
-    let packages: Vec<String> = plugins
-        .iter()
-        .map(|plugin| format!("aviary-plugin-{plugin}"))
-        .collect();
+    let packages: Vec<String> = plugins.iter().map(|plugin| format!("aviary-plugin-{plugin}")).collect();
     let modules = nested_cargo::build(
         &workspace_dir,
         &packages.iter().map(String::as_str).collect::<Vec<_>>(),
@@ -53,8 +39,7 @@ fn bundle() -> Result<(), String> {
     for (plugin, module) in plugins.iter().zip(modules) {
         // A copy, since another checkout may share the target directory.
         let copy = out_dir.join(plugin).with_extension("wasm");
-        fs::copy(&module, &copy)
-            .map_err(|error| format!("{} was not copied: {error}", module.display()))?;
+        fs::copy(&module, &copy).map_err(|error| format!("{} was not copied: {error}", module.display()))?;
     }
     fs::write(out_dir.join("bundled.rs"), list(&plugins))
         .map_err(|error| format!("bundled.rs was not written: {error}"))
@@ -62,8 +47,7 @@ fn bundle() -> Result<(), String> {
 
 /// Returns the names of the bundled plugins, which are those of their directories, in alphabetical order.
 fn plugins(dir: &Path) -> Result<Vec<String>, String> {
-    let entries =
-        fs::read_dir(dir).map_err(|error| format!("{} was not read: {error}", dir.display()))?;
+    let entries = fs::read_dir(dir).map_err(|error| format!("{} was not read: {error}", dir.display()))?;
     let mut names: Vec<String> = entries
         .filter_map(Result::ok)
         .filter(|entry| entry.path().join("Cargo.toml").is_file())
@@ -88,14 +72,9 @@ fn list(plugins: &[String]) -> String {
 /// Returns the workspace's target directory, which cargo marks, so that every profile shares one build of the plugins.
 /// Where nothing is marked (`cargo install`), `out_dir` serves.
 fn target_dir(out_dir: &Path) -> &Path {
-    out_dir
-        .ancestors()
-        .find(|dir| dir.join("CACHEDIR.TAG").is_file())
-        .unwrap_or(out_dir)
+    out_dir.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file()).unwrap_or(out_dir)
 }
 
 fn directory(variable: &str) -> Result<PathBuf, String> {
-    env::var_os(variable)
-        .map(PathBuf::from)
-        .ok_or_else(|| format!("cargo did not set {variable}"))
+    env::var_os(variable).map(PathBuf::from).ok_or_else(|| format!("cargo did not set {variable}"))
 }

@@ -226,10 +226,5 @@ pub fn new_header() -> Header {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    Header {
-        to_user: "gh_test".into(),
-        from_user: "oUser".into(),
-        create_time: 1_700_000_000 + number,
-        msg_id: number,
-    }
+    Header { to_user: "gh_test".into(), from_user: "oUser".into(), create_time: 1_700_000_000 + number, msg_id: number }
 }

@@ -2,10 +2,7 @@
 
 use std::fs;
 
-use aviary_host::plugin::{
-    Hash,
-    bindings::COMPONENT_TYPE,
-};
+use aviary_host::plugin::{Hash, bindings::COMPONENT_TYPE};
 
 use crate::{
     bot::{Bot, Setup},

@@ -44,7 +44,8 @@ async fn chat_shows_the_difference_where_a_replay_goes_wrong() {
     fs::write(&file, "> 你好\n< 你好\n小明> 第一行\n    | 第二行\n< 再见\n> 不再说了\n").unwrap();
     let output = chat_replay(&file).await;
     assert_eq!(output.code, Some(1));
-    let difference = "\nline 5: another reply than expected\n  expected: 再见\n  got:      第一行\n              | 第二行\n";
+    let difference =
+        "\nline 5: another reply than expected\n  expected: 再见\n  got:      第一行\n              | 第二行\n";
     assert!(output.stderr.ends_with(difference), "{}", output.stderr);
     let said = &output.stdout;
     assert!(said.contains("小明> 第一行\n    | 第二行\n< 第一行\n    | 第二行\n"), "{said}");

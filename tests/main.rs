@@ -4,15 +4,18 @@
 mod nested_cargo;
 
 mod bot;
+mod fake_wechat;
 mod http;
 mod log;
 mod plugins;
 mod process;
 
+mod check;
 mod cli;
 mod contract;
 mod conversations;
 mod dispatch;
+mod fuzz_corpus;
 mod modes;
 mod reload;
 mod webhook;

@@ -110,10 +110,14 @@ async fn assert_understood(served: &Served, mode: &str) {
     assert_eq!(served.asked(mode, json!({}), asks.into()).await, expected);
 }
 
-/// Asserts that a WeChat with other secrets gets a status and no word.
+/// Asserts that a WeChat with other secrets gets a status and no word. The URL check needs the token alone.
 async fn assert_refused(served: &Served, mode: &str, wrong: Value, status: u16) {
-    let answers = served.asked(mode, wrong.clone(), json!([{ "text": "hi" }])).await;
-    assert_eq!(answers, [json!({ "status": status, "form": "empty" })], "{mode} {wrong}");
+    let answers = served.asked(mode, wrong.clone(), json!([{ "text": "hi" }, { "check": "1" }])).await;
+    let check = match wrong.get("token") {
+        Some(_) => json!({ "status": 403, "form": "empty" }),
+        None => json!({ "status": 200, "form": "echostr" }),
+    };
+    assert_eq!(answers, [json!({ "status": status, "form": "empty" }), check], "{mode} {wrong}");
 }
 
 #[tokio::test]

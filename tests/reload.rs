@@ -49,11 +49,7 @@ async fn a_plugin_that_is_dropped_replaced_and_removed_is_followed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_no_events_arrive_changes_are_found_by_looking() {
     // A directory that was not there could not be watched.
-    let bot = Setup::new()
-        .settings("plugins_dir = \"later\"\n[watch]\npoll_ms = 100")
-        .watched()
-        .start()
-        .await;
+    let bot = Setup::new().settings("plugins_dir = \"later\"\n[watch]\npoll_ms = 100").watched().start().await;
     assert!(bot.chain().is_empty());
     fs::rename(bot.dir().join("plugins"), bot.dir().join("later")).unwrap();
     fs::write(bot.dir().join("later/20-echo.wasm"), &*ECHO).unwrap();
@@ -190,7 +186,8 @@ async fn an_account_that_is_added_is_served_without_a_restart() {
     let push = aviary_host::conversation::Said::text("hi").to_xml(&header);
     assert_eq!(shop.push(&push).await.unwrap().status, 404);
     fs::create_dir(bot.dir().join("accounts")).unwrap();
-    fs::write(bot.dir().join("accounts/shop.toml"), "[accounts.shop]\npath = \"/shop\"\ntoken = \"testtoken\"\n").unwrap();
+    fs::write(bot.dir().join("accounts/shop.toml"), "[accounts.shop]\npath = \"/shop\"\ntoken = \"testtoken\"\n")
+        .unwrap();
     bot.app.reload().await;
     assert_eq!(bot.says_to(&shop, "hi").await, "hi");
     // One that is broken stops no other.

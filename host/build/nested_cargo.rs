@@ -16,18 +16,8 @@ const STACK_BYTES: u32 = 64 * 1024;
 
 /// What the calling cargo tells its children about its own build. Inherited, it would change ours: other flags, another
 /// profile, clippy in the compiler's place.
-const NOT_INHERITED: [&str; 4] = [
-    "RUSTFLAGS",
-    "RUSTC_WRAPPER",
-    "RUSTC_WORKSPACE_WRAPPER",
-    "CLIPPY_ARGS",
-];
-const PREFIXES_NOT_INHERITED: [&str; 4] = [
-    "CARGO_BUILD_",
-    "CARGO_PROFILE_",
-    "CARGO_TARGET_",
-    "CARGO_UNSTABLE_",
-];
+const NOT_INHERITED: [&str; 4] = ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CLIPPY_ARGS"];
+const PREFIXES_NOT_INHERITED: [&str; 4] = ["CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_", "CARGO_UNSTABLE_"];
 
 /// Builds `packages` of the workspace for `target` and returns their `.wasm` files, in the order of `packages`.
 ///
@@ -42,22 +32,9 @@ pub(crate) fn build(
     add_target_if_missing(target)?;
 
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .args([
-            "build",
-            "--lib",
-            "--profile",
-            PROFILE,
-            "--target",
-            target,
-            "--target-dir",
-        ])
-        .arg(target_dir);
+    cargo.args(["build", "--lib", "--profile", PROFILE, "--target", target, "--target-dir"]).arg(target_dir);
     // Whoever called us has resolved the same workspace and brought the lock file up to date, so it cannot be behind.
-    cargo
-        .arg("--locked")
-        .arg("--manifest-path")
-        .arg(workspace_dir.join("Cargo.toml"));
+    cargo.arg("--locked").arg("--manifest-path").arg(workspace_dir.join("Cargo.toml"));
     cargo.args(packages.iter().flat_map(|package| ["--package", package]));
     // Cargo looks for its configuration upwards from here.
     cargo.current_dir(workspace_dir);
@@ -71,10 +48,7 @@ pub(crate) fn build(
     run(&mut cargo)?;
 
     let dir = target_dir.join(target).join(PROFILE);
-    packages
-        .iter()
-        .map(|package| existing(dir.join(package.replace('-', "_")).with_extension("wasm")))
-        .collect()
+    packages.iter().map(|package| existing(dir.join(package.replace('-', "_")).with_extension("wasm"))).collect()
 }
 
 /// Adds the standard library for `target` to the toolchain in use, unless it is there.
@@ -104,12 +78,7 @@ fn rustflags(workspace_dir: &Path) -> Result<OsString, String> {
     let cargo_home = env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
 
     let mut flags = OsString::from(format!("-Clink-arg=-zstack-size={STACK_BYTES}"));
-    for (path, name) in [
-        (&*home, "~"),
-        (&*cargo_home, "cargo"),
-        (&*sysroot, "rust"),
-        (workspace_dir, "aviary"),
-    ] {
+    for (path, name) in [(&*home, "~"), (&*cargo_home, "cargo"), (&*sysroot, "rust"), (workspace_dir, "aviary")] {
         // An empty prefix would fit everything.
         if path.parent().is_some() {
             flags.push("\x1f--remap-path-prefix=");
@@ -127,39 +96,21 @@ fn rustc() -> Command {
 
 fn not_inherited(name: &OsString) -> bool {
     name.to_str().is_some_and(|name| {
-        NOT_INHERITED.contains(&name)
-            || PREFIXES_NOT_INHERITED
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
+        NOT_INHERITED.contains(&name) || PREFIXES_NOT_INHERITED.iter().any(|prefix| name.starts_with(prefix))
     })
 }
 
 /// Runs a command to its end and returns what it printed.
 fn run(command: &mut Command) -> Result<String, String> {
     let named = format!("`{}`", command.get_program().display());
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command
-        .output()
-        .map_err(|error| format!("{named} does not run: {error}"))?;
+    let Output { status, stdout, stderr } =
+        command.output().map_err(|error| format!("{named} does not run: {error}"))?;
     if !status.success() {
-        return Err(format!(
-            "{named} ended with {status}:\n{}",
-            String::from_utf8_lossy(&stderr)
-        ));
+        return Err(format!("{named} ended with {status}:\n{}", String::from_utf8_lossy(&stderr)));
     }
     Ok(String::from_utf8_lossy(&stdout).into_owned())
 }
 
 fn existing(path: PathBuf) -> Result<PathBuf, String> {
-    if path.is_file() {
-        Ok(path)
-    } else {
-        Err(format!(
-            "cargo succeeded, yet there is no {}",
-            path.display()
-        ))
-    }
+    if path.is_file() { Ok(path) } else { Err(format!("cargo succeeded, yet there is no {}", path.display())) }
 }

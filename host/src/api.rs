@@ -73,7 +73,8 @@ impl Api {
     ) -> Result<T, ApiError> {
         // WeChat takes raw UTF-8 only, which is what serde_json writes.
         let body = serde_json::to_vec(body).expect("what is sent has only texts for keys");
-        let mut request = Request::post(self.url(path, token)).body(Full::new(Bytes::from(body))).expect("it has a URL");
+        let mut request =
+            Request::post(self.url(path, token)).body(Full::new(Bytes::from(body))).expect("it has a URL");
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let answer = self.client.send(request, self.timeout).await?;
         if !answer.status.is_success() {
@@ -124,7 +125,10 @@ mod tests {
             api(base_url).url("/cgi-bin/x", token.map(Secret::from).as_ref()).to_string()
         };
         assert_eq!(url("https://api.weixin.qq.com", None), "https://api.weixin.qq.com/cgi-bin/x");
-        assert_eq!(url("http://127.0.0.1:1/wechat", Some("a_-b")), "http://127.0.0.1:1/wechat/cgi-bin/x?access_token=a_-b");
+        assert_eq!(
+            url("http://127.0.0.1:1/wechat", Some("a_-b")),
+            "http://127.0.0.1:1/wechat/cgi-bin/x?access_token=a_-b"
+        );
         assert_eq!(url("https://a/", Some("a b&c")), "https://a/cgi-bin/x?access_token=a+b%26c");
     }
 

@@ -44,6 +44,7 @@ pub struct App {
     previous: OnceAMinute<(String, &'static str)>,
     /// Dispatches in flight: a shutdown waits for them.
     pub tasks: TaskTracker,
+    started: Instant,
     loading: Mutex<Loading>,
 }
 
@@ -93,6 +94,7 @@ impl App {
             users: UserNames::new(config.log.user),
             previous: OnceAMinute::default(),
             tasks: TaskTracker::new(),
+            started: Instant::now(),
             loading: Mutex::new(loading),
             live: watch::Sender::new(Arc::new(Live::new(Arc::new(config), None))),
         }))
@@ -158,22 +160,26 @@ impl App {
         if !self.live().ready || scan.changed || new.is_some() {
             let live = Live::new(config, Some(&mut loading.set));
             live.log();
-            self.live.send_replace(Arc::new(live));
+            let before = self.live.send_replace(Arc::new(live));
+            if !before.ready {
+                info!("Ready: every plugin is loaded after {} ms", self.started.elapsed().as_millis());
+            }
         }
         scan
     }
 }
 
 impl Live {
-    fn new(config: Arc<Config>, mut set: Option<&mut Set>) -> Self {
+    fn new(config: Arc<Config>, set: Option<&mut Set>) -> Self {
         let ready = set.is_some();
+        let chains = set.map(|set| set.chains(&config)).unwrap_or_default();
         let accounts = config
             .accounts
             .iter()
-            .map(|account| {
-                let chain = set.as_mut().map(|set| set.chain(&config, account)).unwrap_or_default();
-                let chain = Arc::new(chain);
-                (account.path.clone(), Arc::new(Serving { account: account.clone(), chain }))
+            .zip(chains.into_iter().chain(std::iter::repeat_with(Chain::default)))
+            .map(|(account, chain)| {
+                let serving = Serving { account: account.clone(), chain: Arc::new(chain) };
+                (account.path.clone(), Arc::new(serving))
             })
             .collect();
         Self { config, ready, accounts }

@@ -155,7 +155,8 @@ impl Config {
     pub fn plugin_tables(&self) -> Vec<(Option<&Account>, &str)> {
         let shared = self.plugins.keys().map(|name| (None, name.as_str()));
         let accounts = self.accounts.iter().map(Arc::as_ref);
-        let own = accounts.flat_map(|account| account.plugin_tables.keys().map(move |name| (Some(account), name.as_str())));
+        let own =
+            accounts.flat_map(|account| account.plugin_tables.keys().map(move |name| (Some(account), name.as_str())));
         shared.chain(own).collect()
     }
 

@@ -334,7 +334,10 @@ mod tests {
         let _slot = first(dedupe.claim(key(1), Some(signature), now));
         assert!(matches!(dedupe.claim(key(1), Some(signature), now), Claim::Again(_)));
         assert!(matches!(dedupe.claim(key(2), Some(signature), now), Claim::Replayed));
-        assert!(matches!(dedupe.claim(key(2), Some("e3203b6433eb554dd2fcba78fa48cb948fcb4801"), now), Claim::First(..)));
+        assert!(matches!(
+            dedupe.claim(key(2), Some("e3203b6433eb554dd2fcba78fa48cb948fcb4801"), now),
+            Claim::First(..)
+        ));
     }
 
     #[test]

@@ -82,7 +82,9 @@ pub async fn run(chain: &Chain, message: &Message, deadline: Instant) -> Dispatc
 async fn ask(plugin: &Plugin, message: &Message, deadline: Instant) -> (Step, Option<Reply>) {
     let Call { answer, duration, memory_bytes, output, .. } = plugin.call(message, deadline).await;
     let checked = match answer {
-        Ok(Some(reply)) => reply::check(reply, message, plugin.settings.limits.reply_bytes_max).map_err(Failure::from).map(Some),
+        Ok(Some(reply)) => {
+            reply::check(reply, message, plugin.settings.limits.reply_bytes_max).map_err(Failure::from).map(Some)
+        }
         Ok(None) => Ok(None),
         Err(failure) => Err(failure),
     };
@@ -109,8 +111,38 @@ fn log(step: &Step, message: &Message) {
         Ok(said) => debug!(
             account = %message.account, plugin.name = %plugin, duration_ms, memory_bytes, "Plugin `{plugin}`: {said:?}"
         ),
-        Err(failure) => warn!(
-            account = %message.account, plugin.name = %plugin, duration_ms, memory_bytes, "Plugin `{plugin}` failed: it {failure}"
-        ),
+        Err(failure) => {
+            let failure = masked(&failure.to_string(), message);
+            warn!(
+                account = %message.account, plugin.name = %plugin, duration_ms, memory_bytes,
+                "Plugin `{plugin}` failed: it {failure}"
+            );
+        }
+    }
+}
+
+/// A plugin's own words for the log, without the user's openid: an error likes to quote what it was about.
+fn masked(text: &str, message: &Message) -> String {
+    if message.from_user.is_empty() { text.to_owned() } else { text.replace(&message.from_user, "[openid]") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::bindings::Body;
+
+    #[test]
+    fn a_failure_is_logged_without_the_users_openid() {
+        let message = Message {
+            account: "main".into(),
+            to_user: "gh_1".into(),
+            from_user: "oABC".into(),
+            create_time: 1,
+            msg_id: None,
+            article: None,
+            body: Body::Other("x".into()),
+            extra: Vec::new(),
+        };
+        assert_eq!(masked("no session for oABC", &message), "no session for [openid]");
     }
 }

@@ -9,13 +9,22 @@ pub mod secret;
 pub mod app;
 pub mod server;
 
+// In the order of the flow; the blank lines keep rustfmt from sorting them.
+
 pub mod webhook;
+
 mod query;
+
 mod refusal;
+
 mod verify;
+
 pub mod message;
+
 mod dedupe;
+
 pub mod dispatch;
+
 pub mod reply;
 
 pub mod plugin;

@@ -138,7 +138,11 @@ impl Plugin {
         }
     }
 
-    async fn ask(&self, store: &mut Store<Guest>, message: &Message) -> wasmtime::Result<Result<Option<Reply>, String>> {
+    async fn ask(
+        &self,
+        store: &mut Store<Guest>,
+        message: &Message,
+    ) -> wasmtime::Result<Result<Option<Reply>, String>> {
         let bot = self.code.pre.instantiate_async(&mut *store).await?;
         bot.aviary_bot_handler().call_handle(store, message).await
     }

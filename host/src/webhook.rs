@@ -62,7 +62,8 @@ async fn answer(app: &Arc<App>, request: Request, arrived: Instant) -> Result<Re
             // Past its window nobody reads the answer any more.
             let window = serving.account.late.window;
             let read = read(body, live.config.listener.body_bytes_max);
-            let body = timeout_at((arrived + window).into(), read).await.map_err(|_| Refusal::SlowBody { window })??;
+            let body =
+                timeout_at((arrived + window).into(), read).await.map_err(|_| Refusal::SlowBody { window })??;
             push(app, serving, &query, &body, arrived).await
         }
         method => Err(Refusal::Method(method.to_string())),

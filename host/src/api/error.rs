@@ -44,7 +44,9 @@ impl ApiError {
             -1 => "WeChat is busy; try again in a minute",
             40001 => "`app_secret` is not this account's AppSecret, or the access_token is not good any more",
             40014 | 42001 => "the access_token is not good any more; try again",
-            40013 | 41002 => "`app_id` is not this account's AppID; copy it again from 公众号后台 › 设置与开发 › 开发接口管理",
+            40013 | 41002 => {
+                "`app_id` is not this account's AppID; copy it again from 公众号后台 › 设置与开发 › 开发接口管理"
+            }
             40125 | 41004 => {
                 "`app_secret` is not this account's AppSecret, or was reset since; only the console's administrator can \
                  reset it, and see it once"
@@ -58,7 +60,9 @@ impl ApiError {
             89501 | 89503 => {
                 "the account's administrator has to confirm this machine's IP address, in the message that WeChat sent them"
             }
-            89506 | 89507 => "the account's administrator refused this machine's IP address; ask them, and try again later",
+            89506 | 89507 => {
+                "the account's administrator refused this machine's IP address; ask them, and try again later"
+            }
             _ => return None,
         };
         Some(advice.to_owned())
@@ -69,7 +73,9 @@ impl ApiError {
 fn whitelist(message: &str) -> String {
     let ip = message.split([' ', ',']).find_map(|word| word.parse::<IpAddr>().ok());
     let ip = ip.map_or_else(|| "this machine's address".to_owned(), |ip| ip.to_string());
-    format!("add {ip} to the IP whitelist (IP白名单): 公众号后台 › 设置与开发 › 开发接口管理; it counts after some minutes")
+    format!(
+        "add {ip} to the IP whitelist (IP白名单): 公众号后台 › 设置与开发 › 开发接口管理; it counts after some minutes"
+    )
 }
 
 #[cfg(test)]

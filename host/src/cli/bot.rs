@@ -65,6 +65,7 @@ impl Bot {
                 "token = \"{token}\"\n\
                  encoding_aes_key = \"{key}\"\n\
                  app_id = \"{app_id}\"                      # 开发者ID (AppID), on the page with the form\n\
+                 # app_secret = \"${{WECHAT_APP_SECRET}}\"  # 开发者密码: `aviary check --online` asks WeChat with it\n\
                  # mode = \"safe\"                   # 安全模式; \"compatible\" and \"plain\" are the others\n"
             ),
         };
@@ -100,7 +101,9 @@ fn letters_and_digits(count: usize) -> anyhow::Result<String> {
         getrandom::fill(&mut bytes).context("the system gives no random numbers")?;
         // Only a multiple of the alphabet's length gives every character the same chance.
         let fair = bytes.iter().filter(|byte| usize::from(**byte) < 256 / ALPHABET.len() * ALPHABET.len());
-        text.extend(fair.map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()])).take(count - text.len()));
+        text.extend(
+            fair.map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()])).take(count - text.len()),
+        );
     }
     Ok(text)
 }

@@ -92,8 +92,11 @@ impl Bots {
         let cache_dir = if set_up { config.data_dir.join("cache") } else { cache_dir() };
         let engine = Engine::new(&config.engine)?;
         let compiler = Compiler::new(super::own_program()?, cache_dir, config.compile.clone(), engine.fingerprint())?;
-        let plugins =
-            if files.is_empty() { configured(&config, engine, compiler).await } else { named(files, &engine, &compiler).await? };
+        let plugins = if files.is_empty() {
+            configured(&config, engine, compiler).await
+        } else {
+            named(files, &engine, &compiler).await?
+        };
         let given = |mut plugin: Plugin| {
             Arc::make_mut(&mut plugin.settings).env.extend(secrets(env));
             Arc::new(plugin)
@@ -107,7 +110,7 @@ impl Bots {
 async fn configured(config: &Config, engine: Engine, compiler: Compiler) -> Vec<Plugin> {
     let mut set = Set::new(engine, compiler);
     set.scan(config).await;
-    set.chain(config, &config.accounts[0]).plugins.into_iter().filter_map(Arc::into_inner).collect()
+    set.chains(config).swap_remove(0).plugins.into_iter().filter_map(Arc::into_inner).collect()
 }
 
 /// The plugins of these files, without any settings.

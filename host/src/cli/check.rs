@@ -85,8 +85,7 @@ async fn bot(config: &Config, report: &mut Report) -> anyhow::Result<()> {
     let mut set = Set::new(examiner.engine, examiner.compiler);
     set.scan(config).await;
     let mut chains = Vec::new();
-    for account in &config.accounts {
-        let chain = set.chain(config, account);
+    for (account, chain) in config.accounts.iter().zip(set.chains(config)) {
         account::check(account, &chain, config, &plugins, report);
         chains.push((account.name.as_str(), chain));
     }

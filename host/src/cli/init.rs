@@ -20,13 +20,17 @@ pub struct Args {
 /// Writes the directory and prints the form.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let encoding_aes_key = if args.sandbox { None } else { Some(new_encoding_aes_key()?) };
-    let bot =
-        Bot { token: new_token()?, encoding_aes_key, app_id: args.app_id, listen: LISTEN.into() };
+    let bot = Bot { token: new_token()?, encoding_aes_key, app_id: args.app_id, listen: LISTEN.into() };
     bot.write(&args.dir)?;
     let (dir, token) = (args.dir.display(), &bot.token);
     println!("{dir}/{CONFIG_FILE} and {dir}/plugins/ are there.\n");
-    println!("WeChat's form (公众号后台 › 设置与开发 › 服务器配置):\n");
-    println!("  URL                http://你的域名/");
+    let form = if args.sandbox {
+        "接口配置信息 of the test account"
+    } else {
+        "微信开发者平台 › 公众号 › 消息与事件推送"
+    };
+    println!("WeChat's form (服务器配置; {form}):\n");
+    println!("  URL                https://你的域名/");
     println!("  Token              {token}");
     if let Some(key) = &bot.encoding_aes_key {
         println!("  EncodingAESKey     {key}");

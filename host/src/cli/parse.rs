@@ -11,7 +11,7 @@ use aviary_wechat::{envelope, xml};
 use crate::message::{self, Push};
 use crate::plugin::bindings::Message;
 
-/// How large a push may be here: more than any host takes.
+/// How large a file may be: more than any host takes of a push, and than anyone writes of a conversation.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Prints the message that a plugin would be given, as JSON.
@@ -55,7 +55,7 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     let length = result.with_context(|| format!("cannot read `{}`", file.display()))?;
     ensure!(
         u64::try_from(length).is_ok_and(|length| length <= FILE_BYTES_MAX),
-        "`{}` has more than {FILE_BYTES_MAX} bytes, which no push has",
+        "`{}` has more than {FILE_BYTES_MAX} bytes, the most that is read",
         file.display()
     );
     Ok(bytes)

@@ -82,7 +82,7 @@ struct What {
     /// Send an event, such as subscribe or CLICK
     #[arg(long, value_name = "NAME")]
     event: Option<String>,
-    /// Send what stands after `>` in a conversation file: '[image]', '[subscribe qrscene_42]', '你好'; --help lists the
+    /// Send what stands after `>` in a conversation file: `[image]`, `[subscribe qrscene_42]`, `你好`; --help lists the
     /// words
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     say: Option<String>,

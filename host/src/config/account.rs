@@ -468,7 +468,8 @@ mod tests {
 
     #[test]
     fn the_apis_address_takes_paths_and_nothing_else() {
-        for url in ["", "api.weixin.qq.com", "ftp://a/", "https://", "https://a/?b=c", "https://a:b@c/", "https://a/#b"] {
+        for url in ["", "api.weixin.qq.com", "ftp://a/", "https://", "https://a/?b=c", "https://a:b@c/", "https://a/#b"]
+        {
             assert_eq!(
                 account_error(&format!("api_base_url = {url:?}")),
                 format!(
@@ -537,11 +538,13 @@ mod tests {
 
     #[test]
     fn debugging_shows_no_secret() {
-        let account =
-            account(&format!(
+        let account = account(&format!(
             "{KEY}app_id = \"wx1\"\napp_secret = \"deep7\"\nprevious_token = \"older7\"\nplugins.a.env.K = \"hidden7\""
         ));
         let shown = format!("{account:?}");
-        assert!(!["secret7", "deep7", "older7", "jWmY", "hidden7"].iter().any(|secret| shown.contains(secret)), "{shown}");
+        assert!(
+            !["secret7", "deep7", "older7", "jWmY", "hidden7"].iter().any(|secret| shown.contains(secret)),
+            "{shown}"
+        );
     }
 }

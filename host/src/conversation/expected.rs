@@ -51,7 +51,7 @@ impl Expected {
         Ok(Expected { line, late, written: written.to_owned(), pattern })
     }
 
-    /// Tells whether a reply, as [`shown`](super::shown) shows it, is this one.
+    /// Tells whether a reply, as [`shown`](super::shown()) shows it, is this one.
     ///
     /// White space at the end of a line does not count. Only an empty `<` fits silence: `*` is any reply, but a reply.
     pub fn fits(&self, shown: &str) -> bool {

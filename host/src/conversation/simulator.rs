@@ -16,8 +16,8 @@ use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use hyper::http::uri::{PathAndQuery, Uri};
 use hyper::{Method, Request, StatusCode};
 
-pub use crate::https::{Answer, NoAnswer};
 use crate::https::Client;
+pub use crate::https::{Answer, NoAnswer};
 use crate::secret::Secret;
 
 /// When WeChat hangs up, and tries again.

@@ -8,12 +8,7 @@ use std::{
 
 use wasmtime::component::{Component, types::ComponentItem};
 
-use super::{
-    Hash,
-    bindings::BotPre,
-    engine::Engine,
-    guest::Guest,
-};
+use super::{Hash, bindings::BotPre, engine::Engine, guest::Guest};
 use crate::config::PluginSettings;
 
 /// The package that a bot's handler comes from.
@@ -39,7 +34,9 @@ pub struct Code {
 pub enum LoadError {
     #[error("it exports no `{HANDLER}@{WIT_VERSION}`; a bot must export that interface")]
     NoHandler,
-    #[error("it was built against `{found}`; this host has `{HANDLER}@{WIT_VERSION}`: use a newer host, or build the plugin against the older contract")]
+    #[error(
+        "it was built against `{found}`; this host has `{HANDLER}@{WIT_VERSION}`: use a newer host, or build the plugin against the older contract"
+    )]
     OtherVersion { found: String },
     #[error("it does not fit this host: {0}")]
     Unlinkable(String),
@@ -52,14 +49,19 @@ pub enum LoadError {
 impl Code {
     /// Loads what our compiler wrote, links it, and instantiates it once in a store that is thrown away: a record or
     /// variant that differs from ours shows only then.
-    pub async fn load(engine: &Engine, file: &Path, hash: Hash, settings: &Arc<PluginSettings>) -> Result<Arc<Self>, LoadError> {
-        let component = deserialize(engine, file).map_err(|error| LoadError::Cache(first_line(&error)))?;
+    pub async fn load(
+        engine: &Engine,
+        file: &Path,
+        hash: Hash,
+        settings: &Arc<PluginSettings>,
+    ) -> Result<Arc<Self>, LoadError> {
+        let component = deserialize(engine, file).map_err(|error| LoadError::Cache(one_line(&error)))?;
         let handler = check_exports(engine, &component)?;
         let pre = engine
             .linker
             .instantiate_pre(&component)
             .and_then(BotPre::new)
-            .map_err(|error| LoadError::Unlinkable(root_cause(&error)))?;
+            .map_err(|error| LoadError::Unlinkable(one_line(&error)))?;
         let code = Arc::new(Self { hash, handler, engine: engine.clone(), pre });
         code.try_start(settings).await?;
         Ok(code)
@@ -77,14 +79,15 @@ impl Code {
         let _running = self.engine.run_clock();
         match tokio::time::timeout_at(deadline.into(), self.pre.instantiate_async(&mut store)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) if store.data().clock.is_used_up() => {
-                Err(LoadError::NoStart(format!("it computed longer than {} ms (`limits.cpu_ms`)", settings.limits.cpu_ms)))
-            }
+            Ok(Err(_)) if store.data().clock.is_used_up() => Err(LoadError::NoStart(format!(
+                "it computed longer than {} ms (`limits.cpu_ms`)",
+                settings.limits.cpu_ms
+            ))),
             Ok(Err(_)) if store.data().limiter.memory_refused() => Err(LoadError::NoStart(format!(
                 "it needs more than {} MiB of memory; raise its `limits.memory_mib`",
                 settings.limits.memory_mib
             ))),
-            Ok(Err(error)) => Err(LoadError::NoStart(root_cause(&error))),
+            Ok(Err(error)) => Err(LoadError::NoStart(one_line(&error))),
             Err(_) => Err(LoadError::NoStart(format!("it was not ready within {START_MAX:?}"))),
         }
     }
@@ -129,11 +132,8 @@ fn is_compatible(name: &str) -> bool {
     version.rsplit_once('.').map(|(line, _)| line) == WIT_VERSION.rsplit_once('.').map(|(line, _)| line)
 }
 
-fn root_cause(error: &wasmtime::Error) -> String {
+/// An error with its causes, without line breaks.
+fn one_line(error: &wasmtime::Error) -> String {
     let text = format!("{error:#}");
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn first_line(error: &wasmtime::Error) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
 }

@@ -25,7 +25,9 @@ use tokio::{
     sync::Mutex,
     time::timeout,
 };
-use wasi_preview1_component_adapter_provider::{WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER};
+use wasi_preview1_component_adapter_provider::{
+    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+};
 use wasm_encoder::{CustomSection, Section};
 use wasmparser::{Parser, Payload};
 use wit_component::ComponentEncoder;
@@ -62,7 +64,9 @@ pub enum CompileError {
     Refused(String),
     #[error("compiling took longer than {limit_s} s; raise `compile.timeout_s` if the file is trusted")]
     Timeout { limit_s: u64 },
-    #[error("the compiler crashed ({status}); the file is broken or hostile, or `compile.memory_mib` ({memory_mib}) is too small")]
+    #[error(
+        "the compiler crashed ({status}); the file is broken or hostile, or `compile.memory_mib` ({memory_mib}) is too small"
+    )]
     Crashed { status: ExitStatus, memory_mib: u64 },
     #[error("the compiler could not run: {0}")]
     Io(#[from] io::Error),
@@ -73,9 +77,18 @@ impl Compiler {
     ///
     /// # Errors
     /// When the directory cannot be made, or belongs to or is open to somebody else: its files are run as they are.
-    pub fn new(program: PathBuf, cache_dir: PathBuf, limits: config::Compile, fingerprint: u64) -> anyhow::Result<Self> {
+    pub fn new(
+        program: PathBuf,
+        cache_dir: PathBuf,
+        limits: config::Compile,
+        fingerprint: u64,
+    ) -> anyhow::Result<Self> {
         let dir = &cache_dir;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .with_context(|| format!("cannot create {}", dir.display()))?;
         let metadata = fs::metadata(dir)?;
         if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o077 != 0 {
             bail!(
@@ -254,7 +267,9 @@ impl CoreFacts {
         let mut facts = Self { has_component_type: false, imports_wasip1: false };
         for payload in Parser::new(0).parse_all(bytes) {
             match payload? {
-                Payload::CustomSection(section) => facts.has_component_type |= section.name().starts_with("component-type"),
+                Payload::CustomSection(section) => {
+                    facts.has_component_type |= section.name().starts_with("component-type")
+                }
                 Payload::ImportSection(imports) => {
                     for import in imports.into_imports() {
                         facts.imports_wasip1 |= import?.module == WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME;

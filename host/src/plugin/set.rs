@@ -24,8 +24,9 @@ pub struct Set {
     engine: Engine,
     compiler: Compiler,
     files: BTreeMap<PathBuf, Known>,
-    /// What was refused by its name or for its place in the chain, so that each is told once.
-    told: HashSet<String>,
+    /// What was refused in the directories, and in the chains.
+    refused_files: Told,
+    refused_plugins: Told,
 }
 
 /// What is known of one path.
@@ -50,7 +51,13 @@ pub struct Scan {
 impl Set {
     /// Makes an empty set.
     pub fn new(engine: Engine, compiler: Compiler) -> Self {
-        Self { engine, compiler, files: BTreeMap::new(), told: HashSet::new() }
+        Self {
+            engine,
+            compiler,
+            files: BTreeMap::new(),
+            refused_files: Told::default(),
+            refused_plugins: Told::default(),
+        }
     }
 
     /// Looks at the directories again and loads what is new. A file that does not load keeps what it was before; a
@@ -84,11 +91,16 @@ impl Set {
     /// Forgets which files were broken, because the settings they were tried under changed.
     pub fn forgive(&mut self) {
         self.files.retain(|_, known| known.code.is_some());
-        self.told.clear();
     }
 
-    /// Makes the chain of an account out of what is loaded.
-    pub fn chain(&mut self, config: &Config, account: &Account) -> Chain {
+    /// Makes the chains of all accounts out of what is loaded, in the order of the accounts.
+    pub fn chains(&mut self, config: &Config) -> Vec<Chain> {
+        let chains = config.accounts.iter().map(|account| self.chain(config, account)).collect();
+        self.refused_plugins.end_round();
+        chains
+    }
+
+    fn chain(&mut self, config: &Config, account: &Account) -> Chain {
         let mut plugins: Vec<Plugin> = Vec::new();
         for (path, code, own) in self.serving(config, account) {
             let Some(name) = name_of(&path) else { continue };
@@ -99,7 +111,7 @@ impl Set {
                     path.display(),
                     first.file.display()
                 );
-                self.tell_once(text);
+                self.refused_plugins.tell(text);
                 continue;
             }
             let settings = Arc::new(config.plugin(account, &name, own));
@@ -117,7 +129,7 @@ impl Set {
         for name in &account.plugins {
             match plugins.iter().position(|plugin| *plugin.name == **name) {
                 Some(index) => listed.push(plugins.remove(index)),
-                None => self.tell_once(format!(
+                None => self.refused_plugins.tell(format!(
                     "account `{}` lists plugin `{name}`, but no plugin of that name is loaded",
                     account.name
                 )),
@@ -152,7 +164,7 @@ impl Set {
                     for path in paths {
                         match path.extension().and_then(|extension| extension.to_str()) {
                             Some("wasm") => _ = found.insert(path),
-                            Some("cwasm") => self.tell_once(format!(
+                            Some("cwasm") => self.refused_files.tell(format!(
                                 "{} is refused: compiled code cannot be checked; put the `.wasm` file there",
                                 path.display()
                             )),
@@ -161,7 +173,7 @@ impl Set {
                     }
                 }
                 Err(error) => {
-                    self.tell_once(format!("plugins directory {} cannot be read: {error}", dir.display()));
+                    self.refused_files.tell(format!("plugins directory {} cannot be read: {error}", dir.display()));
                     // Not the same as empty: keep what serves until the directory tells otherwise.
                     if error.kind() != io::ErrorKind::NotFound {
                         found.extend(self.files.keys().filter(|path| path.parent() == Some(dir)).cloned());
@@ -169,11 +181,18 @@ impl Set {
                 }
             }
         }
+        self.refused_files.end_round();
         found
     }
 
     /// Reads a new or changed file and loads it. True if another code serves now.
-    async fn refresh(&mut self, path: &Path, stamp: Stamp, config: &Config, progress: Progress) -> Result<bool, Unsettled> {
+    async fn refresh(
+        &mut self,
+        path: &Path,
+        stamp: Stamp,
+        config: &Config,
+        progress: Progress,
+    ) -> Result<bool, Unsettled> {
         let known = self.files.get(path);
         let (serving, broken) = known.map_or((None, None), |known| (known.code.clone(), known.broken));
         let started = Instant::now();
@@ -252,11 +271,26 @@ impl Set {
         let account = account.expect("`Config` refuses to be without an account");
         config.plugin(account, &name, own.is_some())
     }
+}
 
-    fn tell_once(&mut self, text: String) {
-        if self.told.insert(text.clone()) {
+/// Tells what is wrong when it begins to be so, not at every look.
+#[derive(Debug, Default)]
+struct Told {
+    before: HashSet<String>,
+    now: HashSet<String>,
+}
+
+impl Told {
+    fn tell(&mut self, text: String) {
+        if !self.before.contains(&text) {
             warn!("{text}");
         }
+        self.now.insert(text);
+    }
+
+    /// What was not told in this round is over, and news if it comes back.
+    fn end_round(&mut self) {
+        self.before = std::mem::take(&mut self.now);
     }
 }
 

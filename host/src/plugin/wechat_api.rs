@@ -16,13 +16,7 @@ impl Host for Guest {
         Err(Error::Denied(self.denied("wechat_api")))
     }
 
-    async fn upload(
-        &mut self,
-        _: String,
-        _: Vec<(String, String)>,
-        _: String,
-        _: Media,
-    ) -> Result<String, Error> {
+    async fn upload(&mut self, _: String, _: Vec<(String, String)>, _: String, _: Media) -> Result<String, Error> {
         Err(Error::Denied(self.denied("wechat_api")))
     }
 

@@ -48,18 +48,12 @@ mod tests {
     use aviary::bot::types::{Event, Image, Text};
 
     fn text(content: &str) -> Body {
-        Body::Text(Text {
-            content: content.into(),
-            menu_id: None,
-        })
+        Body::Text(Text { content: content.into(), menu_id: None })
     }
 
     #[test]
     fn a_text_comes_back_as_it_was_typed() {
-        assert_eq!(
-            answer(text(" 你好 [微笑]\n")),
-            Some(Reply::Text(" 你好 [微笑]\n".into()))
-        );
+        assert_eq!(answer(text(" 你好 [微笑]\n")), Some(Reply::Text(" 你好 [微笑]\n".into())));
     }
 
     #[test]
@@ -69,10 +63,7 @@ mod tests {
 
     #[test]
     fn whatever_is_not_a_text_is_left_to_the_next_plugin() {
-        let image = Image {
-            pic_url: "https://example.com/1.jpg".into(),
-            media_id: "1".into(),
-        };
+        let image = Image { pic_url: "https://example.com/1.jpg".into(), media_id: "1".into() };
         assert_eq!(answer(Body::Image(image)), None);
         assert_eq!(answer(Body::Event(Event::Unsubscribe)), None);
         assert_eq!(answer(Body::Other("sticker".into())), None);

@@ -52,12 +52,8 @@ fn answer(body: &Body, environment: impl FnOnce() -> Vec<(String, String)>) -> O
     if let Body::Event(_) = body {
         return None;
     }
-    let set = environment()
-        .into_iter()
-        .find(|(name, text)| name == "TEXT" && !text.trim().is_empty());
-    Some(Reply::Text(
-        set.map_or_else(|| TEXT.into(), |(_, text)| text),
-    ))
+    let set = environment().into_iter().find(|(name, text)| name == "TEXT" && !text.trim().is_empty());
+    Some(Reply::Text(set.map_or_else(|| TEXT.into(), |(_, text)| text)))
 }
 
 #[cfg(test)]
@@ -66,55 +62,32 @@ mod tests {
     use aviary::bot::types::{Event, Image, Text};
 
     fn text(content: &str) -> Body {
-        Body::Text(Text {
-            content: content.into(),
-            menu_id: None,
-        })
+        Body::Text(Text { content: content.into(), menu_id: None })
     }
 
     fn environment(variables: &[(&str, &str)]) -> Vec<(String, String)> {
-        variables
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_string()))
-            .collect()
+        variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
     }
 
     #[test]
     fn a_message_of_any_type_is_answered() {
-        let image = Image {
-            pic_url: "https://example.com/1.jpg".into(),
-            media_id: "1".into(),
-        };
-        for body in [
-            text("你好"),
-            text(""),
-            Body::Image(image),
-            Body::Other("sticker".into()),
-        ] {
-            assert_eq!(
-                answer(&body, Vec::new),
-                Some(Reply::Text("无法识别该消息!".into()))
-            );
+        let image = Image { pic_url: "https://example.com/1.jpg".into(), media_id: "1".into() };
+        for body in [text("你好"), text(""), Body::Image(image), Body::Other("sticker".into())] {
+            assert_eq!(answer(&body, Vec::new), Some(Reply::Text("无法识别该消息!".into())));
         }
     }
 
     #[test]
     fn the_operator_chooses_the_words() {
         let set = || environment(&[("CITY", "上海"), ("TEXT", "试试“帮助”")]);
-        assert_eq!(
-            answer(&text("你好"), set),
-            Some(Reply::Text("试试“帮助”".into()))
-        );
+        assert_eq!(answer(&text("你好"), set), Some(Reply::Text("试试“帮助”".into())));
     }
 
     #[test]
     fn a_blank_setting_is_none() {
         for blank in ["", " \n"] {
             let set = || environment(&[("TEXT", blank)]);
-            assert_eq!(
-                answer(&text("你好"), set),
-                Some(Reply::Text("无法识别该消息!".into()))
-            );
+            assert_eq!(answer(&text("你好"), set), Some(Reply::Text("无法识别该消息!".into())));
         }
     }
 
@@ -122,12 +95,6 @@ mod tests {
     fn an_event_gets_no_complaint_and_costs_no_look_at_the_settings() {
         let unread = || -> Vec<(String, String)> { panic!("the environment was read") };
         assert_eq!(answer(&Body::Event(Event::Unsubscribe), unread), None);
-        assert_eq!(
-            answer(
-                &Body::Event(Event::Other("poi_check_notify".into())),
-                unread
-            ),
-            None
-        );
+        assert_eq!(answer(&Body::Event(Event::Other("poi_check_notify".into())), unread), None);
     }
 }

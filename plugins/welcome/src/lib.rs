@@ -51,12 +51,8 @@ fn answer(body: &Body, environment: impl FnOnce() -> Vec<(String, String)>) -> O
     let Body::Event(Event::Subscribe(_)) = body else {
         return None;
     };
-    let set = environment()
-        .into_iter()
-        .find(|(name, text)| name == "TEXT" && !text.trim().is_empty());
-    Some(Reply::Text(
-        set.map_or_else(|| TEXT.into(), |(_, text)| text),
-    ))
+    let set = environment().into_iter().find(|(name, text)| name == "TEXT" && !text.trim().is_empty());
+    Some(Reply::Text(set.map_or_else(|| TEXT.into(), |(_, text)| text)))
 }
 
 #[cfg(test)]
@@ -65,55 +61,36 @@ mod tests {
     use aviary::bot::types::{Subscribe, Text};
 
     fn subscribe() -> Body {
-        Body::Event(Event::Subscribe(Subscribe {
-            scene: None,
-            ticket: None,
-            last_trade_no: None,
-        }))
+        Body::Event(Event::Subscribe(Subscribe { scene: None, ticket: None, last_trade_no: None }))
     }
 
     fn environment(variables: &[(&str, &str)]) -> Vec<(String, String)> {
-        variables
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_string()))
-            .collect()
+        variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
     }
 
     #[test]
     fn a_new_follower_is_thanked() {
-        assert_eq!(
-            answer(&subscribe(), Vec::new),
-            Some(Reply::Text("感谢您的关注!".into()))
-        );
+        assert_eq!(answer(&subscribe(), Vec::new), Some(Reply::Text("感谢您的关注!".into())));
     }
 
     #[test]
     fn the_operator_chooses_the_words() {
         let set = || environment(&[("CITY", "上海"), ("TEXT", "你好，\n欢迎！")]);
-        assert_eq!(
-            answer(&subscribe(), set),
-            Some(Reply::Text("你好，\n欢迎！".into()))
-        );
+        assert_eq!(answer(&subscribe(), set), Some(Reply::Text("你好，\n欢迎！".into())));
     }
 
     #[test]
     fn a_blank_setting_is_none() {
         for blank in ["", " \n"] {
             let set = || environment(&[("TEXT", blank)]);
-            assert_eq!(
-                answer(&subscribe(), set),
-                Some(Reply::Text("感谢您的关注!".into()))
-            );
+            assert_eq!(answer(&subscribe(), set), Some(Reply::Text("感谢您的关注!".into())));
         }
     }
 
     #[test]
     fn everything_else_is_left_to_the_next_plugin_without_a_look_at_the_settings() {
         let unread = || -> Vec<(String, String)> { panic!("the environment was read") };
-        let text = Text {
-            content: "你好".into(),
-            menu_id: None,
-        };
+        let text = Text { content: "你好".into(), menu_id: None };
         assert_eq!(answer(&Body::Text(text), unread), None);
         assert_eq!(answer(&Body::Event(Event::Unsubscribe), unread), None);
     }

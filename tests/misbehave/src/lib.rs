@@ -73,10 +73,7 @@ mod exported {
 /// Carries out one order of the table above.
 fn obey(order: &str, message: &Message) -> Result<Option<Reply>, String> {
     let (verb, rest) = order.split_once(' ').unwrap_or((order, ""));
-    let number = || {
-        rest.parse::<u32>()
-            .map_err(|_| format!("`{order}` needs a number"))
-    };
+    let number = || rest.parse::<u32>().map_err(|_| format!("`{order}` needs a number"));
     Ok(Some(match verb {
         "loop" if rest == "forever" => forever(),
         "recurse" => say(descend(u64::MAX)),
@@ -108,12 +105,8 @@ fn obey(order: &str, message: &Message) -> Result<Option<Reply>, String> {
             eprintln!("{rest}");
             say("complained")
         }
-        "kv" => say(or_error(
-            kv::open(kv::Scope::Plugin).and_then(|bucket| bucket.increment(rest, 1, None)),
-        )),
-        "my" => say(or_error(
-            kv::open(kv::Scope::User).and_then(|bucket| bucket.increment(rest, 1, None)),
-        )),
+        "kv" => say(or_error(kv::open(kv::Scope::Plugin).and_then(|bucket| bucket.increment(rest, 1, None)))),
+        "my" => say(or_error(kv::open(kv::Scope::User).and_then(|bucket| bucket.increment(rest, 1, None)))),
         "http" => say(or_error(fetch(rest))),
         "api" => say(or_error(wechat_api::call("GET", rest, &[], None))),
         "send" => say(or_error(send(&message.from_user, rest))),
@@ -173,27 +166,15 @@ fn info() -> String {
 }
 
 fn fetch(url: &str) -> Result<String, http::Error> {
-    let request = http::Request {
-        method: "GET".into(),
-        url: url.into(),
-        headers: Vec::new(),
-        body: None,
-        timeout_ms: None,
-    };
+    let request =
+        http::Request { method: "GET".into(), url: url.into(), headers: Vec::new(), body: None, timeout_ms: None };
     let response = http::send(&request)?;
-    Ok(format!(
-        "{} {}",
-        response.status,
-        String::from_utf8_lossy(&response.body)
-    ))
+    Ok(format!("{} {}", response.status, String::from_utf8_lossy(&response.body)))
 }
 
 fn send(openid: &str, text: &str) -> Result<&'static str, customer_service::Error> {
     let content = customer_service::Content::Text(text.into());
-    let options = customer_service::Options {
-        kf_account: None,
-        is_ai: false,
-    };
+    let options = customer_service::Options { kf_account: None, is_ai: false };
     customer_service::send(openid, &content, &options)?;
     Ok("sent")
 }

@@ -35,7 +35,9 @@ pub(super) fn check(account: &Account, chain: &Chain, config: &Config, plugins: 
     }
     for (file, first) in namesakes(account, chain, config, plugins) {
         let (file, first) = (shown(file, config).display(), shown(first, config).display());
-        report.wrong(&format!("it does not ask {file}, because {first} is a plugin of the same name; rename one of them"));
+        report.wrong(&format!(
+            "it does not ask {file}, because {first} is a plugin of the same name; rename one of them"
+        ));
     }
 }
 

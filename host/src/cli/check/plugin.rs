@@ -22,8 +22,11 @@ use crate::{
 /// Our own interfaces; what else a plugin imports is its language's.
 const OWN: &str = "aviary:bot/";
 
-/// The interfaces that need no grant.
-const UNGRANTED: [&str; 2] = ["types", "call-info"];
+/// The interface that every plugin has, as it hears and says something.
+const TYPES: &str = "aviary:bot/types@";
+
+/// Our own interface that needs no grant.
+const UNGRANTED: &str = "call-info";
 
 /// How many slips of the pen may lie between a table's name and the plugin's.
 const SLIPS_MAX: usize = 2;
@@ -153,7 +156,8 @@ pub(super) fn print(plugin: &Examined, shown: &Path, accounts: Option<&[&str]>, 
         Ok(loaded) => loaded,
         Err(why) => return report.wrong(&format!("not loaded: {why}")),
     };
-    let imports = loaded.code.imports();
+    // Types hold no functions: there is nothing to ask for.
+    let imports: Vec<String> = loaded.code.imports().into_iter().filter(|import| !import.starts_with(TYPES)).collect();
     let compiled = loaded.compiled.map(|took| format!("compiled in {} ms", took.as_millis()));
     report.fact("contract", &loaded.code.handler);
     report.fact("imports", &if imports.is_empty() { "nothing".to_owned() } else { imports.join(", ") });
@@ -165,14 +169,15 @@ pub(super) fn print(plugin: &Examined, shown: &Path, accounts: Option<&[&str]>, 
     }
     let denied = denied(&imports);
     if !denied.is_empty() {
-        report.note(&format!("this version grants {} to no plugin: every call is answered `denied`", denied.join(", ")));
+        report
+            .note(&format!("this version grants {} to no plugin: every call is answered `denied`", denied.join(", ")));
     }
 }
 
 /// Which of our own interfaces are imported and answer nothing else than `denied`.
 fn denied(imports: &[String]) -> Vec<&str> {
     let own = imports.iter().filter_map(|import| import.strip_prefix(OWN)?.split('@').next());
-    own.filter(|name| !UNGRANTED.contains(name)).collect()
+    own.filter(|name| *name != UNGRANTED).collect()
 }
 
 fn size(bytes: u64) -> String {
@@ -184,7 +189,8 @@ fn size(bytes: u64) -> String {
 
 /// Reports every table of settings that is about no file, and so means nothing.
 pub(super) fn check_tables(config: &Config, report: &mut Report) {
-    let is_idle = |(account, name): &(Option<&Account>, &str)| !names(config, *account).iter().any(|known| known == name);
+    let is_idle =
+        |(account, name): &(Option<&Account>, &str)| !names(config, *account).iter().any(|known| known == name);
     let idle: Vec<_> = config.plugin_tables().into_iter().filter(is_idle).collect();
     if idle.is_empty() {
         return;
@@ -203,7 +209,8 @@ pub(super) fn check_tables(config: &Config, report: &mut Report) {
 fn names(config: &Config, account: Option<&Account>) -> Vec<String> {
     let own = account.and_then(|account| account.plugins_dir.as_deref());
     let dirs = [Some(config.plugins_dir.as_path()), own].into_iter().flatten();
-    let files = dirs.filter_map(|dir| fs::read_dir(dir).ok()).flatten().filter_map(Result::ok).map(|entry| entry.path());
+    let files =
+        dirs.filter_map(|dir| fs::read_dir(dir).ok()).flatten().filter_map(Result::ok).map(|entry| entry.path());
     files.filter_map(|file| name_of(&enabled(file))).collect()
 }
 
