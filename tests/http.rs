@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::Read,
     sync::atomic::{AtomicU64, Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -25,6 +26,16 @@ pub struct Response {
 }
 
 impl Response {
+    fn parse(bytes: &[u8]) -> Self {
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("an answer has a head");
+        let head = std::str::from_utf8(&bytes[..end]).expect("a head is ASCII");
+        let (first, headers) = head.split_once("\r\n").unwrap_or((head, ""));
+        let status = first.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        let headers = headers.lines().filter_map(|line| line.split_once(": "));
+        let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        Self { status, headers, body: bytes[end + 4..].to_vec() }
+    }
+
     /// The status and the body: all that most rows of the answer table fix.
     pub fn told(&self) -> (u16, &str) {
         (self.status, std::str::from_utf8(&self.body).expect("the host answers in UTF-8"))
@@ -61,14 +72,16 @@ impl Connection {
 
     /// Waits for the one answer on this connection.
     pub async fn answer(mut self) -> Response {
-        let bytes = self.rest().await;
-        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("an answer has a head");
-        let head = std::str::from_utf8(&bytes[..end]).expect("a head is ASCII");
-        let (first, headers) = head.split_once("\r\n").unwrap_or((head, ""));
-        let status = first.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-        let headers = headers.lines().filter_map(|line| line.split_once(": "));
-        let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
-        Response { status, headers, body: bytes[end + 4..].to_vec() }
+        Response::parse(&self.rest().await)
+    }
+
+    /// Returns the answer that is here by now.
+    pub fn answer_at_once(self) -> Response {
+        let mut stream = self.0.into_std().expect("it is a socket");
+        let mut bytes = Vec::new();
+        // It does not block: without the end of the stream this is an error, and what is here was read.
+        _ = stream.read_to_end(&mut bytes);
+        Response::parse(&bytes)
     }
 }
 

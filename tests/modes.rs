@@ -62,7 +62,10 @@ impl Served {
         });
         let wrong = wrong.as_object().expect("it is a table").clone();
         script.as_object_mut().expect("it is a table").extend(wrong);
-        LazyLock::force(&NODE);
+        assert!(
+            *HAS_NODE,
+            "Node.js plays WeChat here, so that it shares no code with the host: install `node`, 18 or later"
+        );
         let mut node = Command::new("node");
         node.arg(workspace().join("tests/peer/wechat.mjs")).kill_on_drop(true);
         let finished = finish_with(node, &script.to_string()).await;
@@ -71,15 +74,9 @@ impl Served {
     }
 }
 
-/// Whether the independent WeChat can be played at all.
-static NODE: LazyLock<()> = LazyLock::new(|| {
-    let version = std::process::Command::new("node").arg("--version").output();
-    if let Err(error) = version {
-        panic!(
-            "WeChat is played by Node.js here, so that it shares no code with the host: install `node`, 18 or later ({error})"
-        );
-    }
-});
+/// Whether the independent WeChat can be played.
+static HAS_NODE: LazyLock<bool> =
+    LazyLock::new(|| std::process::Command::new("node").arg("--version").output().is_ok());
 
 /// What the users of these tests say.
 fn texts() -> [String; 6] {

@@ -394,14 +394,13 @@ async fn a_push_is_held_no_longer_than_its_window() {
 }
 
 #[tokio::test]
-async fn a_host_that_stops_answers_what_is_in_flight() {
+async fn a_host_that_stops_answers_what_is_in_flight_and_nothing_new() {
     let bot = obedient().start().await;
-    let simulator = bot.simulator.clone();
-    let answer = spawn_send(&bot, &simulator.sign(&said("wait 500")).unwrap());
+    let (simulator, mut connection) = (bot.simulator.clone(), Connection::open(&bot.origin).await);
+    connection.send(http::posted(&format!("/?{}", signed()), &said("wait 500"))).await;
     in_flight(&bot, 1).await;
     bot.stop().await;
-    let reply = simulator.reply(&answer.await.unwrap()).unwrap().expect("it is no silence");
-    assert_eq!(reply.text_of("Content"), Some("waited"));
+    assert_eq!(content(&connection.answer_at_once()), "waited");
     assert!(simulator.push(&said("say too late")).await.is_err());
 }
 

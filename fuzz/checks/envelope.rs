@@ -13,7 +13,7 @@ use aviary_wechat::{
     xml::{self, Writer, is_illegal},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cbc::cipher::{Array, BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
+use cbc::cipher::{BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
 
 use super::printable::assert_printable;
 
@@ -101,7 +101,7 @@ fn decrypted(key: &[u8; 32], text: &str, app_id: &str) -> Result<Vec<u8>, Step> 
         return Err(Step::Blocks);
     }
     let mut cipher = cbc::Decryptor::<Aes256>::new_from_slices(key, &key[..16]).expect("the lengths are AES-256's");
-    bytes.chunks_exact_mut(16).for_each(|block| cipher.decrypt_block(Array::cast_slice_mut(block)));
+    bytes.chunks_exact_mut(16).for_each(|block| cipher.decrypt_block(block.try_into().expect("it has 16 bytes")));
     let padding = bytes.pop().expect("there are blocks");
     for _ in 1..padding {
         if bytes.pop() != Some(padding) {
@@ -111,7 +111,8 @@ fn decrypted(key: &[u8; 32], text: &str, app_id: &str) -> Result<Vec<u8>, Step> 
     if !(1..=32).contains(&padding) {
         return Err(Step::Padding);
     }
-    let Some((head, rest)) = bytes.split_at_checked(20) else { return Err(Step::Length) };
+    // Padding that takes the length field away is none of WeChat's.
+    let Some((head, rest)) = bytes.split_at_checked(20) else { return Err(Step::Padding) };
     let length = head[16..].iter().fold(0, |length, byte| length << 8 | u64::from(*byte));
     if length > rest.len() as u64 {
         return Err(Step::Length);
@@ -131,7 +132,7 @@ fn encrypted(plaintext: &[u8]) -> String {
     }
     let key = &*KEY_BYTES;
     let mut cipher = cbc::Encryptor::<Aes256>::new_from_slices(key, &key[..16]).expect("the lengths are AES-256's");
-    bytes.chunks_exact_mut(16).for_each(|block| cipher.encrypt_block(Array::cast_slice_mut(block)));
+    bytes.chunks_exact_mut(16).for_each(|block| cipher.encrypt_block(block.try_into().expect("it has 16 bytes")));
     STANDARD.encode(bytes)
 }
 

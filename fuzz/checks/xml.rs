@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use aviary_wechat::xml::{self, DEPTH_MAX, ELEMENTS_MAX, Element, Writer, is_illegal, is_name};
+use aviary_wechat::xml::{self, DEPTH_MAX, ELEMENTS_MAX, Element, NAME_BYTES_MAX, Writer, is_illegal, is_name};
 
 use super::printable::assert_printable;
 
@@ -42,7 +42,7 @@ fn read(root: &Element) {
 fn bounded(element: &Element, depth: usize, elements: &mut usize) {
     *elements += 1;
     assert!(depth <= DEPTH_MAX && *elements <= ELEMENTS_MAX);
-    assert!(is_name(&element.name), "{:?}", element.name);
+    assert!(is_name(&element.name) && element.name.len() <= NAME_BYTES_MAX, "{:?}", element.name);
     assert!(element.children.is_empty() || element.text.is_empty(), "{element:?}");
     element.children.iter().for_each(|child| bounded(child, depth + 1, elements));
 }

@@ -45,7 +45,7 @@ impl ApiError {
             40001 => "`app_secret` is not this account's AppSecret, or the access_token is not good any more",
             40014 | 42001 => "the access_token is not good any more; try again",
             40013 | 41002 => {
-                "`app_id` is not this account's AppID; copy it again from 公众号后台 › 设置与开发 › 开发接口管理"
+                "`app_id` is not this account's AppID; copy it again from the account's page at 微信开发者平台"
             }
             40125 | 41004 => {
                 "`app_secret` is not this account's AppSecret, or was reset since; only the console's administrator can \
@@ -53,10 +53,10 @@ impl ApiError {
             }
             40164 => return Some(whitelist(message)),
             40201 => "no URL is set for this account; fill WeChat's 服务器配置 form first",
-            40243 => "the AppSecret is frozen (已冻结); unfreeze it on the console's page 开发接口管理",
+            40243 => "the AppSecret is frozen (已冻结); unfreeze it on the account's page at 微信开发者平台",
             45009 | 45011 => "too many calls; WeChat takes them again later",
-            48001 => "this kind of account has no right to this call",
-            50004 | 50007 => "WeChat has frozen this account; its console says why",
+            48001 | 50004 => "this account has no right to this call",
+            50007 => "WeChat has frozen this account; its console says why",
             89501 | 89503 => {
                 "the account's administrator has to confirm this machine's IP address, in the message that WeChat sent them"
             }
@@ -73,9 +73,7 @@ impl ApiError {
 fn whitelist(message: &str) -> String {
     let ip = message.split([' ', ',']).find_map(|word| word.parse::<IpAddr>().ok());
     let ip = ip.map_or_else(|| "this machine's address".to_owned(), |ip| ip.to_string());
-    format!(
-        "add {ip} to the IP whitelist (IP白名单): 公众号后台 › 设置与开发 › 开发接口管理; it counts after some minutes"
-    )
+    format!("add {ip} to the IP whitelist (IP白名单), on the account's page at 微信开发者平台")
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -48,6 +49,7 @@ pub(super) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// Tells where the bot is, and begins to load plugins and to follow changes.
 pub(super) fn start(app: &Arc<App>, listener: &TcpListener) -> anyhow::Result<()> {
+    raise_open_files();
     let address = listener.local_addr()?;
     for serving in app.live().accounts() {
         let (name, path) = (&serving.account.name, &serving.account.path);
@@ -59,6 +61,14 @@ pub(super) fn start(app: &Arc<App>, listener: &TcpListener) -> anyhow::Result<()
         plugin::watch::run(app).await;
     });
     Ok(())
+}
+
+/// Takes as many open files as the system lets us: it starts programs with 1,024, and every connection is one.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where it cannot be raised, `listener.connections_max` connections may not fit; accepting them tells.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// Done when the process is told to stop, from now on.

@@ -18,7 +18,7 @@
 mod read;
 mod write;
 
-pub use read::{DEPTH_MAX, ELEMENTS_MAX, ParseError, parse};
+pub use read::{DEPTH_MAX, ELEMENTS_MAX, NAME_BYTES_MAX, ParseError, parse};
 pub use write::{Writer, is_illegal};
 
 /// An element: a name, and either text or child elements.

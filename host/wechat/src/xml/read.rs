@@ -18,6 +18,10 @@ pub const DEPTH_MAX: usize = 16;
 /// WeChat's largest, a mass-send report on eight articles, has about a hundred.
 pub const ELEMENTS_MAX: usize = 1000;
 
+/// How long an element's name may be. WeChat's longest, `AuthorizationCodeExpiredTime`, has 28 bytes.
+/// Every value below an element repeats its name in its path: one long name could fill the memory.
+pub const NAME_BYTES_MAX: usize = 128;
+
 const CDATA_OPEN: &str = "<![CDATA[";
 const CDATA_CLOSE: &str = "]]>";
 
@@ -51,7 +55,7 @@ pub enum ParseError {
         /// The entity's name, shortened.
         name: String,
     },
-    /// Something that is no name stands where a name should.
+    /// Something that is no name, or has more than [`NAME_BYTES_MAX`], stands where a name should.
     #[error("an element cannot be named `{name}`")]
     Name {
         /// What stands there, shortened.
@@ -91,7 +95,7 @@ pub enum ParseError {
 /// - An element with child elements has no text.
 /// - The first `Content` is read as the [module](super) says, so that a user cannot add elements.
 ///
-/// The caller bounds the body's size; [`DEPTH_MAX`] and [`ELEMENTS_MAX`] bound the tree.
+/// The caller bounds the body's size; [`DEPTH_MAX`], [`ELEMENTS_MAX`] and [`NAME_BYTES_MAX`] bound the tree.
 ///
 /// # Errors
 ///
@@ -236,7 +240,7 @@ impl Tree {
         if self.root.is_some() {
             return Err(ParseError::Trailing);
         }
-        if !is_name(name) {
+        if name.len() > NAME_BYTES_MAX || !is_name(name) {
             let name = excerpt(name);
             return Err(ParseError::Name { name });
         }
@@ -598,6 +602,22 @@ mod tests {
         let many = |count: usize| parse(format!("<xml>{}</xml>", "<a/>".repeat(count)).as_bytes());
         assert!(many(ELEMENTS_MAX - 1).is_ok());
         assert_eq!(many(ELEMENTS_MAX), Err(ParseError::Elements));
+
+        let named = |bytes: usize| parse(format!("<xml><{0}></{0}></xml>", "a".repeat(bytes)).as_bytes());
+        assert!(named(NAME_BYTES_MAX).is_ok());
+        assert_eq!(named(NAME_BYTES_MAX + 1), Err(ParseError::Name { name: "a".repeat(40) }));
+    }
+
+    /// A name of 120 KiB around 990 elements was a push of 250 KiB whose paths had 116 MiB.
+    #[test]
+    fn the_paths_of_a_push_stay_small() {
+        let name = "n".repeat(120 << 10);
+        let body = format!("<xml><{name}>{}</{name}></xml>", "<a/>".repeat(990));
+        assert!(matches!(refuse(&body), ParseError::Name { .. }));
+        let name = "n".repeat(NAME_BYTES_MAX);
+        let push = read(&format!("<xml><{name}>{}</{name}></xml>", "<a/>".repeat(990)));
+        let bytes: usize = push.leaves().iter().map(|leaf| leaf.path.len()).sum();
+        assert!(bytes < 256 << 10, "{bytes}");
     }
 
     #[test]
