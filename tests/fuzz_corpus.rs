@@ -1,8 +1,6 @@
 //! What `cargo fuzz` checks for as long as one lets it, for a few seconds: the seeds, and the same mutations of them
 //! every time. See `fuzz/README.md`.
 
-use std::path::Path;
-
 use crate::plugins::workspace;
 
 #[path = "../fuzz/checks"]

@@ -310,7 +310,7 @@ fn push(sent: &Sent, query: &Parameters) -> Result<Option<Form>, u16> {
     if body.len() > BODY_BYTES_MAX {
         return Err(413);
     }
-    let outer = xml::parse(body).map_err(|_| if query.is_signed(account) { 400 } else { 403 })?;
+    let outer = xml::parse(body).map_err(|_| if query.is_signed(account) { 400_u16 } else { 403 })?;
     let encrypt = outer.children.iter().find(|child| child.name == "Encrypt").map(|child| child.text.as_str());
     match (account.mode, encrypt) {
         (Mode::Safe, None) => Err(403),

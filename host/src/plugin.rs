@@ -17,6 +17,7 @@ pub mod bindings;
 pub mod code;
 pub mod compile;
 pub mod engine;
+pub mod file_name;
 mod guest;
 mod limits;
 mod log;

@@ -15,7 +15,8 @@ use crate::{
         code::{Code, LoadError},
         compile::Compiler,
         engine::Engine,
-        set::{directories, file_name_order, name_of},
+        file_name::{file_name_order, name_of},
+        set::directories,
     },
 };
 
