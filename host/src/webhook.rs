@@ -77,7 +77,10 @@ fn url_check(app: &App, account: &Account, query: &Query<'_>) -> Result<Response
     }
     let previous = verify::url_check(account, query, now_s())?;
     app.tell_previous(account, previous);
-    let echostr = query.one("echostr").map_err(|_| Refusal::NoEchostr)?;
+    if !query.names_any(&["echostr"]) {
+        return Err(Refusal::NoEchostr);
+    }
+    let echostr = query.one("echostr")?;
     info!(account = %account.name, "WeChat checked the URL of account `{}`: it fits", account.name);
     Ok(text(echostr.to_owned()))
 }
