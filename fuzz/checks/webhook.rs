@@ -297,7 +297,8 @@ fn url_check(account: &Account, query: &Parameters) -> Answer {
     }
     match query.one("echostr") {
         _ if !query.is_signed(account) || !query.is_young(account) => Answer::refusal(403),
-        None => Answer::refusal(400),
+        None if query.count("echostr") == 0 => Answer::refusal(400),
+        None => Answer::refusal(403),
         Some(echostr) => Answer::text(echostr),
     }
 }
