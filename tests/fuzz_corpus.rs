@@ -15,7 +15,7 @@ mod checks {
 use checks::seeds::{PIECES, Vectors};
 
 /// How often each seed is sent with something changed in it.
-const MUTANTS: usize = 20;
+const MUTANTS: usize = 40;
 
 /// Marsaglia's xorshift64: the same walk every time, without a dependency.
 struct Random(u64);

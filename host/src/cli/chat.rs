@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::bot::{Bot, CONFIG_FILE};
 use crate::{
-    config::{Config, PluginSettings},
+    config::{Config, Log, PluginSettings},
     conversation::{Conversation, DEFAULT_USER, Playback, Said, difference, shown},
     dispatch::{self, Chain, Dispatch, Said as Outcome, Step},
     message::{self, Push},
@@ -89,7 +89,8 @@ impl Bots {
         let here = Path::new(CONFIG_FILE);
         let set_up = files.is_empty() && here.exists();
         let config = if set_up { Config::load(here)? } else { Config::load(&Bot::demo()?.write(temporary.path())?)? };
-        super::log::start(&config.log)?;
+        // What goes well is seen in the conversation.
+        super::log::start(&Log { level: "warn".into(), ..config.log.clone() })?;
         let cache_dir = if set_up { config.data_dir.join("cache") } else { cache_dir() };
         let engine = Engine::new(&config.engine)?;
         let compiler = Compiler::new(super::own_program()?, cache_dir, config.compile.clone(), engine.fingerprint())?;

@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     app::App,
-    config::Config,
-    conversation::{DEFAULT_USER, Playback, Said, Simulator, shown},
+    config::{Config, Mode},
+    conversation::{DEFAULT_USER, Encryption, Playback, Said, Simulator, shown},
     server,
 };
 
@@ -51,8 +51,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         // Any free port will do for a demo.
         Err(_) => serve::bind((config.listen.ip(), 0).into()).await?,
     };
-    let url = format!("http://{}{}", listener.local_addr()?, config.accounts[0].path);
-    let token = config.accounts[0].token.expose().to_owned();
+    let account = config.accounts[0].clone();
+    let url = format!("http://{}{}", listener.local_addr()?, account.path);
     let app = App::new(config, &super::own_program()?)?;
     serve::start(&app, &listener)?;
     tokio::select! {
@@ -61,8 +61,14 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     println!("\nThe bot is running. Its plugins are in {}/plugins.", dir.display());
     println!("Push a message to it from another terminal:\n");
-    println!("  {} push {url} --token {token} --text 你好\n", program());
-    let simulator = Simulator::new(&url, &token)?;
+    let token = account.token.expose();
+    let secrets = match account.mode {
+        Mode::Plain => format!("--token {token}"),
+        Mode::Compatible | Mode::Safe => format!("--config {}", file.display()),
+    };
+    println!("  {} push {url} {secrets} --text 你好\n", program());
+    let mut simulator = Simulator::new(&url, token)?;
+    simulator.encryption = Encryption::of(&account);
     if std::io::stdin().is_terminal() {
         println!("Or talk to it here: 你好, [subscribe], [image], … Ctrl-D ends it.\n");
         let done = async {

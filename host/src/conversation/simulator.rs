@@ -16,6 +16,7 @@ use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use hyper::http::uri::{PathAndQuery, Uri};
 use hyper::{Method, Request, StatusCode};
 
+use crate::config::{Account, Mode};
 use crate::https::Client;
 pub use crate::https::{Answer, NoAnswer};
 use crate::secret::Secret;
@@ -55,6 +56,18 @@ pub enum Encryption {
     Compatible { key: AesKey, app_id: String },
     /// 安全模式: only the ciphertext.
     Safe { key: AesKey, app_id: String },
+}
+
+impl Encryption {
+    /// The encryption that an account is set up for.
+    pub fn of(account: &Account) -> Self {
+        // `Config` gives no account an encrypted mode without a key and an app id.
+        match (account.mode, account.encoding_aes_key.clone(), account.app_id.clone()) {
+            (Mode::Compatible, Some(key), Some(app_id)) => Self::Compatible { key, app_id },
+            (Mode::Safe, Some(key), Some(app_id)) => Self::Safe { key, app_id },
+            _ => Self::Plain,
+        }
+    }
 }
 
 /// A push, signed: what goes over the wire at every try.

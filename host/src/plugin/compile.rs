@@ -183,7 +183,8 @@ async fn talk(child: &mut Child, wasm: Vec<u8>, code_bytes_max: u64) -> io::Resu
         }
     };
     let ((), read, said) = tokio::join!(feed, read_code, read_complaint);
-    (read?, said?);
+    read?;
+    said?;
     let status = child.wait().await?;
     Ok((status, code, String::from_utf8_lossy(&complaint).trim().to_owned()))
 }

@@ -38,7 +38,7 @@ impl Output {
         let text = std::mem::take(&mut buffer.text);
         let mut lines: Vec<String> = text
             .split(|&byte| byte == b'\n')
-            .flat_map(|line| line.chunks(LINE_BYTES_MAX).chain(line.is_empty().then_some(&line[..])))
+            .flat_map(|line| line.chunks(LINE_BYTES_MAX).chain(line.is_empty().then_some(line)))
             .map(|line| String::from_utf8_lossy(line).trim_end_matches('\r').to_owned())
             .collect();
         // What follows the last line break is a line only if there is something.
