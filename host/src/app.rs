@@ -54,8 +54,10 @@ pub struct Live {
     pub config: Arc<Config>,
     /// Whether the chains are complete: not yet, while plugins are compiled at the first start.
     ready: bool,
-    /// By path, as requests name them.
-    accounts: HashMap<String, Arc<Serving>>,
+    /// In the order of their names, as in `config`.
+    accounts: Vec<Arc<Serving>>,
+    /// Where the account of a path stands in `accounts`.
+    paths: HashMap<String, usize>,
 }
 
 /// An account with its plugins.
@@ -77,12 +79,7 @@ impl App {
     /// Sets up the host of a configuration. `compiler` is the program that compiles plugins: our own binary.
     /// Nothing is loaded yet: see [`App::reload`].
     pub fn new(config: Config, compiler: &Path) -> anyhow::Result<Arc<Self>> {
-        for problem in &config.problems {
-            error!("{problem}");
-        }
-        for note in &config.notes {
-            warn!("{note}");
-        }
+        tell_config(&config);
         let engine = Engine::new(&config.engine)?;
         let cache_dir = config.data_dir.join("cache");
         let compiler = Compiler::new(compiler.into(), cache_dir, config.compile.clone(), engine.fingerprint())?;
@@ -173,16 +170,13 @@ impl Live {
     fn new(config: Arc<Config>, set: Option<&mut Set>) -> Self {
         let ready = set.is_some();
         let chains = set.map(|set| set.chains(&config)).unwrap_or_default();
-        let accounts = config
-            .accounts
-            .iter()
-            .zip(chains.into_iter().chain(std::iter::repeat_with(Chain::default)))
-            .map(|(account, chain)| {
-                let serving = Serving { account: account.clone(), chain: Arc::new(chain) };
-                (account.path.clone(), Arc::new(serving))
-            })
-            .collect();
-        Self { config, ready, accounts }
+        let chains = chains.into_iter().chain(std::iter::repeat_with(Chain::default));
+        let serving = |(account, chain): (&Arc<Account>, _)| {
+            Arc::new(Serving { account: account.clone(), chain: Arc::new(chain) })
+        };
+        let accounts = config.accounts.iter().zip(chains).map(serving).collect();
+        let paths = config.accounts.iter().enumerate().map(|(index, account)| (account.path.clone(), index)).collect();
+        Self { config, ready, accounts, paths }
     }
 
     /// Finds the account of a request's path; `/wx` and `/wx/` are one path.
@@ -191,12 +185,18 @@ impl Live {
             "" => "/",
             path => path,
         };
-        self.accounts.get(path)
+        self.accounts.get(*self.paths.get(path)?)
     }
 
-    /// All accounts, in no order.
+    /// Finds an account by its name in the settings.
+    pub fn named(&self, name: &str) -> Option<&Arc<Serving>> {
+        let index = self.accounts.binary_search_by(|serving| serving.account.name.as_str().cmp(name)).ok()?;
+        self.accounts.get(index)
+    }
+
+    /// All accounts, in the order of their names.
     pub fn accounts(&self) -> impl Iterator<Item = &Arc<Serving>> {
-        self.accounts.values()
+        self.accounts.iter()
     }
 
     fn log(&self) {
@@ -224,9 +224,7 @@ impl Loading {
             Ok(new) => {
                 // Other files may matter now.
                 self.stamps = stamps(&new);
-                for problem in &new.problems {
-                    error!("{problem}");
-                }
+                tell_config(&new);
                 for key in config::needs_restart(old, &new) {
                     warn!("`{key}` changed; it counts after a restart");
                 }
@@ -234,6 +232,16 @@ impl Loading {
                 Some(Arc::new(new))
             }
         }
+    }
+}
+
+/// Tells what is wrong with the settings, though not so wrong that they cannot serve.
+fn tell_config(config: &Config) {
+    for problem in &config.problems {
+        error!("{problem}");
+    }
+    for note in &config.notes {
+        warn!("{note}");
     }
 }
 

@@ -27,7 +27,6 @@ use std::{
 };
 
 pub use account::{Account, Mode};
-pub use defaults::DEFAULTS;
 pub use error::ConfigError;
 pub use host::{Compile, Dedupe, Engine, Late, Listener, Log, LogFormat, LogUser, Watch};
 pub use limits::{Limits, MEMORY_MIB_MAX, TABLE_ELEMENTS_MAX, WASM_STACK_BYTES};

@@ -33,11 +33,10 @@ impl Key {
                 hasher.part(&message.from_user);
                 hasher.part(&message.create_time.to_string());
             }
-            // In compatible mode a retry may carry another ciphertext of the same message.
-            None => root.leaves().iter().filter(|leaf| leaf.path != "Encrypt").for_each(|leaf| {
-                hasher.part(&leaf.path);
-                hasher.part(leaf.value);
-            }),
+            // A console in compatible mode may send another ciphertext with every try, to an account in plain mode, too.
+            None => {
+                root.children.iter().filter(|child| child.name != "Encrypt").for_each(|child| hasher.element(child))
+            }
         }
         hasher.finish()
     }
@@ -54,6 +53,14 @@ impl Hasher {
     fn part(&mut self, part: &str) {
         self.0.update((part.len() as u64).to_le_bytes());
         self.0.update(part);
+    }
+
+    /// Hashes a whole tree; `xml::DEPTH_MAX` bounds the recursion.
+    fn element(&mut self, element: &Element) {
+        self.part(&element.name);
+        self.part(&element.text);
+        self.0.update((element.children.len() as u64).to_le_bytes());
+        element.children.iter().for_each(|child| self.element(child));
     }
 
     fn finish(self) -> Key {

@@ -80,14 +80,9 @@ pub async fn run(chain: &Chain, message: &Message, deadline: Instant) -> Dispatc
 
 /// Asks one plugin and makes its reply fit for WeChat.
 async fn ask(plugin: &Plugin, message: &Message, deadline: Instant) -> (Step, Option<Reply>) {
-    let Call { answer, duration, memory_bytes, output, .. } = plugin.call(message, deadline).await;
-    let checked = match answer {
-        Ok(Some(reply)) => {
-            reply::check(reply, message, plugin.settings.limits.reply_bytes_max).map_err(Failure::from).map(Some)
-        }
-        Ok(None) => Ok(None),
-        Err(failure) => Err(failure),
-    };
+    let Call { answer, duration, memory_bytes, output } = plugin.call(message, deadline).await;
+    let check = |reply| reply::check(reply, message, plugin.settings.limits.reply_bytes_max);
+    let checked = answer.and_then(|reply| Ok(reply.map(check).transpose()?));
     let (outcome, reply) = match checked {
         Ok(Some((reply, warning))) => {
             if let Some(warning) = warning {

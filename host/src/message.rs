@@ -8,7 +8,7 @@ mod body;
 mod event;
 mod fields;
 
-use aviary_wechat::xml::Element;
+use aviary_wechat::{excerpt, xml::Element};
 
 use crate::plugin::bindings::{ArticlePosition, Message};
 use fields::Fields;
@@ -66,9 +66,6 @@ pub enum Malformed {
     CreateTime(String),
 }
 
-/// How much of a value an error may repeat: enough to recognise it, too little for a message.
-const EXCERPT_CHARS_MAX: usize = 40;
-
 /// Reads what was pushed to `account`, a name from `aviary.toml`.
 ///
 /// A user can type elements into a push (see [`aviary_wechat::xml`]). The four header elements come before anything a
@@ -122,11 +119,6 @@ fn without_msg_type(root: &Element) -> Option<Unanswerable> {
     }
     let checks_path = root.text_of("action") == Some("CheckContainerPath");
     checks_path.then_some(Unanswerable::CheckContainerPath)
-}
-
-fn excerpt(text: &str) -> String {
-    let visible = |char: char| if char.is_control() { '\u{fffd}' } else { char };
-    text.chars().take(EXCERPT_CHARS_MAX).map(visible).collect()
 }
 
 #[cfg(test)]

@@ -79,8 +79,6 @@ pub struct Call {
     pub answer: Result<Option<Reply>, Failure>,
     /// From the question to the answer, waiting included.
     pub duration: Duration,
-    /// Computing time, to the millisecond.
-    pub cpu_ms: u64,
     /// All linear memories together, at their largest.
     pub memory_bytes: usize,
     /// What the guest wrote to standard output and error.
@@ -133,7 +131,6 @@ impl Plugin {
         Call {
             answer,
             duration: started.elapsed(),
-            cpu_ms: store.data().clock.cpu_ms(),
             memory_bytes: store.data().limiter.memory_bytes(),
             output: store.data().take_output(),
         }
@@ -170,8 +167,13 @@ impl Plugin {
 
 impl Call {
     fn unasked(failure: Failure, started: Instant) -> Self {
-        Self { answer: Err(failure), duration: started.elapsed(), cpu_ms: 0, memory_bytes: 0, output: Vec::new() }
+        Self { answer: Err(failure), duration: started.elapsed(), memory_bytes: 0, output: Vec::new() }
     }
+}
+
+/// An error with its causes on one line, as the log shows it.
+fn one_line(error: &impl fmt::Display) -> String {
+    format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn millis(duration: Duration) -> u64 {

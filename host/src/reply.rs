@@ -28,12 +28,12 @@ pub const ARTICLES_TO_MESSAGE_MAX: usize = 1;
 pub const ARTICLES_TO_EVENT_MAX: usize = 8;
 
 /// Whom a reply goes to, and on whose behalf.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address<'a> {
     /// The user's openid: `FromUserName` of the push.
-    pub to_user_name: String,
+    pub to_user_name: &'a str,
     /// The account's original id: `ToUserName` of the push.
-    pub from_user_name: String,
+    pub from_user_name: &'a str,
 }
 
 /// What was done to a reply to make it one that WeChat takes. Reads on after "plugin `x` ".
@@ -88,10 +88,10 @@ pub enum Refused {
     Other(#[from] Unwritable),
 }
 
-impl Address {
+impl<'a> Address<'a> {
     /// Returns the way back to whoever sent `message`.
-    pub fn back_to(message: &Message) -> Self {
-        Self { to_user_name: message.from_user.clone(), from_user_name: message.to_user.clone() }
+    pub fn back_to(message: &'a Message) -> Self {
+        Self { to_user_name: &message.from_user, from_user_name: &message.to_user }
     }
 }
 
@@ -142,11 +142,11 @@ pub fn check(reply: Reply, message: &Message, bytes_max: usize) -> Result<(Reply
 ///
 /// Returns nothing where nothing is to be said. So does an `other` that `check` would have refused: half of
 /// it would be another reply.
-pub fn to_xml(reply: &Reply, address: &Address, create_time: u64) -> Option<String> {
+pub fn to_xml(reply: &Reply, address: &Address<'_>, create_time: u64) -> Option<String> {
     let mut xml = Writer::new();
     let head = |xml: &mut Writer, msg_type: &str| {
-        xml.text("ToUserName", &address.to_user_name)
-            .text("FromUserName", &address.from_user_name)
+        xml.text("ToUserName", address.to_user_name)
+            .text("FromUserName", address.from_user_name)
             .number("CreateTime", create_time)
             .text("MsgType", msg_type);
     };
@@ -324,13 +324,13 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::plugin::bindings::{Event, Image, Link, Location, Text, Video, Voice};
 
     const REPLY_BYTES_MAX: usize = 65_536;
 
     fn checked(reply: Reply, message: &Message) -> Result<(Reply, Option<Warning>), Refused> {
         check(reply, message, REPLY_BYTES_MAX)
     }
-    use crate::plugin::bindings::{Event, Image, Link, Location, Text, Video, Voice};
 
     fn message(body: Body) -> Message {
         Message {

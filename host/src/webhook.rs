@@ -15,7 +15,7 @@ use axum::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout_at;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     app::{App, Serving},
@@ -42,7 +42,7 @@ const NOT_FOR_BROWSERS: &str = "这是公众号接口地址，只有微信服务
 pub async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     let arrived = Instant::now();
     match answer(&app, request, arrived).await {
-        Ok(body) => body,
+        Ok(response) => response,
         Err(refusal) => {
             app.refusals.tell(&refusal, arrived);
             refused(&refusal)
@@ -105,7 +105,7 @@ async fn push(
     };
     let answer = match app.dedupe.claim(Key::of(&message, &opened.root), opened.signature, arrived) {
         Claim::First(slot, answer) => {
-            dispatch(app, message.clone(), slot, arrived);
+            dispatch(app, serving, message.clone(), slot, arrived);
             answer
         }
         Claim::Again(answer) => answer,
@@ -120,14 +120,17 @@ async fn push(
 }
 
 /// Starts a task that asks the plugins. It goes on when WeChat hangs up: the next try joins it.
-fn dispatch(app: &Arc<App>, message: Arc<Message>, slot: Slot, arrived: Instant) {
+fn dispatch(app: &Arc<App>, serving: &Serving, message: Arc<Message>, slot: Slot, arrived: Instant) {
+    let deadline = arrived + serving.account.late.window;
     let app = app.clone();
     app.tasks.clone().spawn(async move {
-        let live = app.ready().await;
-        let Some(serving) = live.accounts().find(|serving| serving.account.name == message.account) else {
+        let Ok(live) = timeout_at(deadline.into(), app.ready()).await else {
+            warn!(account = %message.account, "A message stays unanswered: the plugins are still being loaded");
             return;
         };
-        let dispatch = dispatch::run(&serving.chain, &message, arrived + serving.account.late.window).await;
+        // An account that is gone by now has nobody to ask.
+        let Some(serving) = live.named(&message.account) else { return };
+        let dispatch = dispatch::run(&serving.chain, &message, deadline).await;
         app.tell_message(&message, &dispatch, arrived.elapsed());
         slot.publish(dispatch.reply.map(Arc::new));
     });

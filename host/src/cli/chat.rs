@@ -18,14 +18,7 @@ use crate::{
     conversation::{Conversation, DEFAULT_USER, Playback, Said, difference, shown},
     dispatch::{self, Chain, Dispatch, Said as Outcome, Step},
     message::{self, Push},
-    plugin::{
-        Hash, Plugin,
-        code::Code,
-        compile::Compiler,
-        engine::Engine,
-        file_name::name_of,
-        set::Set,
-    },
+    plugin::{Hash, Plugin, code::Code, compile::Compiler, engine::Engine, file_name::name_of, set::Set},
     reply,
     secret::Secret,
 };
@@ -146,8 +139,7 @@ pub(super) fn cache_dir() -> PathBuf {
 async fn replay(bots: &Bots, conversation: &Conversation) -> anyhow::Result<ExitCode> {
     let mut count = 0;
     for (turn, push) in Playback::default().turns(conversation) {
-        let dispatch = say(bots, &push).await?;
-        let reply = shown_reply(&dispatch, &push)?;
+        let (dispatch, reply) = say(bots, &push).await?;
         println!("{turn}\n< {reply}");
         print_steps(&dispatch.steps);
         for expected in &turn.expected {
@@ -167,24 +159,31 @@ async fn replay(bots: &Bots, conversation: &Conversation) -> anyhow::Result<Exit
 async fn talk(bots: &Bots) -> anyhow::Result<ExitCode> {
     let names: Vec<&str> = bots.chain.plugins.iter().map(|plugin| &*plugin.name).collect();
     println!("Talking to {}. Ctrl-D ends it.", names.join(", "));
+    read_pushes(async |push| {
+        let (dispatch, reply) = say(bots, push).await?;
+        println!("< {reply}");
+        print_steps(&dispatch.steps);
+        Ok(())
+    })
+    .await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes a push of each line that is typed, and hands it on, until the input ends.
+pub(super) async fn read_pushes(mut push: impl AsyncFnMut(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let mut playback = Playback::default();
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     loop {
         print!("> ");
         std::io::stdout().flush()?;
-        let Some(line) = lines.next_line().await? else { return Ok(ExitCode::SUCCESS) };
+        let Some(line) = lines.next_line().await? else { return Ok(()) };
         let (user, words) = speaker(line.trim());
         if words.is_empty() {
             continue;
         }
         match Said::parse(words) {
             Err(error) => println!("{error:#}"),
-            Ok(said) => {
-                let push = playback.push(user, &said);
-                let dispatch = say(bots, &push).await?;
-                println!("< {}", shown_reply(&dispatch, &push)?);
-                print_steps(&dispatch.steps);
-            }
+            Ok(said) => push(&playback.push(user, &said)).await?,
         }
     }
 }
@@ -197,23 +196,17 @@ fn speaker(line: &str) -> (&str, &str) {
     }
 }
 
-/// Asks the plugins, as the host would.
-async fn say(bots: &Bots, push: &str) -> anyhow::Result<Dispatch> {
+/// Asks the plugins, as the host would. Returns the reply in the notation of conversation files, too, as it looks after its
+/// way over the wire.
+async fn say(bots: &Bots, push: &str) -> anyhow::Result<(Dispatch, String)> {
     let Push::Message(message) = message::parse("main", &xml::parse(push.as_bytes())?)? else {
         bail!("nobody could be answered, so no plugin is asked");
     };
-    Ok(dispatch::run(&bots.chain, &message, Instant::now() + bots.window).await)
-}
-
-/// The reply in the notation of conversation files, as it looks after its way over the wire.
-fn shown_reply(dispatch: &Dispatch, push: &str) -> anyhow::Result<String> {
-    let Some(reply) = &dispatch.reply else { return Ok(String::new()) };
-    let Push::Message(message) = message::parse("main", &xml::parse(push.as_bytes())?)? else {
-        return Ok(String::new());
-    };
-    let xml = reply::to_xml(reply, &reply::Address::back_to(&message), message.create_time);
+    let dispatch = dispatch::run(&bots.chain, &message, Instant::now() + bots.window).await;
+    let address = reply::Address::back_to(&message);
+    let xml = dispatch.reply.as_ref().and_then(|reply| reply::to_xml(reply, &address, message.create_time));
     let element = xml.map(|xml| xml::parse(xml.as_bytes())).transpose()?;
-    Ok(shown(element.as_ref()))
+    Ok((dispatch, shown(element.as_ref())))
 }
 
 fn print_steps(steps: &[Step]) {

@@ -11,7 +11,7 @@ use super::{
 };
 
 /// The text of `defaults.toml`: every setting, documented.
-pub const DEFAULTS: &str = include_str!("../../defaults.toml");
+const DEFAULTS: &str = include_str!("../../defaults.toml");
 
 static ROOT: LazyLock<Table> = LazyLock::new(|| {
     let file = Arc::from("defaults.toml");

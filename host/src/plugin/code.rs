@@ -8,14 +8,14 @@ use std::{
 
 use wasmtime::component::{Component, types::ComponentItem};
 
-use super::{Hash, bindings::BotPre, engine::Engine, guest::Guest};
+use super::{Hash, bindings::BotPre, engine::Engine, guest::Guest, one_line};
 use crate::config::PluginSettings;
 
 /// The package that a bot's handler comes from.
 const HANDLER: &str = "aviary:bot/handler";
 
 /// The version of the contract that this host speaks.
-pub const WIT_VERSION: &str = "0.1.0";
+const WIT_VERSION: &str = "0.1.0";
 
 /// How long the first instantiation may wait for anything.
 const START_MAX: Duration = Duration::from_secs(5);
@@ -35,7 +35,8 @@ pub enum LoadError {
     #[error("it exports no `{HANDLER}@{WIT_VERSION}`; a bot must export that interface")]
     NoHandler,
     #[error(
-        "it was built against `{found}`; this host has `{HANDLER}@{WIT_VERSION}`: use a newer host, or build the plugin against the older contract"
+        "it was built against `{found}`; this host has `{HANDLER}@{WIT_VERSION}`: use a newer host, or build the plugin \
+         against the older contract"
     )]
     OtherVersion { found: String },
     #[error("it does not fit this host: {0}")]
@@ -113,15 +114,17 @@ fn deserialize(engine: &Engine, file: &Path) -> wasmtime::Result<Component> {
 /// Returns the handler, if it is one that this host can call.
 fn check_exports(engine: &Engine, component: &Component) -> Result<String, LoadError> {
     let kind = component.component_type();
-    let mut found = None;
+    let mut other = None;
     for (name, item) in kind.exports(&engine.wasmtime) {
         if matches!(item.ty, ComponentItem::ComponentInstance(_)) && name.split('@').next() == Some(HANDLER) {
-            found = Some(name.to_owned());
+            if is_compatible(name) {
+                return Ok(name.to_owned());
+            }
+            other = Some(name.to_owned());
         }
     }
-    match found {
+    match other {
         None => Err(LoadError::NoHandler),
-        Some(name) if is_compatible(&name) => Ok(name),
         Some(found) => Err(LoadError::OtherVersion { found }),
     }
 }
@@ -130,10 +133,4 @@ fn check_exports(engine: &Engine, component: &Component) -> Result<String, LoadE
 fn is_compatible(name: &str) -> bool {
     let version = name.rsplit('@').next().unwrap_or_default();
     version.rsplit_once('.').map(|(line, _)| line) == WIT_VERSION.rsplit_once('.').map(|(line, _)| line)
-}
-
-/// An error with its causes, without line breaks.
-fn one_line(error: &wasmtime::Error) -> String {
-    let text = format!("{error:#}");
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

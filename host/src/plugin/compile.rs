@@ -32,7 +32,7 @@ use wasm_encoder::{CustomSection, Section};
 use wasmparser::{Parser, Payload};
 use wit_component::ComponentEncoder;
 
-use super::{Hash, bindings, engine};
+use super::{Hash, bindings, engine, one_line};
 use crate::config;
 
 /// The hidden subcommand under which our own binary is the compiler.
@@ -68,8 +68,14 @@ pub enum CompileError {
         "the compiler crashed ({status}); the file is broken or hostile, or `compile.memory_mib` ({memory_mib}) is too small"
     )]
     Crashed { status: ExitStatus, memory_mib: u64 },
+    #[error(
+        "its machine code has more than {bytes_max} bytes, far more than such a file needs; it is broken or hostile"
+    )]
+    TooLarge { bytes_max: u64 },
     #[error("the compiler could not run: {0}")]
     Io(#[from] io::Error),
+    #[error("its machine code cannot be kept in {}: {error}; is the disk full?", .dir.display())]
+    Cache { dir: PathBuf, error: io::Error },
 }
 
 impl Compiler {
@@ -108,7 +114,7 @@ impl Compiler {
         let _turn = self.turn.lock().await;
         if !path.exists() {
             let code = self.run(wasm).await?;
-            write_whole(&path, &code)?;
+            write_whole(&path, &code).map_err(|error| CompileError::Cache { dir: self.cache_dir.clone(), error })?;
         }
         Ok(path)
     }
@@ -135,6 +141,10 @@ impl Compiler {
         match timeout(limit, talk(&mut child, wasm, code_bytes_max)).await {
             Err(_) => Err(CompileError::Timeout { limit_s: self.limits.timeout_s }),
             Ok(Err(error)) => Err(error.into()),
+            // Checked before the status: the child cannot write what nobody reads.
+            Ok(Ok((_, code, _))) if code.len() as u64 > code_bytes_max => {
+                Err(CompileError::TooLarge { bytes_max: code_bytes_max })
+            }
             Ok(Ok((status, code, _))) if status.success() => Ok(code),
             Ok(Ok((status, _, complaint))) if status.signal().is_none() && !complaint.is_empty() => {
                 Err(CompileError::Refused(complaint))
@@ -158,7 +168,8 @@ impl Compiler {
     }
 }
 
-/// Feeds the child and reads what it says, all at once, so that no pipe fills up.
+/// Feeds the child and reads what it says, all at once, so that no pipe fills up. Of code that is too large, one byte more
+/// than `code_bytes_max` is read.
 async fn talk(child: &mut Child, wasm: Vec<u8>, code_bytes_max: u64) -> io::Result<(ExitStatus, Vec<u8>, String)> {
     let (mut code, mut complaint) = (Vec::new(), Vec::new());
     let stdin = child.stdin.take();
@@ -172,7 +183,7 @@ async fn talk(child: &mut Child, wasm: Vec<u8>, code_bytes_max: u64) -> io::Resu
     };
     let read_code = async {
         match stdout {
-            Some(stdout) => stdout.take(code_bytes_max).read_to_end(&mut code).await,
+            Some(stdout) => stdout.take(code_bytes_max + 1).read_to_end(&mut code).await,
             None => Ok(0),
         }
     };
@@ -288,9 +299,4 @@ fn with_bot_world(mut module: Vec<u8>) -> Vec<u8> {
     let section = CustomSection { name: "component-type:bot".into(), data: bindings::COMPONENT_TYPE.into() };
     section.append_to(&mut module);
     module
-}
-
-/// An error with its causes on one line, as the log shows it.
-fn one_line(error: &anyhow::Error) -> String {
-    format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
 }

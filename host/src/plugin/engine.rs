@@ -22,7 +22,7 @@ use super::{bindings::Bot, guest::Guest};
 use crate::config;
 
 /// How often a running guest lets others run, and the unit in which its computing time is counted.
-pub const TICK: Duration = Duration::from_millis(1);
+const TICK: Duration = Duration::from_millis(1);
 
 /// Linear memory that an instance slot keeps between two calls, zeroed in place: what a small guest touches fits, and
 /// its next call needs no page fault. It is paid for every slot ever used, so it is not larger.

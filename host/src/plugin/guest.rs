@@ -29,11 +29,6 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Milliseconds of computing so far.
-    pub(super) fn cpu_ms(&self) -> u64 {
-        self.ticks
-    }
-
     pub(super) fn is_used_up(&self) -> bool {
         self.ticks >= self.ticks_max
     }

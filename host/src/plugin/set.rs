@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    fs, io,
+    fs::{self, File},
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -12,7 +13,7 @@ use tracing::{info, warn};
 
 use super::{
     Hash, Plugin,
-    code::Code,
+    code::{Code, LoadError},
     compile::Compiler,
     engine::Engine,
     file_name::{file_name_order, name_of},
@@ -254,7 +255,7 @@ impl Set {
         let retry = cached.then(|| wasm.clone());
         let file = self.compiler.compile(wasm, &hash).await.map_err(|error| error.to_string())?;
         match Code::load(&self.engine, &file, hash, settings).await {
-            Err(super::code::LoadError::Cache(why)) if retry.is_some() => {
+            Err(LoadError::Cache(why)) if retry.is_some() => {
                 // A full disk or a crash may have spoiled the cached code; the wasm is still there.
                 warn!(file = %path.display(), "The cached code of {} does not load ({why}); compiling again", path.display());
                 self.compiler.forget(&hash).map_err(|error| error.to_string())?;
@@ -324,7 +325,9 @@ fn read(path: &Path, stamp: Stamp, bytes_max: u64) -> Result<Vec<u8>, ReadError>
     if stamp.bytes > bytes_max {
         return Err(ReadError::TooLarge { bytes: stamp.bytes, bytes_max });
     }
-    let wasm = fs::read(path)?;
+    let mut wasm = Vec::new();
+    // It may have grown since it was stamped.
+    File::open(path)?.take(stamp.bytes + 1).read_to_end(&mut wasm)?;
     if wasm.len() as u64 != stamp.bytes || Stamp::of(path)? != stamp {
         return Err(ReadError::Unsettled);
     }

@@ -24,6 +24,9 @@ use crate::{app::App, config::Config};
 /// Changes that never pause are looked at this often all the same.
 const QUIET_WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// A file that changed while it was read is looked at again after so long, however short `watch.quiet_ms` is.
+const UNSETTLED_WAIT_MIN: Duration = Duration::from_millis(10);
+
 /// Watches and reloads, for ever.
 pub async fn run(app: Arc<App>) {
     let (sender, mut hints) = mpsc::channel(1);
@@ -36,7 +39,7 @@ pub async fn run(app: Arc<App>) {
             settle(&mut hints, config.watch.quiet).await;
         }
         while app.reload().await.unsettled {
-            sleep(config.watch.quiet.max(Duration::from_millis(10))).await;
+            sleep(config.watch.quiet.max(UNSETTLED_WAIT_MIN)).await;
         }
     }
 }

@@ -14,7 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, STANDARD};
 use cbc::cipher::{Array, Block, BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
 
-use crate::excerpt::excerpt;
+use crate::excerpt;
 
 /// How many characters an EncodingAESKey has.
 const KEY_CHARS: usize = 43;

@@ -4,7 +4,7 @@
 const CHARS_MAX: usize = 40;
 
 /// Returns the beginning of a text, without characters that could forge a line of a log.
-pub(crate) fn excerpt(text: &str) -> String {
+pub fn excerpt(text: &str) -> String {
     let visible = |char: char| if char.is_control() { '\u{fffd}' } else { char };
     text.chars().take(CHARS_MAX).map(visible).collect()
 }

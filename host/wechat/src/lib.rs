@@ -27,3 +27,5 @@ pub mod crypt;
 pub mod envelope;
 
 mod excerpt;
+
+pub use excerpt::excerpt;

@@ -8,7 +8,7 @@ use quick_xml::escape::resolve_xml_entity;
 use quick_xml::events::{BytesRef, Event};
 
 use super::{Element, is_name};
-use crate::excerpt::excerpt;
+use crate::excerpt;
 
 /// How many elements may stand inside one another, the root counted.
 /// WeChat's deepest push, `PUBLISHJOBFINISH`, has five.
