@@ -180,7 +180,7 @@ impl Bot {
         let root = xml::parse(said.to_xml(&new_header()).as_bytes()).expect("the notation writes XML");
         let Ok(Push::Message(message)) = message::parse("main", &root) else { panic!("{words} is no message") };
         let live = self.app.live();
-        let chain = &live.accounts().find(|serving| serving.account.name == "main").expect("it is there").chain;
+        let chain = &live.named("main").expect("it is there").chain;
         dispatch::run(chain, &message, Instant::now() + PATIENCE).await
     }
 
@@ -217,7 +217,7 @@ impl Bot {
 
 /// The names of the plugins of account `main`, in the order they are asked.
 pub fn names(live: &Live) -> Vec<String> {
-    let main = live.accounts().find(|serving| serving.account.name == "main").expect("there is an account `main`");
+    let main = live.named("main").expect("there is an account `main`");
     main.chain.plugins.iter().map(|plugin| plugin.name.to_string()).collect()
 }
 

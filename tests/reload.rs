@@ -2,12 +2,12 @@
 
 use std::{fs, sync::Arc};
 
-use aviary_host::{app::Live, config::Config};
+use aviary_host::{app::Live, config::Config, conversation::Said};
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
-    bot::{Bot, PATIENCE, Setup, names},
-    plugins::{ECHO, MISBEHAVE, PARROT, WELCOME},
+    bot::{Bot, PATIENCE, Setup, names, new_header},
+    plugins::{ECHO, MISBEHAVE, PARROT, WELCOME, from_wat},
 };
 
 /// Waits for the next change of what serves.
@@ -163,8 +163,8 @@ fn city(config: &Config) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_failed_for_its_settings_is_tried_again_when_they_change() {
-    // Three pages of memory, and a limit below that; a page is 64 KiB.
-    let large = crate::plugins::from_wat(
+    // 72 pages of 64 KiB, which is 4.5 MiB, and a limit below that.
+    let large = from_wat(
         r#"(memory $more 64)
            (func (export "aviary:bot/handler@0.1.0#handle") (param i32) (result i32) (i32.const 1024))"#,
     );
@@ -182,8 +182,7 @@ async fn a_plugin_that_failed_for_its_settings_is_tried_again_when_they_change()
 async fn an_account_that_is_added_is_served_without_a_restart() {
     let bot = Setup::new().plugin("20-echo.wasm", &ECHO).settings("include = [\"accounts/*.toml\"]").start().await;
     let shop = bot.account("/shop");
-    let header = crate::bot::new_header();
-    let push = aviary_host::conversation::Said::text("hi").to_xml(&header);
+    let push = Said::text("hi").to_xml(&new_header());
     assert_eq!(shop.push(&push).await.unwrap().status, 404);
     fs::create_dir(bot.dir().join("accounts")).unwrap();
     fs::write(bot.dir().join("accounts/shop.toml"), "[accounts.shop]\npath = \"/shop\"\ntoken = \"testtoken\"\n")

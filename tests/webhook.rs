@@ -391,6 +391,7 @@ async fn before_the_plugins_are_loaded_the_url_check_is_answered_and_a_push_is_h
 async fn a_push_is_held_no_longer_than_its_window() {
     let bot = Setup::new().plugin("20-echo.wasm", &ECHO).settings("[late]\nwindow_ms = 300").start_unloaded().await;
     assert_eq!(bot.says("never loaded").await, "");
+    in_flight(&bot, 0).await;
 }
 
 #[tokio::test]

@@ -95,6 +95,7 @@ impl Vectors {
     /// Bodies, and texts that become elements where nobody looks.
     pub fn xml(&self) -> Vec<Vec<u8>> {
         let mut seeds: Vec<String> = self.pushes().map(str::to_owned).collect();
+        seeds.extend(self.lists());
         seeds.extend(self.malformed());
         seeds.extend(texts(&self.replies["replies"], "expected_xml").map(str::to_owned));
         seeds.extend(texts(&self.crypto["vectors"], "envelope").map(str::to_owned));
@@ -151,7 +152,8 @@ impl Vectors {
         let mut add = |first: u8, second: u8, query: &str, body: &str| {
             seeds.push([&[first, second], query.as_bytes(), b"\n", body.as_bytes()].concat());
         };
-        for push in self.pushes() {
+        for push in self.pushes().map(str::to_owned).chain(self.lists()) {
+            let push = push.as_str();
             add(PLAIN, SIGNED, "openid=o1", push);
             add(COMPATIBLE, SIGNED | SEALED | BESIDE, "openid=o1&encrypt_type=aes", push);
             add(SAFE, SIGNED | SEALED, "openid=o1&encrypt_type=aes", push);
@@ -204,13 +206,23 @@ impl Vectors {
         texts(&self.inbound["samples"], "xml")
     }
 
+    /// Pushes with a list, which is longer than in the vectors.
+    fn lists(&self) -> impl Iterator<Item = String> {
+        self.pushes().filter_map(|push| {
+            let start = push.find("<List>").or_else(|| push.find("<item>"))?;
+            let end = push.find("</List>").or_else(|| push.find("</item>"))? + "</List>".len();
+            Some([&push[..start], &push[start..end].repeat(5), &push[end..]].concat())
+        })
+    }
+
     fn malformed(&self) -> impl Iterator<Item = String> {
-        rows(&self.malformed["cases"]).map(|case| match &case["body_repeat"] {
-            Value::Null => text(&case["body"]).to_owned(),
-            // A fuzzer is quicker with short inputs, and this is deep enough to be refused.
+        rows(&self.malformed["cases"]).flat_map(|case| match &case["body_repeat"] {
+            Value::Null => vec![text(&case["body"]).to_owned()],
+            // A fuzzer is quicker with short inputs: just not too deep, and just too deep.
             repeat => {
                 let part = |name: &str, times| text(&repeat[name]).repeat(times);
-                [part("before", 1), part("open", 20), part("close", 20), part("after", 1)].concat()
+                let nested = |times| [part("before", 1), part("open", times), part("close", times), part("after", 1)];
+                [15, 16].map(|times| nested(times).concat()).to_vec()
             }
         })
     }

@@ -6,6 +6,9 @@ use aviary_wechat::xml::{self, DEPTH_MAX, ELEMENTS_MAX, Element, NAME_BYTES_MAX,
 
 use super::printable::assert_printable;
 
+/// What says who sent a message, and which: of the first four the first counts, of the last one the last.
+const HEADER: [&str; 5] = ["ToUserName", "FromUserName", "CreateTime", "MsgType", "MsgId"];
+
 /// Takes the bytes as a body, as what a user typed, and as what a plugin replies.
 pub fn check(bytes: &[u8]) {
     match xml::parse(bytes) {
@@ -22,6 +25,11 @@ fn read(root: &Element) {
     assert_eq!(root.name, "xml");
     let mut elements = 0;
     bounded(root, 1, &mut elements);
+
+    for name in HEADER {
+        let texts: Vec<&str> = root.children.iter().filter(|child| child.name == name).map(|child| &*child.text).collect();
+        assert_eq!((root.text_of(name), root.last_text_of(name)), (texts.first().copied(), texts.last().copied()));
+    }
 
     let leaves = root.leaves();
     let mut paths = HashSet::new();
@@ -82,25 +90,30 @@ fn legal(element: &Element) -> Element {
     }
 }
 
-/// WeChat does not escape what a user types: it must stay text, and nothing beside it may change.
+/// WeChat does not escape what a user types: it must stay text, and nothing beside it may change, with and without the
+/// white space that WeChat puts around some values.
 fn typed_as_content(typed: &str) {
-    let body = format!(
-        "<xml><ToUserName><![CDATA[gh_1]]></ToUserName>\n<FromUserName><![CDATA[o1]]></FromUserName>\n\
-         <CreateTime>1</CreateTime>\n<MsgType><![CDATA[text]]></MsgType>\n\
-         <Content><![CDATA[{typed}]]></Content>\n<MsgId>99</MsgId>\n</xml>"
-    );
-    let push = xml::parse(body.as_bytes()).unwrap_or_else(|error| panic!("{error}: {body}"));
-    let content = typed.replace("]]><![CDATA[", "");
-    let expected = [
-        ("ToUserName", "gh_1"),
-        ("FromUserName", "o1"),
-        ("CreateTime", "1"),
-        ("MsgType", "text"),
-        ("Content", content.as_str()),
-        ("MsgId", "99"),
-    ];
-    let leaves = push.leaves();
-    assert!(leaves.iter().map(|leaf| (leaf.path.as_str(), leaf.value)).eq(expected), "{leaves:?}");
+    for blank in ["", "\r\n\t "] {
+        let cdata = |value: &str| format!("{blank}<![CDATA[{value}]]>{blank}");
+        let (to_user, from_user, msg_type, content) = (cdata("gh_1"), cdata("o1"), cdata("text"), cdata(typed));
+        let body = format!(
+            "<xml>{blank}<ToUserName>{to_user}</ToUserName>{blank}<FromUserName>{from_user}</FromUserName>\
+             <CreateTime>{blank}1{blank}</CreateTime><MsgType>{msg_type}</MsgType>\
+             <Content>{content}</Content{blank}>{blank}<MsgId>99</MsgId></xml>{blank}"
+        );
+        let push = xml::parse(body.as_bytes()).unwrap_or_else(|error| panic!("{error}: {body}"));
+        let content = typed.replace("]]><![CDATA[", "");
+        let expected = [
+            ("ToUserName", "gh_1"),
+            ("FromUserName", "o1"),
+            ("CreateTime", "1"),
+            ("MsgType", "text"),
+            ("Content", content.as_str()),
+            ("MsgId", "99"),
+        ];
+        let leaves = push.leaves();
+        assert!(leaves.iter().map(|leaf| (leaf.path.as_str(), leaf.value)).eq(expected), "{leaves:?}");
+    }
 }
 
 /// Elsewhere a user may add elements, or spoil the push, but never be somebody else.
@@ -111,9 +124,9 @@ fn typed_as_title(typed: &str) {
          <Description><![CDATA[{typed}]]></Description>\n<Url><![CDATA[u]]></Url>\n<MsgId>99</MsgId>\n</xml>"
     );
     let Ok(push) = xml::parse(body.as_bytes()) else { return };
-    let header = ["ToUserName", "FromUserName", "CreateTime", "MsgType"].map(|name| push.text_of(name));
-    assert_eq!(header, [Some("gh_1"), Some("o1"), Some("1"), Some("link")], "{body}");
-    assert_eq!(push.last_text_of("MsgId"), Some("99"), "{body}");
+    let [header @ .., msg_id] = HEADER;
+    assert_eq!(header.map(|name| push.text_of(name)), [Some("gh_1"), Some("o1"), Some("1"), Some("link")], "{body}");
+    assert_eq!(push.last_text_of(msg_id), Some("99"), "{body}");
 }
 
 /// What a plugin replies is read back to the character.

@@ -1,25 +1,17 @@
 //! `aviary demo`: a bot to talk to, with one command.
 
-use std::{
-    io::{IsTerminal, Write},
-    path::PathBuf,
-    pin::pin,
-    process::ExitCode,
-};
+use std::{io::IsTerminal, path::PathBuf, pin::pin, process::ExitCode};
 
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    net::TcpListener,
-};
+use tokio::net::TcpListener;
 
 use super::{
     bot::{Bot, CONFIG_FILE},
-    serve,
+    chat, serve,
 };
 use crate::{
     app::App,
     config::{Config, Mode},
-    conversation::{DEFAULT_USER, Encryption, Playback, Said, Simulator, shown},
+    conversation::{Encryption, Simulator, shown},
     server,
 };
 
@@ -87,24 +79,14 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Pushes each line that is typed, and prints what the user would see.
 async fn talk(simulator: &Simulator) -> anyhow::Result<()> {
-    let mut playback = Playback::default();
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    loop {
-        print!("> ");
-        std::io::stdout().flush()?;
-        let Some(line) = lines.next_line().await? else { return Ok(()) };
-        let line = line.trim();
-        if line.is_empty() {
-            continue;
-        }
-        match Said::parse(line) {
+    chat::read_pushes(async |push| {
+        match say(simulator, push).await {
+            Ok(reply) => println!("< {reply}"),
             Err(error) => println!("{error:#}"),
-            Ok(said) => match say(simulator, &playback.push(DEFAULT_USER, &said)).await {
-                Ok(reply) => println!("< {reply}"),
-                Err(error) => println!("{error:#}"),
-            },
         }
-    }
+        Ok(())
+    })
+    .await
 }
 
 async fn say(simulator: &Simulator, xml: &str) -> anyhow::Result<String> {

@@ -1,15 +1,19 @@
 //! `aviary parse`: what a plugin would be given.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::{
+    fs::File,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, bail, ensure};
 use aviary_wechat::{envelope, xml};
 
-use crate::message::{self, Push};
-use crate::plugin::bindings::Message;
+use crate::{
+    message::{self, Push},
+    plugin::bindings::Message,
+};
 
 /// How large a file may be: more than any host takes of a push, and than anyone writes of a conversation.
 const FILE_BYTES_MAX: u64 = 1 << 20;

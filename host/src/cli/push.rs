@@ -1,19 +1,23 @@
 //! `aviary push`: plays WeChat over real HTTP.
 
-use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    io::Write,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, bail, ensure};
 use aviary_wechat::crypt::AesKey;
 use clap::builder::RangedU64ValueParser;
 use hyper::StatusCode;
 
-use crate::config::{Account, Config, Mode};
-use crate::conversation::{Answer, DEFAULT_USER, Encryption, NoAnswer, Playback, Said, Simulator, TRIES_MAX, shown};
+use crate::{
+    config::{Account, Config, Mode},
+    conversation::{Answer, DEFAULT_USER, Encryption, NoAnswer, Playback, Said, Simulator, TRIES_MAX, shown},
+};
 
 /// How long a try may be made to wait: what a proxy in between may wait too.
 const TIMEOUT_MS_MAX: u64 = 600_000;

@@ -3,8 +3,10 @@
 use anyhow::{Context, bail, ensure};
 use aviary_wechat::xml::{Writer, is_name};
 
-use super::words::{self, Kind, Value, Word};
-use super::{Header, unescaped};
+use super::{
+    Header, unescaped,
+    words::{self, Kind, Value, Word},
+};
 use crate::plugin::bindings::Field;
 
 /// Something a user says or does: a text, or one of WeChat's own words.

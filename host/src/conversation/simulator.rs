@@ -6,20 +6,26 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail, ensure};
-use aviary_wechat::crypt::{self, AesKey};
-use aviary_wechat::envelope;
-use aviary_wechat::signature::{sign, sign_message};
-use aviary_wechat::xml::{self, Element};
+use aviary_wechat::{
+    crypt::{self, AesKey},
+    envelope,
+    signature::{sign, sign_message},
+    xml::{self, Element},
+};
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, USER_AGENT};
-use hyper::http::uri::{PathAndQuery, Uri};
-use hyper::{Method, Request, StatusCode};
+use hyper::{
+    Method, Request, StatusCode,
+    header::{CONTENT_TYPE, HeaderValue, USER_AGENT},
+    http::uri::{PathAndQuery, Uri},
+};
 
-use crate::config::{Account, Mode};
-use crate::https::Client;
 pub use crate::https::{Answer, NoAnswer};
-use crate::secret::Secret;
+use crate::{
+    config::{Account, Mode},
+    https::Client,
+    secret::Secret,
+};
 
 /// When WeChat hangs up, and tries again.
 const TRY: Duration = Duration::from_secs(5);
@@ -146,7 +152,7 @@ impl Simulator {
     /// [`NoAnswer`].
     pub async fn send(&self, push: &Signed) -> Result<Answer, NoAnswer> {
         let mut request = self.request(Method::POST, &push.query, push.body.clone());
-        request.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("text/xml"));
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/xml"));
         self.client.send(request, self.timeout).await
     }
 
@@ -237,7 +243,7 @@ impl Simulator {
         let mut request = Request::new(Full::new(Bytes::from(body)));
         *request.method_mut() = method;
         *request.uri_mut() = uri;
-        request.headers_mut().insert(USER_AGENT, hyper::header::HeaderValue::from_static("Mozilla/4.0"));
+        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static("Mozilla/4.0"));
         request
     }
 }
@@ -259,20 +265,9 @@ struct Query {
 impl Query {
     fn add(&mut self, name: &str, value: &str) {
         let separator = if self.text.is_empty() { "" } else { "&" };
-        self.text += &format!("{separator}{name}={}", percent_encoded(value));
+        self.text.extend([separator, name, "="]);
+        self.text.extend(form_urlencoded::byte_serialize(value.as_bytes()));
     }
-}
-
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            encoded.push(byte.into());
-        } else {
-            encoded += &format!("%{byte:02X}");
-        }
-    }
-    encoded
 }
 
 /// Adds `Encrypt` after the plaintext's elements, also to what is no XML: that is the host's to refuse.

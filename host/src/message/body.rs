@@ -1,7 +1,6 @@
 //! What a message is, by its `MsgType`.
 
-use super::event;
-use super::fields::Fields;
+use super::{event, fields::Fields};
 use crate::plugin::bindings::{Body, Image, Link, Location, Text, Video, Voice};
 
 /// Reads the body. One that is new, or that lacks what WeChat promises, is `other`, and its leaves stay.

@@ -167,8 +167,10 @@ fn user_authorization(fields: &mut Fields<'_>) -> Option<UserAuthorization> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::tests::{extra, message};
-    use crate::plugin::bindings::Body;
+    use crate::{
+        message::tests::{extra, message},
+        plugin::bindings::Body,
+    };
 
     /// Reads an event, and `extra` as `path=value`.
     fn event(name: &str, content: &str) -> (Event, Vec<String>) {

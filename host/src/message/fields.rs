@@ -1,7 +1,6 @@
 //! Every leaf of a push, each to be taken by one typed field or left for `extra`.
 
-use std::ops::Range;
-use std::str::FromStr;
+use std::{ops::Range, str::FromStr};
 
 use aviary_wechat::xml::{Element, Leaf};
 

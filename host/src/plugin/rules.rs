@@ -94,3 +94,89 @@ fn fits(rule: &MatchRule, facts: &Facts<'_>) -> bool {
         && holds(&rule.recognition, facts.recognition, |fact, wanted| fact.contains(wanted))
         && rule.regex.as_ref().is_none_or(|regex| facts.text.is_some_and(|text| regex.is_match(text)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::slice;
+
+    use aviary_wechat::xml;
+    use regex::Regex;
+
+    use super::*;
+    use crate::{
+        conversation::{Playback, Said},
+        message::{self, Push},
+    };
+
+    /// A rule to put conditions into.
+    fn bare() -> MatchRule {
+        MatchRule {
+            msg_type: None,
+            equals: None,
+            starts_with: None,
+            contains: None,
+            regex: None,
+            recognition: None,
+            event: None,
+            key: None,
+            key_starts_with: None,
+        }
+    }
+
+    /// What a user says, in the notation of conversation files.
+    fn said(words: &str) -> Message {
+        let push = Playback::default().push("o1", &Said::parse(words).unwrap());
+        match message::parse("main", &xml::parse(push.as_bytes()).unwrap()) {
+            Ok(Push::Message(message)) => *message,
+            other => panic!("{words} is no message: {other:?}"),
+        }
+    }
+
+    fn is_asked(rules: &[MatchRule], words: &str) -> bool {
+        fit(rules, &Facts::of(&said(words)))
+    }
+
+    #[test]
+    fn each_condition_is_met_by_what_it_is_about_and_by_nothing_else() {
+        let some = |text: &str| Some(text.to_owned());
+        for (rule, met_by, not_by) in [
+            (MatchRule { msg_type: some("ShortVideo"), ..bare() }, "[shortvideo]", "[video]"),
+            (MatchRule { msg_type: some("file"), ..bare() }, "[file]", "file"),
+            (MatchRule { msg_type: some("event"), ..bare() }, "[subscribe]", "subscribe"),
+            (MatchRule { equals: some("天气"), ..bare() }, "天气", "天气 北京"),
+            (MatchRule { starts_with: some("天气"), ..bare() }, "天气 北京", "北京天气"),
+            (MatchRule { contains: some("北京"), ..bare() }, "天气 北京", "天气 上海"),
+            (MatchRule { regex: Regex::new(r"^\d+$").ok(), ..bare() }, "42", "42 度"),
+            (MatchRule { recognition: some("天气"), ..bare() }, "[voice 今天天气]", "今天天气"),
+            (MatchRule { event: some("click"), ..bare() }, "[CLICK a]", "[VIEW https://a/]"),
+            (MatchRule { key: some("a"), ..bare() }, "[CLICK a]", "[CLICK ab]"),
+            (MatchRule { key: some("42"), ..bare() }, "[subscribe qrscene_42]", "[subscribe]"),
+            (MatchRule { key: some("k"), ..bare() }, "[event a_new_one k]", "[event a_new_one]"),
+            (MatchRule { key_starts_with: some("a"), ..bare() }, "[CLICK ab]", "[CLICK ba]"),
+        ] {
+            assert!(is_asked(slice::from_ref(&rule), met_by), "{met_by}: {rule:?}");
+            assert!(!is_asked(slice::from_ref(&rule), not_by), "{not_by}: {rule:?}");
+        }
+    }
+
+    #[test]
+    fn all_conditions_of_one_rule_hold_and_no_rules_are_every_message() {
+        let click = MatchRule { event: Some("CLICK".into()), key: Some("a".into()), ..bare() };
+        let text = MatchRule { msg_type: Some("text".into()), ..bare() };
+        let rules = [click, text];
+        assert!(is_asked(&rules, "[CLICK a]") && is_asked(&rules, "你好"));
+        assert!(!is_asked(&rules, "[CLICK b]") && !is_asked(&rules, "[SCAN a]"));
+        assert!(is_asked(&[], "[SCAN a]"));
+    }
+
+    #[test]
+    fn every_message_and_event_is_known_by_wechats_name_for_it() {
+        for usage in Said::words().lines().filter(|line| line.starts_with("  [") && line.ends_with(']')) {
+            let parts = usage.trim().trim_matches(['[', ']']).split(' ');
+            let words: Vec<&str> = parts.filter(|part| !part.ends_with('?')).collect();
+            let message = said(&format!("[{}]", words.join(" ")));
+            let facts = Facts::of(&message);
+            assert_eq!(facts.event.unwrap_or(facts.msg_type), words[0]);
+        }
+    }
+}

@@ -10,8 +10,10 @@
 use std::fmt;
 
 use aes::Aes256;
-use base64::Engine;
-use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, STANDARD};
+use base64::{
+    Engine,
+    engine::general_purpose::{GeneralPurpose, NO_PAD, STANDARD},
+};
 use cbc::cipher::{Array, Block, BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
 
 use crate::excerpt;

@@ -7,9 +7,11 @@
 //! [`ciphertext`] and [`seal`] are the server's side; [`push`] and [`open`] are WeChat's, for whoever
 //! plays it.
 
-use crate::crypt::{self, AesKey, DecryptError};
-use crate::signature;
-use crate::xml::{self, Element, ParseError, Writer};
+use crate::{
+    crypt::{self, AesKey, DecryptError},
+    signature,
+    xml::{self, Element, ParseError, Writer},
+};
 
 /// Returns the ciphertext of a push, if it has one.
 pub fn ciphertext(push: &Element) -> Option<&str> {

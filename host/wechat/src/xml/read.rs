@@ -2,10 +2,12 @@
 
 use std::io::BufRead;
 
-use quick_xml::Reader;
-use quick_xml::errors::Error as ReaderError;
-use quick_xml::escape::resolve_xml_entity;
-use quick_xml::events::{BytesRef, Event};
+use quick_xml::{
+    Reader,
+    errors::Error as ReaderError,
+    escape::resolve_xml_entity,
+    events::{BytesRef, Event},
+};
 
 use super::{Element, is_name};
 use crate::excerpt;
