@@ -95,7 +95,7 @@ struct Memory {
     messages: HashMap<Key, Entry>,
     /// In plain mode, where the signature does not cover the body: which message a signature came with.
     signatures: HashMap<u64, Key>,
-    /// What is to be forgotten, in the order it came.
+    /// What is to be forgotten, counted from when, in the order it came.
     ages: VecDeque<(Instant, Remembered)>,
     /// Whose reply is to be forgotten, in the order it came.
     replies: VecDeque<(Instant, Key)>,
@@ -138,12 +138,13 @@ impl Dedupe {
         memory.lifetime = lifetime;
     }
 
-    /// Says whether a message is new. `signature`, given in plain mode only, is good for one message.
-    pub fn claim(&self, key: Key, signature: Option<&str>, now: Instant) -> Claim {
+    /// Says whether a message is new. `signature`, given in plain mode only, is good for one message. A message signed
+    /// `ahead` of our clock is remembered so much longer, as it could be pushed again so much later.
+    pub fn claim(&self, key: Key, signature: Option<&str>, now: Instant, ahead: Duration) -> Claim {
         let mut memory = self.lock();
         memory.forget(now);
         if let Some(signature) = signature
-            && !memory.bind(short(signature), key, now)
+            && !memory.bind(short(signature), key, now + ahead)
         {
             return Claim::Replayed;
         }
@@ -153,7 +154,7 @@ impl Dedupe {
             Some(Entry::Past) => Claim::Again(Answer::Known(None)),
             None => {
                 let (sender, receiver) = watch::channel(None);
-                memory.remember(key, Entry::Pending(receiver.clone()), now);
+                memory.remember(key, Entry::Pending(receiver.clone()), now, ahead);
                 let slot = Slot { key, memory: self.memory.clone(), sender: Some(sender) };
                 Claim::First(slot, Answer::Pending(receiver))
             }
@@ -188,9 +189,9 @@ impl Memory {
         }
     }
 
-    fn remember(&mut self, key: Key, entry: Entry, now: Instant) {
+    fn remember(&mut self, key: Key, entry: Entry, now: Instant, ahead: Duration) {
         self.messages.insert(key, entry);
-        self.ages.push_back((now, Remembered::Message(key)));
+        self.ages.push_back((now + ahead, Remembered::Message(key)));
         self.replies.push_back((now, key));
     }
 
@@ -299,6 +300,11 @@ mod tests {
         }
     }
 
+    /// A claim of what was signed by a clock like ours.
+    fn claim(dedupe: &Dedupe, key: Key, signature: Option<&str>, now: Instant) -> Claim {
+        dedupe.claim(key, signature, now, Duration::ZERO)
+    }
+
     async fn again(claim: Claim) -> Outcome {
         match claim {
             Claim::Again(answer) => answer.outcome().await,
@@ -309,27 +315,38 @@ mod tests {
     #[tokio::test]
     async fn tries_that_wait_and_tries_to_come_get_the_first_ones_outcome() {
         let (dedupe, now) = (Dedupe::new(100, LIFETIME), Instant::now());
-        let slot = first(dedupe.claim(key(1), None, now));
-        let waiting = tokio::spawn(again(dedupe.claim(key(1), None, now)));
+        let slot = first(claim(&dedupe, key(1), None, now));
+        let waiting = tokio::spawn(again(claim(&dedupe, key(1), None, now)));
         slot.publish(said("hi"));
         assert_eq!(waiting.await.unwrap(), said("hi"));
-        assert_eq!(again(dedupe.claim(key(1), None, now + Duration::from_secs(10))).await, said("hi"));
+        assert_eq!(again(claim(&dedupe, key(1), None, now + Duration::from_secs(10))).await, said("hi"));
     }
 
     #[tokio::test]
     async fn a_reply_is_kept_for_30_s_and_the_key_for_its_lifetime() {
         let (dedupe, now) = (Dedupe::new(100, LIFETIME), Instant::now());
-        first(dedupe.claim(key(1), None, now)).publish(said("hi"));
-        assert_eq!(again(dedupe.claim(key(1), None, now + REPLY_KEPT)).await, None);
-        assert_eq!(again(dedupe.claim(key(1), None, now + LIFETIME - Duration::from_secs(1))).await, None);
-        first(dedupe.claim(key(1), None, now + LIFETIME));
+        first(claim(&dedupe, key(1), None, now)).publish(said("hi"));
+        assert_eq!(again(claim(&dedupe, key(1), None, now + REPLY_KEPT)).await, None);
+        assert_eq!(again(claim(&dedupe, key(1), None, now + LIFETIME - Duration::from_secs(1))).await, None);
+        first(claim(&dedupe, key(1), None, now + LIFETIME));
+    }
+
+    #[test]
+    fn what_was_signed_ahead_of_our_clock_is_remembered_longer() {
+        let (dedupe, now) = (Dedupe::new(100, LIFETIME), Instant::now());
+        let ahead = Duration::from_secs(300);
+        let signature = Some("335b26997f05c82243aad6b10a2d1853637e71a8");
+        assert!(matches!(dedupe.claim(key(1), signature, now, ahead), Claim::First(..)));
+        let later = now + LIFETIME + ahead - Duration::from_secs(1);
+        assert!(matches!(claim(&dedupe, key(1), signature, later), Claim::Again(_)));
+        assert!(matches!(claim(&dedupe, key(2), signature, later), Claim::Replayed));
     }
 
     #[tokio::test]
     async fn a_dispatch_that_dies_leaves_no_try_waiting() {
         let (dedupe, now) = (Dedupe::new(100, LIFETIME), Instant::now());
-        let slot = first(dedupe.claim(key(1), None, now));
-        let waiting = tokio::spawn(again(dedupe.claim(key(1), None, now)));
+        let slot = first(claim(&dedupe, key(1), None, now));
+        let waiting = tokio::spawn(again(claim(&dedupe, key(1), None, now)));
         drop(slot);
         assert_eq!(waiting.await.unwrap(), None);
     }
@@ -338,11 +355,11 @@ mod tests {
     fn one_signature_is_good_for_one_message() {
         let (dedupe, now) = (Dedupe::new(100, LIFETIME), Instant::now());
         let signature = "335b26997f05c82243aad6b10a2d1853637e71a8";
-        let _slot = first(dedupe.claim(key(1), Some(signature), now));
-        assert!(matches!(dedupe.claim(key(1), Some(signature), now), Claim::Again(_)));
-        assert!(matches!(dedupe.claim(key(2), Some(signature), now), Claim::Replayed));
+        let _slot = first(claim(&dedupe, key(1), Some(signature), now));
+        assert!(matches!(claim(&dedupe, key(1), Some(signature), now), Claim::Again(_)));
+        assert!(matches!(claim(&dedupe, key(2), Some(signature), now), Claim::Replayed));
         assert!(matches!(
-            dedupe.claim(key(2), Some("e3203b6433eb554dd2fcba78fa48cb948fcb4801"), now),
+            claim(&dedupe, key(2), Some("e3203b6433eb554dd2fcba78fa48cb948fcb4801"), now),
             Claim::First(..)
         ));
     }
@@ -350,9 +367,9 @@ mod tests {
     #[test]
     fn memory_stays_within_its_bound_and_keeps_what_is_running() {
         let (dedupe, now) = (Dedupe::new(10, LIFETIME), Instant::now());
-        let running = first(dedupe.claim(key(0), None, now));
+        let running = first(claim(&dedupe, key(0), None, now));
         for n in 1..=100 {
-            first(dedupe.claim(key(n), None, now)).publish(None);
+            first(claim(&dedupe, key(n), None, now)).publish(None);
         }
         let memory = dedupe.lock();
         assert!(memory.messages.len() <= 12, "{} messages are remembered", memory.messages.len());

@@ -73,5 +73,7 @@ fn serve(stream: TcpStream, settings: &config::Listener, router: Router) -> Conn
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(settings.header_timeout)
+        // A larger header is answered 431. hyper's own bound, 400 KiB for each connection, is for browsers.
+        .max_buf_size(settings.header_bytes_max)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
 }

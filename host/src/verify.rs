@@ -3,6 +3,8 @@
 //! The signature of the query covers time and nonce, not the body. In the encrypted modes `msg_signature` covers the
 //! ciphertext as well, so there it alone counts; in plain mode a signature is good for one message (see `dedupe`).
 
+use std::time::Duration;
+
 use aviary_wechat::{
     crypt::{self, AesKey, DecryptError},
     envelope, signature,
@@ -23,6 +25,8 @@ pub struct Opened<'a> {
     pub root: Element,
     /// How its reply has to look: encrypted in, encrypted out.
     pub form: Form<'a>,
+    /// How far in the future it was signed: our clock is slow by about as much, and so long it stays acceptable.
+    pub ahead: Duration,
     /// In plain form, the signature that must not come with another message.
     pub signature: Option<&'a str>,
     /// Which of the account's previous secrets were needed: the console's change has not reached all of WeChat.
@@ -104,9 +108,9 @@ pub fn push<'a>(account: &'a Account, query: &'a Query<'_>, body: &[u8], now_s: 
 
 fn plain<'a>(account: &'a Account, query: &'a Query<'_>, root: Element, now_s: u64) -> Result<Opened<'a>, Refusal> {
     let token = signer(account, query)?;
-    check_age(account, query, now_s)?;
+    let ahead = check_age(account, query, now_s)?;
     let previous = Previous { token: is_previous(account, token), encoding_aes_key: false };
-    Ok(Opened { root, form: Form::Plain, signature: Some(query.one("signature")?), previous })
+    Ok(Opened { root, form: Form::Plain, ahead, signature: Some(query.one("signature")?), previous })
 }
 
 /// The order is WeChat's own and must stay: signature, base64, cipher, padding, length, app id, XML.
@@ -116,11 +120,11 @@ fn sealed<'a>(account: &'a Account, query: &'a Query<'_>, encrypt: &str, now_s: 
     let token = tokens(account)
         .find(|token| signature::verify_message(token.expose(), timestamp, nonce, encrypt, msg_signature))
         .ok_or_else(|| Refusal::MsgSignature { account: account.name.clone() })?;
-    check_age(account, query, now_s)?;
+    let ahead = check_age(account, query, now_s)?;
     let (xml, key) = decrypt(account, encrypt)?;
     let is_current_key = account.encoding_aes_key.as_ref().is_some_and(|current| std::ptr::eq(current, key));
     let previous = Previous { token: is_previous(account, token), encoding_aes_key: !is_current_key };
-    Ok(Opened { root: xml::parse(&xml)?, form: Form::Sealed { token, key }, signature: None, previous })
+    Ok(Opened { root: xml::parse(&xml)?, form: Form::Sealed { token, key }, ahead, signature: None, previous })
 }
 
 /// Decrypts with the account's key, or with the one before it.
@@ -166,17 +170,17 @@ fn is_previous(account: &Account, token: &Secret) -> bool {
 }
 
 /// Refuses what was signed too long ago, or as far in the future: clocks are off by seconds, not by minutes.
-fn check_age(account: &Account, query: &Query<'_>, now_s: u64) -> Result<(), Refusal> {
+fn check_age(account: &Account, query: &Query<'_>, now_s: u64) -> Result<Duration, Refusal> {
     let max_age_s = account.signature_max_age.as_secs();
     if max_age_s == 0 {
-        return Ok(());
+        return Ok(Duration::ZERO);
     }
     let timestamp: u64 = query.one("timestamp")?.parse().map_err(|_| Refusal::Timestamp)?;
     let age_s = i128::from(now_s) - i128::from(timestamp);
     if age_s.unsigned_abs() > u128::from(max_age_s) {
         return Err(Refusal::Age { account: account.name.clone(), age_s, max_age_s });
     }
-    Ok(())
+    Ok(Duration::from_secs(timestamp.saturating_sub(now_s)))
 }
 
 fn is_number(text: &str) -> bool {

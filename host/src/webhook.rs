@@ -103,7 +103,7 @@ async fn push(
             return Ok(text(SUCCESS));
         }
     };
-    let answer = match app.dedupe.claim(Key::of(&message, &opened.root), opened.signature, arrived) {
+    let answer = match app.dedupe.claim(Key::of(&message, &opened.root), opened.signature, arrived, opened.ahead) {
         Claim::First(slot, answer) => {
             dispatch(app, serving, message.clone(), slot, arrived);
             answer

@@ -9,6 +9,8 @@ use super::section::Section;
 pub struct Listener {
     /// The largest body of a push. Default 262,144 bytes.
     pub body_bytes_max: usize,
+    /// The largest header of a request. Default 16,384 bytes.
+    pub header_bytes_max: usize,
     /// `header_timeout_ms`: how long a caller may take to send a request's header. Default 5 s.
     pub header_timeout: Duration,
     /// How many connections may be open at once. Default 4,096.
@@ -100,6 +102,7 @@ impl Listener {
     pub(super) fn read(section: &Section<'_>) -> Self {
         Self {
             body_bytes_max: section.count("body_bytes_max", 1024..=16_777_216),
+            header_bytes_max: section.count("header_bytes_max", 8192..=1_048_576),
             header_timeout: section.millis("header_timeout_ms", 100..=60_000),
             connections_max: section.count("connections_max", 1..=65_536),
             shutdown: section.millis("shutdown_ms", 0..=600_000),

@@ -5,9 +5,10 @@ use super::Config;
 /// Says whether a setting differs between two configurations.
 type Differs = fn(&Config, &Config) -> bool;
 
-static AFTER_RESTART: [(&str, Differs); 12] = [
+static AFTER_RESTART: [(&str, Differs); 13] = [
     ("listen", |old, new| old.listen != new.listen),
     ("data_dir", |old, new| old.data_dir != new.data_dir),
+    ("listener.header_bytes_max", |old, new| old.listener.header_bytes_max != new.listener.header_bytes_max),
     ("listener.header_timeout_ms", |old, new| old.listener.header_timeout != new.listener.header_timeout),
     ("listener.connections_max", |old, new| old.listener.connections_max != new.listener.connections_max),
     ("listener.shutdown_ms", |old, new| old.listener.shutdown != new.listener.shutdown),

@@ -169,6 +169,10 @@ impl Set {
                 Ok(paths) => {
                     for path in paths {
                         match path.extension().and_then(|extension| extension.to_str()) {
+                            // A directory or a pipe of that name is not to be read: it might never end.
+                            Some("wasm") if !path.is_file() => self
+                                .refused_files
+                                .tell(format!("{} is not a file that can be read, so it is no plugin", path.display())),
                             Some("wasm") => _ = found.insert(path),
                             Some("cwasm") => self.refused_files.tell(format!(
                                 "{} is refused: compiled code cannot be checked; put the `.wasm` file there",
