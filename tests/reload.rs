@@ -81,6 +81,17 @@ async fn one_broken_file_does_not_stop_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_file_is_not_read() {
+    let bot = Setup::new().plugin("20-echo.wasm", &ECHO).file("plugins/10-directory.wasm/x", "").start_unloaded().await;
+    // Nobody writes to the pipe: whoever opens it waits for ever.
+    let made = std::process::Command::new("mkfifo").arg(bot.plugin_file("15-pipe.wasm")).status().unwrap();
+    assert!(made.success());
+    std::os::unix::fs::symlink("nowhere", bot.plugin_file("18-dangling.wasm")).unwrap();
+    timeout(PATIENCE, bot.app.reload()).await.unwrap();
+    assert_eq!(bot.chain(), ["echo"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_was_only_touched_is_no_change() {
     let bot = Setup::new().plugin("20-echo.wasm", &ECHO).start().await;
     rename_over(&bot, "20-echo.wasm", &ECHO);

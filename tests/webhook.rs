@@ -432,6 +432,17 @@ async fn a_caller_who_takes_too_long_over_the_header_is_hung_up_on() {
 }
 
 #[tokio::test]
+async fn a_header_that_is_larger_than_any_of_wechats_is_refused() {
+    let bot = Setup::new().settings("[listener]\nheader_bytes_max = 8192").start().await;
+    for (filler, status) in [(4_000, 403), (10_000, 431)] {
+        let mut connection = Connection::open(&bot.origin).await;
+        let filler = "x".repeat(filler);
+        connection.send(format!("GET / HTTP/1.1\r\nHost: bot\r\nX-Filler: {filler}\r\n\r\n")).await;
+        assert_eq!(connection.answer().await.status, status);
+    }
+}
+
+#[tokio::test]
 async fn a_caller_who_takes_too_long_over_the_body_is_refused() {
     let bot = Setup::new().settings("[late]\nwindow_ms = 300").start().await;
     let mut connection = Connection::open(&bot.origin).await;
