@@ -5,6 +5,7 @@ use crate::plugins::workspace;
 
 #[path = "../fuzz/checks"]
 mod checks {
+    mod decrypt;
     pub mod envelope;
     mod printable;
     pub mod seeds;

@@ -62,6 +62,11 @@ impl Connection {
         self.0.write_all(bytes.as_ref()).await.expect("the host reads");
     }
 
+    /// Sends bytes, unless the host has hung up.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), ()> {
+        self.0.write_all(bytes.as_ref()).await.map_err(drop)
+    }
+
     /// Waits until the host closes, and returns what it said before.
     pub async fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();

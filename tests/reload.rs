@@ -2,11 +2,20 @@
 
 use std::{fs, sync::Arc};
 
-use aviary_host::{app::Live, config::Config, conversation::Said};
+use aviary_host::{
+    app::Live,
+    config::Config,
+    conversation::Said,
+    plugin::{
+        compile::Compiler,
+        engine::Engine,
+        set::{Effort, Set},
+    },
+};
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
-    bot::{Bot, PATIENCE, Setup, names, new_header},
+    bot::{Bot, PATIENCE, Setup, binary, names, new_header},
     plugins::{ECHO, MISBEHAVE, PARROT, WELCOME, from_wat},
 };
 
@@ -88,6 +97,53 @@ async fn what_is_no_file_is_not_read() {
     assert!(made.success());
     std::os::unix::fs::symlink("nowhere", bot.plugin_file("18-dangling.wasm")).unwrap();
     timeout(PATIENCE, bot.app.reload()).await.unwrap();
+    assert_eq!(bot.chain(), ["echo"]);
+
+    // Nor are settings.
+    let settings = bot.dir().join("aviary.toml");
+    fs::remove_file(&settings).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&settings).status().unwrap().success());
+    timeout(PATIENCE, bot.app.reload()).await.unwrap();
+    assert_eq!(bot.says("hi").await, "hi");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_compiled_before_does_not_wait_for_what_was_not() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = format!("data_dir = \"{}\"", data.path().display());
+    Setup::new().plugin("20-echo.wasm", &ECHO).settings(&settings).start().await.stop().await;
+    let bot = Setup::new()
+        .plugin("10-welcome.wasm", &WELCOME)
+        .plugin("20-echo.wasm", &ECHO)
+        .settings(&settings)
+        .start_unloaded()
+        .await;
+    let config = bot.app.live().config.clone();
+    let engine = Engine::new(&config.engine).unwrap();
+    let cache_dir = config.data_dir.join("cache");
+    let compiler = Compiler::new(binary().into(), cache_dir, config.compile.clone(), engine.fingerprint()).unwrap();
+    let mut set = Set::new(engine, compiler);
+    for (effort, chain) in [(Effort::Cached, &["echo"][..]), (Effort::Compile, &["welcome", "echo"])] {
+        assert!(set.scan(&config, effort).await.changed);
+        let names: Vec<_> = set.chains(&config)[0].plugins.iter().map(|plugin| plugin.name.to_string()).collect();
+        assert_eq!(names, chain, "{effort:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trouble_that_is_not_the_files_fault_passes() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = format!("data_dir = \"{}\"", data.path().display());
+    let bot = Setup::new().settings(&settings).start().await;
+    // Where the code is to be kept, there is a file: nothing can be kept.
+    let cache = data.path().join("cache");
+    fs::remove_dir_all(&cache).unwrap();
+    fs::write(&cache, "").unwrap();
+    rename_over(&bot, "20-echo.wasm", &ECHO);
+    bot.app.reload().await;
+    assert!(bot.chain().is_empty());
+    fs::remove_file(&cache).unwrap();
+    bot.app.reload().await;
     assert_eq!(bot.chain(), ["echo"]);
 }
 

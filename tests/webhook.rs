@@ -442,6 +442,16 @@ async fn a_header_that_is_larger_than_any_of_wechats_is_refused() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_reads_no_answer_does_not_hold_a_connection() {
+    let bot = Setup::new().settings("[listener]\nconnections_max = 1").start().await;
+    let mut hog = Connection::open(&bot.origin).await;
+    let requests = "GET /elsewhere HTTP/1.1\r\nHost: bot\r\n\r\n".repeat(1_000);
+    // Until its answers fill every buffer, or the host has hung up.
+    while let Ok(()) = timeout(Duration::from_secs(1), hog.try_send(&requests)).await.unwrap_or(Err(())) {}
+    assert_eq!(timeout(PATIENCE, http::get(&bot.origin, "/")).await.expect("the hog is gone").status, 403);
+}
+
 #[tokio::test]
 async fn a_caller_who_takes_too_long_over_the_body_is_refused() {
     let bot = Setup::new().settings("[late]\nwindow_ms = 300").start().await;

@@ -1,7 +1,4 @@
-//! What must hold of keys, ciphertexts and envelopes, whatever is in them.
-//!
-//! Decryption is compared with a second one, written from WeChat's page byte by byte, which shares only AES and base64
-//! with ours: <https://developers.weixin.qq.com/doc/service/guide/dev/push/encryption.html>
+//! What must hold of keys, ciphertexts and envelopes, whatever is in them: what comes of them is what `decrypt` says.
 
 use std::sync::LazyLock;
 
@@ -13,9 +10,12 @@ use aviary_wechat::{
     xml::{self, Writer, is_illegal},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cbc::cipher::{BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
+use cbc::cipher::{BlockModeEncrypt, KeyIvInit};
 
-use super::printable::assert_printable;
+use super::{
+    decrypt::{Step, decrypted, key_bytes},
+    printable::assert_printable,
+};
 
 /// The account of easywechat's vectors; the key's last character has bits that belong to no byte.
 const ENCODING_AES_KEY: &str = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG";
@@ -56,26 +56,6 @@ fn key(text: &str) {
     }
 }
 
-/// Six bits for each character; the last two of 43 characters belong to no byte.
-fn key_bytes(text: &str) -> Option<[u8; 32]> {
-    const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let places: Option<Vec<usize>> = text.chars().map(|char| ALPHABET.find(char)).collect();
-    let bits: Vec<u8> =
-        places?.iter().flat_map(|place| (0..6).rev().map(move |bit| u8::from(place >> bit & 1 == 1))).collect();
-    let bytes: Vec<u8> = bits.chunks_exact(8).map(|byte| byte.iter().fold(0, |byte, bit| byte << 1 | bit)).collect();
-    bytes.try_into().ok()
-}
-
-/// Why the page's algorithm gives no message.
-#[derive(Debug, PartialEq)]
-enum Step {
-    Base64,
-    Blocks,
-    Padding,
-    Length,
-    AppId,
-}
-
 fn ciphertext(text: &str) {
     let expected = decrypted(&KEY_BYTES, text, APP_ID);
     let found = crypt::decrypt(&KEY, text, APP_ID);
@@ -93,33 +73,6 @@ fn step(error: DecryptError) -> Step {
         DecryptError::Length { .. } => Step::Length,
         DecryptError::AppId { .. } => Step::AppId,
     }
-}
-
-fn decrypted(key: &[u8; 32], text: &str, app_id: &str) -> Result<Vec<u8>, Step> {
-    let mut bytes = STANDARD.decode(text).map_err(|_| Step::Base64)?;
-    if bytes.is_empty() || bytes.len() % 32 != 0 {
-        return Err(Step::Blocks);
-    }
-    let mut cipher = cbc::Decryptor::<Aes256>::new_from_slices(key, &key[..16]).expect("the lengths are AES-256's");
-    bytes.chunks_exact_mut(16).for_each(|block| cipher.decrypt_block(block.try_into().expect("it has 16 bytes")));
-    let padding = bytes.pop().expect("there are blocks");
-    for _ in 1..padding {
-        if bytes.pop() != Some(padding) {
-            return Err(Step::Padding);
-        }
-    }
-    if !(1..=32).contains(&padding) {
-        return Err(Step::Padding);
-    }
-    // Padding that takes the length field away is none of WeChat's.
-    let Some((head, rest)) = bytes.split_at_checked(20) else { return Err(Step::Padding) };
-    let length = head[16..].iter().fold(0, |length, byte| length << 8 | u64::from(*byte));
-    if length > rest.len() as u64 {
-        return Err(Step::Length);
-    }
-    let mut message = rest.to_vec();
-    let found = message.split_off(length as usize);
-    if found == app_id.as_bytes() { Ok(message) } else { Err(Step::AppId) }
 }
 
 /// Encrypts bytes as they are if they are whole blocks, and with the right padding if not: what the harness chooses is

@@ -31,7 +31,7 @@ pub const PIECES: [&str; 44] = [
     "<Content/>",
     "<Encrypt>",
     "</Encrypt>",
-    "<FromUserName>",
+    "<FromUserName>v</FromUserName>",
     "</FromUserName>",
     "<MsgType>",
     "</MsgType>",
@@ -58,6 +58,7 @@ const COMPATIBLE: u8 = b'I';
 const SAFE: u8 = b'J';
 const ROTATING: u8 = b'K';
 const GET: u8 = b'@';
+const OWN_TIME: u8 = 1 << 5;
 const SIGNED: u8 = 1;
 const SEALED: u8 = 1 << 1;
 const BESIDE: u8 = 1 << 2;
@@ -181,6 +182,30 @@ impl Vectors {
                 add(first, second, "", push);
                 add(first & 3 | GET, second & !SEALED, "echostr=5833258582299191661", "");
             }
+        }
+        let header = "<ToUserName>v</ToUserName><FromUserName>v</FromUserName><CreateTime>9</CreateTime>\
+                      <MsgType>event</MsgType><MsgId>7</MsgId></xml>";
+        let two_headers = push.replace("</xml>", header);
+        add(PLAIN, SIGNED, "", &two_headers);
+        add(SAFE, SIGNED | SEALED, "", &two_headers);
+        let long = "n".repeat(65);
+        for (timestamp, nonce) in [
+            ("1", "1"),
+            ("+1", "1"),
+            ("-1", "1"),
+            ("1.0", "1"),
+            ("18446744073709551616", "1"),
+            ("1", &long[1..]),
+            ("1", &long),
+            ("1", ""),
+            ("", "1"),
+            ("1", "%E5%A5%BD+%00"),
+        ] {
+            let query = format!("timestamp={timestamp}&nonce={nonce}");
+            add(GET | OWN_TIME, SIGNED, &format!("{query}&echostr=5833258582299191661"), "");
+            add(PLAIN | OWN_TIME, SIGNED, &query, push);
+            add(COMPATIBLE | OWN_TIME, SIGNED, &query, push);
+            add(SAFE | OWN_TIME, SIGNED | SEALED, &query, push);
         }
         for row in rows(&self.signatures["vectors"]).filter(|row| row["kind"] == "signature") {
             let signed = query(row, &[("signature", "expected"), ("timestamp", "timestamp"), ("nonce", "nonce")]);

@@ -27,7 +27,8 @@ fn read(root: &Element) {
     bounded(root, 1, &mut elements);
 
     for name in HEADER {
-        let texts: Vec<&str> = root.children.iter().filter(|child| child.name == name).map(|child| &*child.text).collect();
+        let texts: Vec<&str> =
+            root.children.iter().filter(|child| child.name == name).map(|child| &*child.text).collect();
         assert_eq!((root.text_of(name), root.last_text_of(name)), (texts.first().copied(), texts.last().copied()));
     }
 

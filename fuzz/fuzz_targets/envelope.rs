@@ -4,6 +4,7 @@
 
 #[path = "../checks"]
 mod checks {
+    mod decrypt;
     pub mod envelope;
     mod printable;
 }

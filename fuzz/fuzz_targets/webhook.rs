@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 #[path = "../checks"]
 mod checks {
+    mod decrypt;
     pub mod webhook;
 }
 

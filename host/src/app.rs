@@ -19,10 +19,10 @@ use crate::{
         bindings::Message,
         compile::Compiler,
         engine::Engine,
-        set::{Scan, Set},
+        set::{Effort, Scan, Set},
     },
     refusal::{OnceAMinute, Refusals},
-    stamp::Stamp,
+    stamp::Stamps,
     user::UserNames,
     verify::Previous,
 };
@@ -72,7 +72,8 @@ pub struct Serving {
 struct Loading {
     set: Set,
     config_file: PathBuf,
-    stamps: HashMap<PathBuf, Option<Stamp>>,
+    /// The state of every file that the settings came from, from before it was read.
+    stamps: Stamps,
 }
 
 impl App {
@@ -83,8 +84,11 @@ impl App {
         let engine = Engine::new(&config.engine)?;
         let cache_dir = config.data_dir.join("cache");
         let compiler = Compiler::new(compiler.into(), cache_dir, config.compile.clone(), engine.fingerprint())?;
-        let loading =
-            Loading { set: Set::new(engine, compiler), config_file: config.file.clone(), stamps: stamps(&config) };
+        let loading = Loading {
+            set: Set::new(engine, compiler),
+            config_file: config.file.clone(),
+            stamps: config.stamps().clone(),
+        };
         Ok(Arc::new(Self {
             dedupe: Dedupe::new(config.dedupe.keys_max, claim_lifetime(&config)),
             refusals: Refusals::default(),
@@ -146,23 +150,38 @@ impl App {
     /// Looks at the settings and plugins again, and swaps in what changed, whole. What is broken keeps what it was.
     pub async fn reload(&self) -> Scan {
         let mut loading = self.loading.lock().await;
-        let old = self.live().config.clone();
-        let new = loading.changed_config(&old);
-        let config = new.clone().unwrap_or_else(|| old.clone());
+        let old = self.live();
+        let new = loading.changed_config(&old.config);
+        let config = new.clone().unwrap_or_else(|| old.config.clone());
         if new.is_some() {
             loading.set.forgive();
             self.dedupe.resize(config.dedupe.keys_max, claim_lifetime(&config));
-        }
-        let scan = loading.set.scan(&config).await;
-        if !self.live().ready || scan.changed || new.is_some() {
-            let live = Live::new(config, Some(&mut loading.set));
-            live.log();
-            let before = self.live.send_replace(Arc::new(live));
-            if !before.ready {
-                info!("Ready: every plugin is loaded after {} ms", self.started.elapsed().as_millis());
+            // A new token counts at once, however long the plugins take.
+            if old.ready {
+                self.publish(&mut loading.set, &config);
             }
         }
-        scan
+        // What was compiled before serves while the rest is compiled: one slow file does not keep the others waiting.
+        let known = loading.set.scan(&config, Effort::Cached).await;
+        let first = !old.ready && loading.set.has_code();
+        if known.changed && (old.ready || first) {
+            self.publish(&mut loading.set, &config);
+        }
+        let compiled = loading.set.scan(&config, Effort::Compile).await;
+        if compiled.changed || !self.live().ready {
+            self.publish(&mut loading.set, &config);
+        }
+        Scan { changed: known.changed || compiled.changed || new.is_some(), unsettled: compiled.unsettled }
+    }
+
+    /// Swaps in the chains of what is loaded.
+    fn publish(&self, set: &mut Set, config: &Arc<Config>) {
+        let live = Live::new(config.clone(), Some(set));
+        live.log();
+        let before = self.live.send_replace(Arc::new(live));
+        if !before.ready {
+            info!("Ready after {} ms", self.started.elapsed().as_millis());
+        }
     }
 }
 
@@ -211,7 +230,7 @@ impl Live {
 impl Loading {
     /// Reads the settings again if a file they came from changed. A broken edit keeps the old ones and says why, once.
     fn changed_config(&mut self, old: &Config) -> Option<Arc<Config>> {
-        let now = stamps(old);
+        let now = self.stamps.now();
         if now == self.stamps {
             return None;
         }
@@ -222,8 +241,8 @@ impl Loading {
                 None
             }
             Ok(new) => {
-                // Other files may matter now.
-                self.stamps = stamps(&new);
+                // Other files may matter now. An edit that came while they were read differs from these stamps.
+                self.stamps = new.stamps().clone();
                 tell_config(&new);
                 for key in config::needs_restart(old, &new) {
                     warn!("`{key}` changed; it counts after a restart");
@@ -243,11 +262,6 @@ fn tell_config(config: &Config) {
     for note in &config.notes {
         warn!("{note}");
     }
-}
-
-/// The state of every file that the settings depend on; one that is not there is a state, too.
-fn stamps(config: &Config) -> HashMap<PathBuf, Option<Stamp>> {
-    config.watched().into_iter().map(|path| (path.clone(), Stamp::of(&path).ok())).collect()
 }
 
 fn claim_lifetime(config: &Config) -> Duration {

@@ -41,6 +41,8 @@ use plugin::PluginTable;
 use section::Section;
 use sources::Sources;
 
+use crate::stamp::Stamps;
+
 /// All settings. Every path is absolute.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -76,7 +78,7 @@ pub struct Config {
     pub notes: Vec<String>,
     /// `[plugins.NAME]`.
     plugins: BTreeMap<String, PluginTable>,
-    watched: Vec<PathBuf>,
+    watched: Stamps,
 }
 
 impl Config {
@@ -162,7 +164,12 @@ impl Config {
     /// Returns everything whose change may change the settings: the main file, `.env`, the included files, those of
     /// `${file:…}`, and the directories where `include` looks. Some may not exist yet.
     pub fn watched(&self) -> Vec<PathBuf> {
-        self.watched.clone()
+        self.watched.paths().cloned().collect()
+    }
+
+    /// Returns the state of [`watched`](Self::watched), each from before it was read.
+    pub fn stamps(&self) -> &Stamps {
+        &self.watched
     }
 
     /// Reads the tree of one or more files; the includes are not looked at.
@@ -199,7 +206,7 @@ impl Config {
             plugins_dir,
             accounts,
             problems: Vec::new(),
-            watched: Vec::new(),
+            watched: Stamps::default(),
         })
     }
 }

@@ -118,7 +118,9 @@ fn log(step: &Step, message: &Message) {
 
 /// A plugin's own words for the log, without the user's openid: an error likes to quote what it was about.
 fn masked(text: &str, message: &Message) -> String {
-    if message.from_user.is_empty() { text.to_owned() } else { text.replace(&message.from_user, "[openid]") }
+    // A line break would begin a line that looks like one of ours.
+    let text = text.replace(char::is_control, " ");
+    if message.from_user.is_empty() { text } else { text.replace(&message.from_user, "[openid]") }
 }
 
 #[cfg(test)]
@@ -138,6 +140,6 @@ mod tests {
             body: Body::Other("x".into()),
             extra: Vec::new(),
         };
-        assert_eq!(masked("no session for oABC", &message), "no session for [openid]");
+        assert_eq!(masked("no session\nfor oABC", &message), "no session for [openid]");
     }
 }

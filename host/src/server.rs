@@ -1,6 +1,6 @@
 //! The public listener: connections with bounds, and a stop that loses no message.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper_util::{
@@ -13,6 +13,7 @@ use tokio::{
     sync::Semaphore,
     time::{sleep, timeout},
 };
+use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, info, warn};
 
 use crate::{app::App, config, webhook};
@@ -65,15 +66,22 @@ async fn accept(listener: &TcpListener, settings: &config::Listener, router: &Ro
     }
 }
 
-type Connection = hyper::server::conn::http1::Connection<TokioIo<TcpStream>, TowerToHyperService<Router>>;
+/// How long a caller may take to read more of an answer. WeChat is gone by then; who reads nothing must not hold a
+/// connection for ever.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+type Stream = TokioIo<Pin<Box<TimeoutStream<TcpStream>>>>;
+type Connection = hyper::server::conn::http1::Connection<Stream, TowerToHyperService<Router>>;
 
 fn serve(stream: TcpStream, settings: &config::Listener, router: Router) -> Connection {
     // A reply is one small write; nothing is gained by waiting for more of it.
     let _ = stream.set_nodelay(true);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(settings.header_timeout)
         // A larger header is answered 431. hyper's own bound, 400 KiB for each connection, is for browsers.
         .max_buf_size(settings.header_bytes_max)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router))
 }

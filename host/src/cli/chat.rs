@@ -18,7 +18,14 @@ use crate::{
     conversation::{Conversation, DEFAULT_USER, Playback, Said, difference, shown},
     dispatch::{self, Chain, Dispatch, Said as Outcome, Step},
     message::{self, Push},
-    plugin::{Hash, Plugin, code::Code, compile::Compiler, engine::Engine, file_name::name_of, set::Set},
+    plugin::{
+        Hash, Plugin,
+        code::Code,
+        compile::Compiler,
+        engine::Engine,
+        file_name::name_of,
+        set::{Effort, Set},
+    },
     reply,
     secret::Secret,
 };
@@ -104,7 +111,7 @@ impl Bots {
 /// The plugins of a bot directory, as its first account asks them.
 async fn configured(config: &Config, engine: Engine, compiler: Compiler) -> Vec<Plugin> {
     let mut set = Set::new(engine, compiler);
-    set.scan(config).await;
+    set.scan(config, Effort::Compile).await;
     set.chains(config).swap_remove(0).plugins.into_iter().filter_map(Arc::into_inner).collect()
 }
 

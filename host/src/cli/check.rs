@@ -21,7 +21,11 @@ use super::bot::{Bot, CONFIG_FILE};
 use crate::{
     config::{Config, PluginSettings},
     dispatch::Chain,
-    plugin::{compile::Compiler, engine::Engine, set::Set},
+    plugin::{
+        compile::Compiler,
+        engine::Engine,
+        set::{Effort, Set},
+    },
 };
 
 /// How long a call of WeChat's API may be waited for.
@@ -83,7 +87,7 @@ async fn bot(config: &Config, report: &mut Report) -> anyhow::Result<()> {
 
     // The chains are those that the host will make; what was compiled is not compiled again.
     let mut set = Set::new(examiner.engine, examiner.compiler);
-    set.scan(config).await;
+    set.scan(config, Effort::Compile).await;
     let mut chains = Vec::new();
     for (account, chain) in config.accounts.iter().zip(set.chains(config)) {
         account::check(account, &chain, config, &plugins, report);

@@ -3,12 +3,13 @@
 //! The process's environment comes before `.env`, and is never changed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     env,
     path::{Path, PathBuf},
 };
 
 use super::sources;
+use crate::stamp::Stamps;
 
 /// The largest file that `${file:…}` takes in: a prompt or a certificate, not a mistake.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -26,7 +27,7 @@ pub(super) struct Variables {
     /// What is wrong with `.env`: told when a variable is missed, for it may belong to another program.
     dotenv_problem: Option<String>,
     /// The files that were read, or should have been.
-    pub(super) files: BTreeSet<PathBuf>,
+    pub(super) files: Stamps,
 }
 
 impl Variables {
@@ -37,10 +38,10 @@ impl Variables {
             main: main.to_owned(),
             dotenv: BTreeMap::new(),
             dotenv_problem: None,
-            files: BTreeSet::new(),
+            files: Stamps::default(),
         };
         let file = directory.join(".env");
-        variables.files.insert(file.clone());
+        variables.files.look(&file);
         if file.exists() {
             match sources::read_text(&file, DOTENV_BYTES_MAX) {
                 Ok(text) => variables.take_dotenv(&text),
@@ -116,7 +117,7 @@ impl Variables {
 
     fn file(&mut self, path: &str) -> Result<String, String> {
         let file = sources::absolute(&self.directory, path);
-        self.files.insert(file.clone());
+        self.files.look(&file);
         let text = sources::read_text(&file, FILE_BYTES_MAX)
             .map_err(|reason| format!("needs the file `{path}`, which cannot be read: {reason}"))?;
         let text = text.strip_suffix('\n').unwrap_or(&text);

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    fs::File,
     io::Read,
     path::{Component, Path, PathBuf},
     sync::Arc,
@@ -15,6 +14,7 @@ use super::{
     error::{ConfigError, Place, Problems},
     expand::Variables,
 };
+use crate::stamp::{Stamps, open_file};
 
 /// The largest file of settings: room for thousands of accounts, and small enough to read at once.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -31,7 +31,7 @@ pub(super) struct Sources {
     pub(super) directory: PathBuf,
     variables: Variables,
     /// What was read or looked for so far, beside the files of `${file:…}`.
-    seen: BTreeSet<PathBuf>,
+    seen: Stamps,
 }
 
 impl Sources {
@@ -40,7 +40,7 @@ impl Sources {
         let main = std::path::absolute(main).unwrap_or_else(|_| main.to_owned());
         let directory = main.parent().unwrap_or(&main).to_owned();
         let variables = Variables::read(&directory, &shown(&main, &directory));
-        Self { main, directory, variables, seen: BTreeSet::new() }
+        Self { main, directory, variables, seen: Stamps::default() }
     }
 
     /// Returns the place that stands for a whole file.
@@ -50,7 +50,7 @@ impl Sources {
 
     /// Reads one file.
     pub(super) fn read(&mut self, file: &Path) -> Result<Table, ConfigError> {
-        self.seen.insert(file.to_owned());
+        self.seen.look(file);
         let problems = Problems::default();
         let place = self.place(file);
         let table = match read_text(file, FILE_BYTES_MAX) {
@@ -67,7 +67,7 @@ impl Sources {
     pub(super) fn includes(&mut self, patterns: &[(&str, &Place)], problems: &Problems) -> Vec<PathBuf> {
         let mut files = BTreeSet::new();
         for (pattern, place) in patterns {
-            self.seen.insert(literal_directory(&absolute(&self.directory, pattern)));
+            self.seen.look(&literal_directory(&absolute(&self.directory, pattern)));
             match matches(&self.directory, pattern) {
                 Ok(found) if found.is_empty() && Pattern::escape(pattern) == *pattern => {
                     problems.add(place, format!("`include` names `{pattern}`, and there is no such file"));
@@ -83,9 +83,10 @@ impl Sources {
         files.into_iter().take(INCLUDES_MAX).collect()
     }
 
-    /// Returns every file and directory whose change may change the settings.
-    pub(super) fn into_watched(self) -> Vec<PathBuf> {
-        self.seen.into_iter().chain(self.variables.files).collect::<BTreeSet<_>>().into_iter().collect()
+    /// Returns every file and directory whose change may change the settings, as it was before it was read.
+    pub(super) fn into_watched(mut self) -> Stamps {
+        self.seen.extend(self.variables.files);
+        self.seen
     }
 }
 
@@ -131,7 +132,7 @@ pub(super) fn absolute(directory: &Path, path: &str) -> PathBuf {
 /// Reads a text whose size is not to be trusted. The reason of a failure is for people, and names no content.
 pub(super) fn read_text(file: &Path, bytes_max: u64) -> Result<String, String> {
     let mut bytes = Vec::new();
-    let read = File::open(file).and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes));
+    let read = open_file(file).and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes));
     read.map_err(|error| error.to_string())?;
     if bytes.len() as u64 > bytes_max {
         return Err(format!("it is larger than {bytes_max} bytes"));

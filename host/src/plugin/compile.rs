@@ -8,7 +8,7 @@ use std::{
     fs,
     io::{self, Read, Write},
     os::unix::{
-        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+        fs::{DirBuilderExt, MetadataExt},
         process::ExitStatusExt,
     },
     path::{Path, PathBuf},
@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Args;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::{Child, Command},
@@ -78,6 +78,18 @@ pub enum CompileError {
     Cache { dir: PathBuf, error: io::Error },
 }
 
+impl CompileError {
+    /// Whether the file is not at fault, so that it may compile later. Killed is how the system ends a process when memory
+    /// is short.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Io(_) | Self::Cache { .. } => true,
+            Self::Crashed { status, .. } => status.signal() == Some(Signal::KILL.as_raw()),
+            Self::Refused(_) | Self::Timeout { .. } | Self::TooLarge { .. } => false,
+        }
+    }
+}
+
 impl Compiler {
     /// Makes a compiler that runs `program` and caches in `cache_dir`, which is created for us alone (mode 0700).
     ///
@@ -90,11 +102,7 @@ impl Compiler {
         fingerprint: u64,
     ) -> anyhow::Result<Self> {
         let dir = &cache_dir;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .with_context(|| format!("cannot create {}", dir.display()))?;
+        create_private(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let metadata = fs::metadata(dir)?;
         if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o077 != 0 {
             bail!(
@@ -114,7 +122,8 @@ impl Compiler {
         let _turn = self.turn.lock().await;
         if !path.exists() {
             let code = self.run(wasm).await?;
-            write_whole(&path, &code).map_err(|error| CompileError::Cache { dir: self.cache_dir.clone(), error })?;
+            write_whole(&self.cache_dir, &path, &code)
+                .map_err(|error| CompileError::Cache { dir: self.cache_dir.clone(), error })?;
         }
         Ok(path)
     }
@@ -201,12 +210,19 @@ async fn talk(child: &mut Child, wasm: Vec<u8>, code_bytes_max: u64) -> io::Resu
 }
 
 /// Writes a file so that it is there whole or not at all, and never changes afterwards: it will be mapped and run.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let partial = path.with_extension(format!("{}.partial", std::process::id()));
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&partial, path)
+fn write_whole(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    create_private(dir)?;
+    // Nobody else can read it, nobody else has its name, and it is removed if writing fails.
+    let mut partial = tempfile::Builder::new().suffix(".partial").tempfile_in(dir)?;
+    partial.write_all(bytes)?;
+    partial.as_file().sync_all()?;
+    partial.persist(path)?;
+    Ok(())
+}
+
+/// Makes a directory that is ours alone, unless it is there.
+fn create_private(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 /// The child's own limits, as its parent hands them over.

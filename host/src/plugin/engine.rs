@@ -120,7 +120,8 @@ fn serving() -> Config {
 }
 
 fn pooled(settings: &config::Engine) -> Config {
-    let instances = u32::try_from(settings.instances_max).unwrap_or(u32::MAX);
+    // One more than calls may run: a plugin that is loaded is tried while all of them do.
+    let instances = u32::try_from(settings.instances_max).unwrap_or(u32::MAX).saturating_add(1);
     let mut pool = PoolingAllocationConfig::new();
     // A component is often several core instances: a wasip1 module with its adapter is four.
     pool.total_component_instances(instances)

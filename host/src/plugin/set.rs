@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    fs::{self, File},
+    fs,
     io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
@@ -14,14 +14,14 @@ use tracing::{info, warn};
 use super::{
     Hash, Plugin,
     code::{Code, LoadError},
-    compile::Compiler,
+    compile::{CompileError, Compiler},
     engine::Engine,
     file_name::{file_name_order, name_of},
 };
 use crate::{
     config::{Account, Config, PluginSettings},
     dispatch::Chain,
-    stamp::Stamp,
+    stamp::{Stamp, open_file},
 };
 
 /// Every plugin file that was seen, with the code that serves.
@@ -33,6 +33,8 @@ pub struct Set {
     /// What was refused in the directories, and in the chains.
     refused_files: Told,
     refused_plugins: Told,
+    /// What kept a file from loading that is not the file's fault: a full disk, too little memory.
+    passing_troubles: Told,
 }
 
 /// What is known of one path.
@@ -63,12 +65,18 @@ impl Set {
             files: BTreeMap::new(),
             refused_files: Told::default(),
             refused_plugins: Told::default(),
+            passing_troubles: Told::default(),
         }
+    }
+
+    /// Whether any plugin is loaded.
+    pub fn has_code(&self) -> bool {
+        self.files.values().any(|known| known.code.is_some())
     }
 
     /// Looks at the directories again and loads what is new. A file that does not load keeps what it was before; a
     /// directory that cannot be read keeps all of its plugins.
-    pub async fn scan(&mut self, config: &Config) -> Scan {
+    pub async fn scan(&mut self, config: &Config, effort: Effort) -> Scan {
         let mut scan = Scan::default();
         let found = self.list(config);
         let gone: Vec<PathBuf> = self.files.keys().filter(|path| !found.contains(*path)).cloned().collect();
@@ -86,11 +94,12 @@ impl Set {
             .collect();
         for (index, (path, stamp)) in changed.iter().enumerate() {
             let progress = Progress { index: index + 1, count: changed.len() };
-            match self.refresh(path, *stamp, config, progress).await {
+            match self.refresh(path, *stamp, config, effort, progress).await {
                 Ok(replaced) => scan.changed |= replaced,
                 Err(Unsettled) => scan.unsettled = true,
             }
         }
+        self.passing_troubles.end_round();
         scan
     }
 
@@ -169,6 +178,9 @@ impl Set {
                 Ok(paths) => {
                     for path in paths {
                         match path.extension().and_then(|extension| extension.to_str()) {
+                            Some("wasm") if name_of(&path).is_none() => self
+                                .refused_files
+                                .tell(format!("{} is not named in UTF-8, so it is no plugin", path.display())),
                             // A directory or a pipe of that name is not to be read: it might never end.
                             Some("wasm") if !path.is_file() => self
                                 .refused_files
@@ -201,6 +213,7 @@ impl Set {
         path: &Path,
         stamp: Stamp,
         config: &Config,
+        effort: Effort,
         progress: Progress,
     ) -> Result<bool, Unsettled> {
         let known = self.files.get(path);
@@ -221,6 +234,9 @@ impl Set {
             self.files.insert(path.into(), Known { stamp, code: serving, broken });
             return Ok(false);
         }
+        if effort == Effort::Cached && !self.compiler.has(&hash) {
+            return Ok(false);
+        }
         let settings = Arc::new(self.trial_settings(path, config));
         match self.load(path, wasm, hash, &settings, progress).await {
             Ok(code) => {
@@ -232,7 +248,12 @@ impl Set {
                 self.files.insert(path.into(), Known { stamp, code: Some(code), broken: None });
                 Ok(true)
             }
-            Err(why) => {
+            // The file is not at fault: it is tried again at the next look.
+            Err(Trouble { why, passes: true }) => {
+                self.passing_troubles.tell(not_loaded_text(path, &why, serving.is_some()));
+                Ok(false)
+            }
+            Err(Trouble { why, passes: false }) => {
                 not_loaded(path, &why, serving.is_some());
                 self.files.insert(path.into(), Known { stamp, code: serving, broken: Some(hash) });
                 Ok(false)
@@ -247,7 +268,7 @@ impl Set {
         hash: Hash,
         settings: &Arc<PluginSettings>,
         progress: Progress,
-    ) -> Result<Arc<Code>, String> {
+    ) -> Result<Arc<Code>, Trouble> {
         let cached = self.compiler.has(&hash);
         if !cached {
             let Progress { index, count } = progress;
@@ -257,19 +278,17 @@ impl Set {
             );
         }
         let retry = cached.then(|| wasm.clone());
-        let file = self.compiler.compile(wasm, &hash).await.map_err(|error| error.to_string())?;
+        let file = self.compiler.compile(wasm, &hash).await?;
         match Code::load(&self.engine, &file, hash, settings).await {
             Err(LoadError::Cache(why)) if retry.is_some() => {
                 // A full disk or a crash may have spoiled the cached code; the wasm is still there.
                 warn!(file = %path.display(), "The cached code of {} does not load ({why}); compiling again", path.display());
-                self.compiler.forget(&hash).map_err(|error| error.to_string())?;
-                let wasm = retry.unwrap_or_default();
-                let file = self.compiler.compile(wasm, &hash).await.map_err(|error| error.to_string())?;
-                Code::load(&self.engine, &file, hash, settings).await
+                self.compiler.forget(&hash)?;
+                let file = self.compiler.compile(retry.unwrap_or_default(), &hash).await?;
+                Ok(Code::load(&self.engine, &file, hash, settings).await?)
             }
-            loaded => loaded,
+            loaded => Ok(loaded?),
         }
-        .map_err(|error| error.to_string())
     }
 
     /// The settings under which a file is tried: those of the first account that would ask it.
@@ -304,6 +323,40 @@ impl Told {
     }
 }
 
+/// How much a scan may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// Only what was compiled before is loaded; the rest waits for the next scan.
+    Cached,
+    /// Everything is compiled.
+    Compile,
+}
+
+/// Why a file did not load.
+struct Trouble {
+    why: String,
+    /// Whether the same file may load later.
+    passes: bool,
+}
+
+impl From<CompileError> for Trouble {
+    fn from(error: CompileError) -> Self {
+        Self { passes: error.passes(), why: error.to_string() }
+    }
+}
+
+impl From<LoadError> for Trouble {
+    fn from(error: LoadError) -> Self {
+        Self { passes: matches!(error, LoadError::Cache(_)), why: error.to_string() }
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self { passes: true, why: error.to_string() }
+    }
+}
+
 /// Which of several files is being loaded.
 #[derive(Clone, Copy)]
 struct Progress {
@@ -331,7 +384,7 @@ fn read(path: &Path, stamp: Stamp, bytes_max: u64) -> Result<Vec<u8>, ReadError>
     }
     let mut wasm = Vec::new();
     // It may have grown since it was stamped.
-    File::open(path)?.take(stamp.bytes + 1).read_to_end(&mut wasm)?;
+    open_file(path)?.take(stamp.bytes + 1).read_to_end(&mut wasm)?;
     if wasm.len() as u64 != stamp.bytes || Stamp::of(path)? != stamp {
         return Err(ReadError::Unsettled);
     }
@@ -339,8 +392,12 @@ fn read(path: &Path, stamp: Stamp, bytes_max: u64) -> Result<Vec<u8>, ReadError>
 }
 
 fn not_loaded(path: &Path, why: &str, serving: bool) {
+    warn!(file = %path.display(), "{}", not_loaded_text(path, why, serving));
+}
+
+fn not_loaded_text(path: &Path, why: &str, serving: bool) -> String {
     let rest = if serving { "the version before it stays" } else { "its plugin is not asked" };
-    warn!(file = %path.display(), "Plugin file {} is not loaded: {why}; {rest}", path.display());
+    format!("Plugin file {} is not loaded: {why}; {rest}", path.display())
 }
 
 /// The shared directory, and each account's own.
