@@ -54,8 +54,8 @@ pub enum Refusal {
     #[error("{error}; compare the EncodingAESKey in WeChat's form with `accounts.{account}.encoding_aes_key`")]
     Decrypt { account: String, error: DecryptError },
     #[error(
-        "it was signed {age_s} s ago, and `accounts.{account}.signature_max_age_s` is {max_age_s}; if pushes from WeChat \
-         itself are refused, this machine's clock is off by about as much"
+        "it was signed {}, and `accounts.{account}.signature_max_age_s` is {max_age_s}; if it came from WeChat, this \
+         machine's clock is {}", signed(*.age_s), clock(*.age_s)
     )]
     Age { account: String, age_s: i128, max_age_s: u64 },
     #[error(
@@ -75,6 +75,18 @@ pub enum Refusal {
     Malformed(#[from] Malformed),
     #[error("WeChat's URL check comes with an `echostr`; this GET has none")]
     NoEchostr,
+}
+
+/// When a request was signed, by our clock.
+fn signed(age_s: i128) -> String {
+    let seconds = age_s.unsigned_abs();
+    if age_s < 0 { format!("{seconds} s in the future") } else { format!("{seconds} s ago") }
+}
+
+/// What our clock is, if the request is WeChat's.
+fn clock(age_s: i128) -> String {
+    let seconds = age_s.unsigned_abs();
+    format!("{seconds} s {}", if age_s < 0 { "slow" } else { "fast" })
 }
 
 impl Refusal {
@@ -163,6 +175,18 @@ impl<K: Eq + Hash> OnceAMinute<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_clock_is_told_by_how_much_and_which_way() {
+        let told = |age_s| Refusal::Age { account: "main".into(), age_s, max_age_s: 600 }.to_string();
+        assert_eq!(
+            told(3_600),
+            "it was signed 3600 s ago, and `accounts.main.signature_max_age_s` is 600; if it came from WeChat, this \
+             machine's clock is 3600 s fast"
+        );
+        assert!(told(-3_600).contains("3600 s in the future"));
+        assert!(told(-3_600).ends_with("clock is 3600 s slow"));
+    }
 
     #[test]
     fn the_same_cause_is_told_once_a_minute_with_a_count_of_the_rest() {
