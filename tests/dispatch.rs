@@ -45,7 +45,7 @@ async fn a_plugin_that_fails_is_skipped_and_the_next_one_answers() {
         ("exit 1", "trapped: Exited with i32 exit status 1"),
         ("recurse", "recursed too deep: its stack is used up"),
         ("loop forever", "computed longer than 100 ms (`limits.cpu_ms`)"),
-        ("grow 64", "asked for more than 8388608 bytes of memory (`limits.memory_mib`)"),
+        ("grow 64", "asked for more than 8 MiB of memory (`limits.memory_mib`)"),
         ("fail on purpose", "said: on purpose"),
         ("empty", "gave a reply that WeChat would refuse: "),
         ("no media", "gave a reply that WeChat would refuse: "),

@@ -16,6 +16,7 @@ use crate::{
     dedupe::Dedupe,
     dispatch::{Chain, Dispatch},
     plugin::{
+        self,
         bindings::Message,
         compile::Compiler,
         engine::Engine,
@@ -138,7 +139,7 @@ impl App {
     /// Tells what became of a message: once for each.
     pub fn tell_message(&self, message: &Message, dispatch: &Dispatch, duration: Duration) {
         let user = self.users.name(&message.from_user);
-        let (account, duration_ms) = (&message.account, duration.as_millis());
+        let (account, duration_ms) = (&message.account, plugin::millis(duration));
         match dispatch.answered_by() {
             Some(name) => info!(
                 %account, %user, plugin.name = name, duration_ms, "Plugin `{name}` answered user {user} in {duration_ms} ms"

@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 
 use crate::{
     plugin::{
-        Call, Failure, Plugin,
+        self, Call, Failure, Plugin,
         bindings::{Message, Reply},
         rules::{self, Facts},
     },
@@ -98,7 +98,7 @@ async fn ask(plugin: &Plugin, message: &Message, deadline: Instant) -> (Step, Op
 
 fn log(step: &Step, message: &Message) {
     let Step { plugin, duration, memory_bytes, .. } = step;
-    let duration_ms = duration.as_millis();
+    let duration_ms = plugin::millis(*duration);
     for line in &step.output {
         debug!(target: "aviary::guest", account = %message.account, plugin.name = %plugin, "{line}");
     }

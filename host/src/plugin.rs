@@ -92,7 +92,7 @@ pub enum Failure {
     Cpu { limit_ms: u64 },
     #[error("gave no answer within {limit_ms} ms")]
     Timeout { limit_ms: u64 },
-    #[error("asked for more than {limit_bytes} bytes of memory (`limits.memory_mib`)")]
+    #[error("asked for more than {} MiB of memory (`limits.memory_mib`)", .limit_bytes >> 20)]
     Memory { limit_bytes: usize },
     #[error("recursed too deep: its stack is used up")]
     Stack,
@@ -176,6 +176,7 @@ fn one_line(error: &impl fmt::Display) -> String {
     format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn millis(duration: Duration) -> u64 {
+/// Whole milliseconds, as the log has them.
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

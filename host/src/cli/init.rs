@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use super::bot::{Bot, CONFIG_FILE, LISTEN, new_encoding_aes_key, new_token};
+use crate::config::Config;
 
 /// Makes a bot directory with fresh secrets and the bundled plugins, and prints what to fill into WeChat's form.
 #[derive(Debug, clap::Args)]
@@ -13,7 +14,7 @@ pub struct Args {
     #[arg(long)]
     sandbox: bool,
     /// The account's 开发者ID (AppID), `wx…`; it can be filled into aviary.toml later
-    #[arg(long, value_name = "APPID", default_value = "", hide_default_value = true)]
+    #[arg(long, value_name = "APPID", default_value = "", hide_default_value = true, conflicts_with = "sandbox")]
     app_id: String,
 }
 
@@ -21,6 +22,10 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let encoding_aes_key = if args.sandbox { None } else { Some(new_encoding_aes_key()?) };
     let bot = Bot { token: new_token()?, encoding_aes_key, app_id: args.app_id, listen: LISTEN.into() };
+    if !bot.app_id.is_empty() {
+        // A bot that would not start is not made.
+        Config::load(&bot.write(tempfile::tempdir()?.path())?)?;
+    }
     bot.write(&args.dir)?;
     let (dir, token) = (args.dir.display(), &bot.token);
     println!("{dir}/{CONFIG_FILE} and {dir}/plugins/ are there.\n");

@@ -17,6 +17,7 @@ use super::{
     compile::{CompileError, Compiler},
     engine::Engine,
     file_name::{file_name_order, name_of},
+    millis,
 };
 use crate::{
     config::{Account, Config, PluginSettings},
@@ -230,7 +231,12 @@ impl Set {
             }
         };
         let hash = Hash::of(&wasm);
-        if serving.as_ref().is_some_and(|code| code.hash == hash) || broken == Some(hash) {
+        let is_serving = serving.as_ref().is_some_and(|code| code.hash == hash);
+        if is_serving && broken.is_some() {
+            info!(file = %path.display(), "Plugin file {} is again the one that serves", path.display());
+        }
+        if is_serving || broken == Some(hash) {
+            let broken = broken.filter(|_| !is_serving);
             self.files.insert(path.into(), Known { stamp, code: serving, broken });
             return Ok(false);
         }
@@ -240,7 +246,7 @@ impl Set {
         let settings = Arc::new(self.trial_settings(path, config));
         match self.load(path, wasm, hash, &settings, progress).await {
             Ok(code) => {
-                let duration_ms = started.elapsed().as_millis();
+                let duration_ms = millis(started.elapsed());
                 info!(
                     file = %path.display(), hash = %hash, duration_ms,
                     "Plugin file {} is loaded ({duration_ms} ms)", path.display()
