@@ -16,6 +16,7 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
     bot::{Bot, PATIENCE, Setup, binary, names, new_header},
+    log::Log,
     plugins::{ECHO, MISBEHAVE, PARROT, WELCOME, from_wat},
 };
 
@@ -145,6 +146,23 @@ async fn a_trouble_that_is_not_the_files_fault_passes() {
     fs::remove_file(&cache).unwrap();
     bot.app.reload().await;
     assert_eq!(bot.chain(), ["echo"]);
+}
+
+#[tokio::test]
+async fn a_trouble_that_stays_is_not_tried_at_every_look() {
+    let log = Log::capture();
+    let data = tempfile::tempdir().unwrap();
+    let bot = Setup::new().settings(&format!("data_dir = \"{}\"", data.path().display())).start().await;
+    let cache = data.path().join("cache");
+    fs::remove_dir_all(&cache).unwrap();
+    fs::write(&cache, "").unwrap();
+    rename_over(&bot, "20-echo.wasm", &ECHO);
+    for _ in 0..50 {
+        bot.app.reload().await;
+    }
+    // At once, at the next look, and then after a wait that doubles.
+    let tries = log.lines("it is tried again").len();
+    assert!((2..10).contains(&tries), "{tries} tries");
 }
 
 #[tokio::test(flavor = "multi_thread")]

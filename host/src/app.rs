@@ -168,11 +168,15 @@ impl App {
         if known.changed && (old.ready || first) {
             self.publish(&mut loading.set, &config);
         }
-        let compiled = loading.set.scan(&config, Effort::Compile).await;
+        let compiled = if known.pending { loading.set.scan(&config, Effort::Compile).await } else { Scan::default() };
         if compiled.changed || !self.live().ready {
             self.publish(&mut loading.set, &config);
         }
-        Scan { changed: known.changed || compiled.changed || new.is_some(), unsettled: compiled.unsettled }
+        Scan {
+            changed: known.changed || compiled.changed || new.is_some(),
+            unsettled: known.unsettled || compiled.unsettled,
+            pending: false,
+        }
     }
 
     /// Swaps in the chains of what is loaded.

@@ -1,12 +1,12 @@
 //! The plugins directories: which files are there, what each one's code is, and the chain that an account makes of them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tracing::{info, warn};
@@ -34,8 +34,8 @@ pub struct Set {
     /// What was refused in the directories, and in the chains.
     refused_files: Told,
     refused_plugins: Told,
-    /// What kept a file from loading that is not the file's fault: a full disk, too little memory.
-    passing_troubles: Told,
+    /// Files that did not load through no fault of theirs (a full disk, too little memory): when to try them again.
+    troubled: HashMap<PathBuf, Troubled>,
 }
 
 /// What is known of one path.
@@ -48,6 +48,18 @@ struct Known {
     broken: Option<Hash>,
 }
 
+/// A file that is to be tried again.
+#[derive(Debug)]
+struct Troubled {
+    stamp: Stamp,
+    tries: u32,
+    until: Instant,
+}
+
+/// How long a file that keeps failing through no fault of its own waits for the next try, at most: each try may be a
+/// whole compile.
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(60);
+
 /// Whether a look at the directories changed anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
@@ -55,6 +67,8 @@ pub struct Scan {
     pub changed: bool,
     /// A file changed while it was read: look again soon.
     pub unsettled: bool,
+    /// A file has to be compiled, which was not allowed.
+    pub pending: bool,
 }
 
 impl Set {
@@ -66,7 +80,7 @@ impl Set {
             files: BTreeMap::new(),
             refused_files: Told::default(),
             refused_plugins: Told::default(),
-            passing_troubles: Told::default(),
+            troubled: HashMap::new(),
         }
     }
 
@@ -80,6 +94,7 @@ impl Set {
     pub async fn scan(&mut self, config: &Config, effort: Effort) -> Scan {
         let mut scan = Scan::default();
         let found = self.list(config);
+        self.troubled.retain(|path, _| found.contains(path));
         let gone: Vec<PathBuf> = self.files.keys().filter(|path| !found.contains(*path)).cloned().collect();
         for path in gone {
             let known = self.files.remove(&path);
@@ -92,21 +107,25 @@ impl Set {
             .into_iter()
             .filter_map(|path| Stamp::of(&path).ok().map(|stamp| (path, stamp)))
             .filter(|(path, stamp)| self.files.get(path).is_none_or(|known| known.stamp != *stamp))
+            .filter(|(path, stamp)| !self.waits(path, *stamp))
             .collect();
         for (index, (path, stamp)) in changed.iter().enumerate() {
             let progress = Progress { index: index + 1, count: changed.len() };
             match self.refresh(path, *stamp, config, effort, progress).await {
-                Ok(replaced) => scan.changed |= replaced,
+                Ok(refreshed) => {
+                    scan.changed |= refreshed == Refreshed::Replaced;
+                    scan.pending |= refreshed == Refreshed::Pending;
+                }
                 Err(Unsettled) => scan.unsettled = true,
             }
         }
-        self.passing_troubles.end_round();
         scan
     }
 
     /// Forgets which files were broken, because the settings they were tried under changed.
     pub fn forgive(&mut self) {
         self.files.retain(|_, known| known.code.is_some());
+        self.troubled.clear();
     }
 
     /// Makes the chains of all accounts out of what is loaded, in the order of the accounts.
@@ -208,7 +227,20 @@ impl Set {
         found
     }
 
-    /// Reads a new or changed file and loads it. True if another code serves now.
+    /// Whether a file that is troubled is not to be tried yet.
+    fn waits(&self, path: &Path, stamp: Stamp) -> bool {
+        self.troubled.get(path).is_some_and(|troubled| troubled.stamp == stamp && Instant::now() < troubled.until)
+    }
+
+    /// Tries a file again at the next look, then after 2 s, 4 s, … as long as nothing about it changes.
+    fn retry_later(&mut self, path: &Path, stamp: Stamp) {
+        let before = self.troubled.get(path).filter(|troubled| troubled.stamp == stamp).map_or(0, |known| known.tries);
+        let wait =
+            if before == 0 { Duration::ZERO } else { Duration::from_secs(1 << before.min(6)).min(RETRY_WAIT_MAX) };
+        self.troubled.insert(path.into(), Troubled { stamp, tries: before + 1, until: Instant::now() + wait });
+    }
+
+    /// Reads a new or changed file and loads it.
     async fn refresh(
         &mut self,
         path: &Path,
@@ -216,7 +248,7 @@ impl Set {
         config: &Config,
         effort: Effort,
         progress: Progress,
-    ) -> Result<bool, Unsettled> {
+    ) -> Result<Refreshed, Unsettled> {
         let known = self.files.get(path);
         let (serving, broken) = known.map_or((None, None), |known| (known.code.clone(), known.broken));
         let started = Instant::now();
@@ -227,7 +259,7 @@ impl Set {
             Err(error) => {
                 not_loaded(path, &error.to_string(), serving.is_some());
                 self.files.insert(path.into(), Known { stamp, code: serving, broken });
-                return Ok(false);
+                return Ok(Refreshed::Same);
             }
         };
         let hash = Hash::of(&wasm);
@@ -238,10 +270,10 @@ impl Set {
         if is_serving || broken == Some(hash) {
             let broken = broken.filter(|_| !is_serving);
             self.files.insert(path.into(), Known { stamp, code: serving, broken });
-            return Ok(false);
+            return Ok(Refreshed::Same);
         }
         if effort == Effort::Cached && !self.compiler.has(&hash) {
-            return Ok(false);
+            return Ok(Refreshed::Pending);
         }
         let settings = Arc::new(self.trial_settings(path, config));
         match self.load(path, wasm, hash, &settings, progress).await {
@@ -252,17 +284,18 @@ impl Set {
                     "Plugin file {} is loaded ({duration_ms} ms)", path.display()
                 );
                 self.files.insert(path.into(), Known { stamp, code: Some(code), broken: None });
-                Ok(true)
+                self.troubled.remove(path);
+                Ok(Refreshed::Replaced)
             }
-            // The file is not at fault: it is tried again at the next look.
             Err(Trouble { why, passes: true }) => {
-                self.passing_troubles.tell(not_loaded_text(path, &why, serving.is_some()));
-                Ok(false)
+                not_loaded(path, &format!("{why}; it is tried again"), serving.is_some());
+                self.retry_later(path, stamp);
+                Ok(Refreshed::Same)
             }
             Err(Trouble { why, passes: false }) => {
                 not_loaded(path, &why, serving.is_some());
                 self.files.insert(path.into(), Known { stamp, code: serving, broken: Some(hash) });
-                Ok(false)
+                Ok(Refreshed::Same)
             }
         }
     }
@@ -338,6 +371,17 @@ pub enum Effort {
     Compile,
 }
 
+/// What became of a new or changed file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refreshed {
+    /// What served before still does.
+    Same,
+    /// Other code serves now.
+    Replaced,
+    /// It has to be compiled, which was not allowed.
+    Pending,
+}
+
 /// Why a file did not load.
 struct Trouble {
     why: String,
@@ -398,12 +442,8 @@ fn read(path: &Path, stamp: Stamp, bytes_max: u64) -> Result<Vec<u8>, ReadError>
 }
 
 fn not_loaded(path: &Path, why: &str, serving: bool) {
-    warn!(file = %path.display(), "{}", not_loaded_text(path, why, serving));
-}
-
-fn not_loaded_text(path: &Path, why: &str, serving: bool) -> String {
     let rest = if serving { "the version before it stays" } else { "its plugin is not asked" };
-    format!("Plugin file {} is not loaded: {why}; {rest}", path.display())
+    warn!(file = %path.display(), "Plugin file {} is not loaded: {why}; {rest}", path.display());
 }
 
 /// The shared directory, and each account's own.
