@@ -179,6 +179,7 @@ impl Bot {
         let said = Said::parse(words).unwrap_or_else(|error| panic!("{words}: {error}"));
         let root = xml::parse(said.to_xml(&new_header()).as_bytes()).expect("the notation writes XML");
         let Ok(Push::Message(message)) = message::parse("main", &root) else { panic!("{words} is no message") };
+        let message = Arc::new(*message);
         let live = self.app.live();
         let chain = &live.named("main").expect("it is there").chain;
         dispatch::run(chain, &message, Instant::now() + PATIENCE).await

@@ -9,6 +9,7 @@ use aviary_host::{
     plugin::{
         compile::Compiler,
         engine::Engine,
+        services::Services,
         set::{Effort, Set},
     },
 };
@@ -123,7 +124,7 @@ async fn what_was_compiled_before_does_not_wait_for_what_was_not() {
     let engine = Engine::new(&config.engine).unwrap();
     let cache_dir = config.data_dir.join("cache");
     let compiler = Compiler::new(binary().into(), cache_dir, config.compile.clone(), engine.fingerprint()).unwrap();
-    let mut set = Set::new(engine, compiler);
+    let mut set = Set::new(engine, compiler, Services::scratch());
     for (effort, chain) in [(Effort::Cached, &["echo"][..]), (Effort::Compile, &["welcome", "echo"])] {
         assert!(set.scan(&config, effort).await.changed);
         let names: Vec<_> = set.chains(&config)[0].plugins.iter().map(|plugin| plugin.name.to_string()).collect();

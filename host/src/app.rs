@@ -15,15 +15,18 @@ use crate::{
     config::{self, Account, Config},
     dedupe::Dedupe,
     dispatch::{Chain, Dispatch},
+    egress::Egress,
     plugin::{
         self,
         bindings::Message,
         compile::Compiler,
         engine::Engine,
+        services::Services,
         set::{Effort, Scan, Set},
     },
     refusal::{OnceAMinute, Refusals},
     stamp::Stamps,
+    store::Store,
     user::UserNames,
     verify::Previous,
 };
@@ -85,8 +88,9 @@ impl App {
         let engine = Engine::new(&config.engine)?;
         let cache_dir = config.data_dir.join("cache");
         let compiler = Compiler::new(compiler.into(), cache_dir, config.compile.clone(), engine.fingerprint())?;
+        let services = Services { store: Store::open(&config.data_dir)?, egress: Egress::Network };
         let loading = Loading {
-            set: Set::new(engine, compiler),
+            set: Set::new(engine, compiler, services),
             config_file: config.file.clone(),
             stamps: config.stamps().clone(),
         };

@@ -11,6 +11,7 @@ mod error;
 mod expand;
 #[cfg(test)]
 mod fixture;
+mod grants;
 mod host;
 mod limits;
 mod matches;
@@ -28,6 +29,7 @@ use std::{
 
 pub use account::{Account, Mode};
 pub use error::ConfigError;
+pub use grants::{Grants, HttpGrant, KvGrant};
 pub use host::{Compile, Dedupe, Engine, Late, Listener, Log, LogFormat, LogUser, Watch};
 pub use limits::{Limits, MEMORY_MIB_MAX, TABLE_ELEMENTS_MAX, WASM_STACK_BYTES};
 pub use matches::MatchRule;

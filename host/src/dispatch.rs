@@ -57,7 +57,7 @@ impl Dispatch {
 }
 
 /// Asks the plugins one after another, all of them done by `deadline`. One that fails is skipped.
-pub async fn run(chain: &Chain, message: &Message, deadline: Instant) -> Dispatch {
+pub async fn run(chain: &Chain, message: &Arc<Message>, deadline: Instant) -> Dispatch {
     let facts = Facts::of(message);
     let mut steps = Vec::new();
     for plugin in &chain.plugins {
@@ -79,7 +79,7 @@ pub async fn run(chain: &Chain, message: &Message, deadline: Instant) -> Dispatc
 }
 
 /// Asks one plugin and makes its reply fit for WeChat.
-async fn ask(plugin: &Plugin, message: &Message, deadline: Instant) -> (Step, Option<Reply>) {
+async fn ask(plugin: &Plugin, message: &Arc<Message>, deadline: Instant) -> (Step, Option<Reply>) {
     let Call { answer, duration, memory_bytes, output } = plugin.call(message, deadline).await;
     let check = |reply| reply::check(reply, message, plugin.settings.limits.reply_bytes_max);
     let checked = answer.and_then(|reply| Ok(reply.map(check).transpose()?));

@@ -30,7 +30,9 @@ pub mod reply;
 pub mod plugin;
 
 pub mod api;
+pub mod egress;
 pub mod https;
+pub mod store;
 
 pub mod bundled;
 pub mod conversation;

@@ -22,6 +22,7 @@ mod guest;
 mod limits;
 mod log;
 pub mod rules;
+pub mod services;
 pub mod set;
 pub mod watch;
 
@@ -35,6 +36,7 @@ use self::{
     bindings::{Message, Reply},
     code::Code,
     guest::Guest,
+    services::Services,
 };
 use crate::config::PluginSettings;
 
@@ -67,10 +69,13 @@ impl fmt::Debug for Hash {
 pub struct Plugin {
     /// Its name in `aviary.toml`: the file's stem without number and version.
     pub name: Arc<str>,
+    /// Whose messages it answers.
+    pub account: Arc<str>,
     /// Where it came from.
     pub file: PathBuf,
     pub code: Arc<Code>,
     pub settings: Arc<PluginSettings>,
+    pub services: Services,
 }
 
 /// What a call came to, with what it took.
@@ -111,7 +116,7 @@ const GUEST_ERROR_CHARS_MAX: usize = 500;
 
 impl Plugin {
     /// Asks the plugin for an answer, in a fresh sandbox that ends with this call, at `deadline` at the latest.
-    pub async fn call(&self, message: &Message, deadline: Instant) -> Call {
+    pub async fn call(&self, message: &Arc<Message>, deadline: Instant) -> Call {
         let started = Instant::now();
         let deadline = self.own_deadline(started, deadline);
         let limit_ms = millis(deadline.saturating_duration_since(started));
@@ -119,7 +124,7 @@ impl Plugin {
         let Ok(Ok(_slot)) = timeout_at(deadline.into(), engine.slots.acquire()).await else {
             return Call::unasked(Failure::Busy { limit_ms }, started);
         };
-        let mut store = Guest::store(engine, &self.name, &self.settings, deadline);
+        let mut store = Guest::of_call(self, message, deadline).into_store(engine);
         let running = engine.run_clock();
         let answer = match timeout_at(deadline.into(), self.ask(&mut store, message)).await {
             Ok(Ok(Ok(reply))) => Ok(reply),

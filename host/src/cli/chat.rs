@@ -24,6 +24,7 @@ use crate::{
         compile::Compiler,
         engine::Engine,
         file_name::name_of,
+        services::Services,
         set::{Effort, Set},
     },
     reply,
@@ -110,7 +111,7 @@ impl Bots {
 
 /// The plugins of a bot directory, as its first account asks them.
 async fn configured(config: &Config, engine: Engine, compiler: Compiler) -> Vec<Plugin> {
-    let mut set = Set::new(engine, compiler);
+    let mut set = Set::new(engine, compiler, Services::scratch());
     set.scan(config, Effort::Compile).await;
     set.chains(config).swap_remove(0).plugins.into_iter().filter_map(Arc::into_inner).collect()
 }
@@ -126,7 +127,8 @@ async fn named(files: &[PathBuf], engine: &Engine, compiler: &Compiler) -> anyho
         let compiled = compiler.compile(wasm, &hash).await.with_context(not_loaded)?;
         let code = Code::load(engine, &compiled, hash, &settings).await.with_context(not_loaded)?;
         let name = name_of(file).unwrap_or_else(|| file.display().to_string());
-        plugins.push(Plugin { name: name.into(), file: file.into(), code, settings });
+        let (name, account) = (name.into(), "main".into());
+        plugins.push(Plugin { name, account, file: file.into(), code, settings, services: Services::scratch() });
     }
     Ok(plugins)
 }
@@ -209,6 +211,7 @@ async fn say(bots: &Bots, push: &str) -> anyhow::Result<(Dispatch, String)> {
     let Push::Message(message) = message::parse("main", &xml::parse(push.as_bytes())?)? else {
         bail!("nobody could be answered, so no plugin is asked");
     };
+    let message = Arc::new(*message);
     let dispatch = dispatch::run(&bots.chain, &message, Instant::now() + bots.window).await;
     let address = reply::Address::back_to(&message);
     let xml = dispatch.reply.as_ref().and_then(|reply| reply::to_xml(reply, &address, message.create_time));

@@ -24,6 +24,7 @@ use crate::{
     plugin::{
         compile::Compiler,
         engine::Engine,
+        services::Services,
         set::{Effort, Set},
     },
 };
@@ -86,7 +87,7 @@ async fn bot(config: &Config, report: &mut Report) -> anyhow::Result<()> {
     let plugins = plugin::examine_all(&examiner, config, report).await;
 
     // The chains are those that the host will make; what was compiled is not compiled again.
-    let mut set = Set::new(examiner.engine, examiner.compiler);
+    let mut set = Set::new(examiner.engine, examiner.compiler, Services::scratch());
     set.scan(config, Effort::Compile).await;
     let mut chains = Vec::new();
     for (account, chain) in config.accounts.iter().zip(set.chains(config)) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     defaults,
     document::{Node, Value, dotted},
+    grants::{Grants, OwnGrants},
     limits::{Limits, OwnLimits},
     matches::MatchRule,
     section::Section,
@@ -20,6 +21,8 @@ pub struct PluginSettings {
     pub env: BTreeMap<String, Secret>,
     /// `limits`, over `[limits]`.
     pub limits: Limits,
+    /// `grants`: what it may reach. Default nothing.
+    pub grants: Grants,
 }
 
 /// One plugin's table.
@@ -28,6 +31,7 @@ pub(super) struct PluginTable {
     matches: Option<Vec<MatchRule>>,
     env: BTreeMap<String, Secret>,
     limits: OwnLimits,
+    grants: OwnGrants,
 }
 
 impl PluginTable {
@@ -39,7 +43,13 @@ impl PluginTable {
 
     fn read(section: &Section<'_>) -> Self {
         let limits = section.table("limits").like(defaults::limits());
-        Self { matches: MatchRule::read_all(section), env: env(section), limits: OwnLimits::read(&limits) }
+        let grants = section.table("grants").without_unknown_keys();
+        Self {
+            matches: MatchRule::read_all(section),
+            env: env(section),
+            limits: OwnLimits::read(&limits),
+            grants: OwnGrants::read(&grants),
+        }
     }
 }
 
@@ -52,7 +62,9 @@ impl PluginSettings {
         let matches = tables.into_iter().flatten().find_map(|table| table.matches.clone());
         let over = |limits: Limits, table: &PluginTable| limits.with(&table.limits);
         let limits = [shared, nearest].into_iter().flatten().fold(limits.clone(), over);
-        Self { matches: matches.unwrap_or_default(), env, limits }
+        let over = |grants: Grants, table: &PluginTable| grants.with(&table.grants);
+        let grants = [shared, nearest].into_iter().flatten().fold(Grants::default(), over);
+        Self { matches: matches.unwrap_or_default(), env, limits, grants }
     }
 }
 
@@ -176,7 +188,7 @@ mod tests {
     fn a_key_of_a_feature_that_does_not_exist_is_unknown() {
         assert_eq!(
             error(&format!("{ACCOUNT}[plugins.a]\nper_user = \"20/1m\"\n")),
-            "aviary.toml:4: unknown key `plugins.a.per_user`; there are `env`, `limits`, `match`"
+            "aviary.toml:4: unknown key `plugins.a.per_user`; there are `env`, `grants`, `limits`, `match`"
         );
     }
 }

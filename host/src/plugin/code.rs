@@ -76,7 +76,7 @@ impl Code {
 
     async fn try_start(&self, settings: &Arc<PluginSettings>) -> Result<(), LoadError> {
         let deadline = Instant::now() + START_MAX;
-        let mut store = Guest::store(&self.engine, &"plugin".into(), settings, deadline);
+        let mut store = Guest::on_trial(settings, deadline).into_store(&self.engine);
         let _running = self.engine.run_clock();
         match tokio::time::timeout_at(deadline.into(), self.pre.instantiate_async(&mut store)).await {
             Ok(Ok(_)) => Ok(()),

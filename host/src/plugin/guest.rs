@@ -5,13 +5,16 @@ use std::{sync::Arc, time::Instant};
 use wasmtime::{Store, StoreContextMut, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::{engine::Engine, limits::Limiter, log::Output};
+use super::{Plugin, bindings::Message, engine::Engine, limits::Limiter, log::Output, services::Services};
 use crate::config::PluginSettings;
 
 /// The host's side of one guest. It lives in the guest's store and is dropped with it.
 pub struct Guest {
     plugin: Arc<str>,
-    settings: Arc<PluginSettings>,
+    /// What is being answered; nothing while a plugin is only tried.
+    pub(super) message: Option<Arc<Message>>,
+    pub(super) settings: Arc<PluginSettings>,
+    pub(super) services: Services,
     pub(super) deadline: Instant,
     pub(super) limiter: Limiter,
     pub(super) clock: Clock,
@@ -35,30 +38,42 @@ impl Clock {
 }
 
 impl Guest {
-    /// Makes the store for one call: fresh, limited, with nothing granted.
-    pub(super) fn store(
-        engine: &Engine,
-        plugin: &Arc<str>,
-        settings: &Arc<PluginSettings>,
-        deadline: Instant,
-    ) -> Store<Self> {
+    /// The guest of one call, which ends at `deadline`.
+    pub(super) fn of_call(plugin: &Plugin, message: &Arc<Message>, deadline: Instant) -> Self {
+        let message = Some(message.clone());
+        Self { message, ..Self::new(&plugin.name, &plugin.settings, &plugin.services, deadline) }
+    }
+
+    /// A guest that is started, and asked nothing.
+    pub(super) fn on_trial(settings: &Arc<PluginSettings>, deadline: Instant) -> Self {
+        Self::new(&"plugin".into(), settings, &Services::scratch(), deadline)
+    }
+
+    fn new(plugin: &Arc<str>, settings: &Arc<PluginSettings>, services: &Services, deadline: Instant) -> Self {
         let limits = &settings.limits;
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles_max);
-        let guest = Self {
+        Self {
             plugin: plugin.clone(),
+            message: None,
             settings: settings.clone(),
+            services: services.clone(),
             deadline,
             limiter: Limiter::new(limits.memory_bytes(), limits.table_elements_max),
             clock: Clock { ticks: 0, ticks_max: limits.cpu_ms },
             output: Output::new(limits.log_bytes_max),
             wasi: None,
             table,
-        };
-        let mut store = Store::new(&engine.wasmtime, guest);
+        }
+    }
+
+    /// Makes the store of the guest: fresh and limited.
+    pub(super) fn into_store(self, engine: &Engine) -> Store<Self> {
+        let (host_data_bytes, handles_max) = (self.settings.limits.host_data_bytes(), self.settings.limits.handles_max);
+        let mut store = Store::new(&engine.wasmtime, self);
         store.limiter(|guest| &mut guest.limiter);
-        store.set_hostcall_fuel(limits.host_data_bytes());
-        store.set_max_component_handles(limits.handles_max);
+        store.set_hostcall_fuel(host_data_bytes);
+        store.set_max_component_handles(handles_max);
         // A deadline of 0 would trap at the first instruction.
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(on_tick);

@@ -18,6 +18,7 @@ use super::{
     engine::Engine,
     file_name::{file_name_order, name_of},
     millis,
+    services::Services,
 };
 use crate::{
     config::{Account, Config, PluginSettings},
@@ -30,6 +31,7 @@ use crate::{
 pub struct Set {
     engine: Engine,
     compiler: Compiler,
+    services: Services,
     files: BTreeMap<PathBuf, Known>,
     /// What was refused in the directories, and in the chains.
     refused_files: Told,
@@ -73,10 +75,11 @@ pub struct Scan {
 
 impl Set {
     /// Makes an empty set.
-    pub fn new(engine: Engine, compiler: Compiler) -> Self {
+    pub fn new(engine: Engine, compiler: Compiler, services: Services) -> Self {
         Self {
             engine,
             compiler,
+            services,
             files: BTreeMap::new(),
             refused_files: Told::default(),
             refused_plugins: Told::default(),
@@ -150,7 +153,14 @@ impl Set {
                 continue;
             }
             let settings = Arc::new(config.plugin(account, &name, own));
-            plugins.push(Plugin { name: name.into(), file: path, code, settings });
+            plugins.push(Plugin {
+                name: name.into(),
+                account: account.name.as_str().into(),
+                file: path,
+                code,
+                settings,
+                services: self.services.clone(),
+            });
         }
         if !account.plugins.is_empty() {
             plugins = self.listed(account, plugins);
