@@ -124,7 +124,7 @@ impl Plugin {
         let Ok(Ok(_slot)) = timeout_at(deadline.into(), engine.slots.acquire()).await else {
             return Call::unasked(Failure::Busy { limit_ms }, started);
         };
-        let mut store = Guest::of_call(self, message, deadline).into_store(engine);
+        let mut store = Guest::of_call(self, message, deadline).into_store(self.code.wasmtime());
         let running = engine.run_clock();
         let answer = match timeout_at(deadline.into(), self.ask(&mut store, message)).await {
             Ok(Ok(Ok(reply))) => Ok(reply),

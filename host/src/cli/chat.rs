@@ -22,7 +22,7 @@ use crate::{
         Hash, Plugin,
         code::Code,
         compile::Compiler,
-        engine::Engine,
+        engine::{Class, Engine},
         file_name::name_of,
         services::Services,
         set::{Effort, Set},
@@ -123,9 +123,9 @@ async fn named(files: &[PathBuf], engine: &Engine, compiler: &Compiler) -> anyho
         let not_loaded = || format!("{} is not loaded", file.display());
         let settings = Arc::new(PluginSettings::default());
         let wasm = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let hash = Hash::of(&wasm);
+        let (hash, class) = (Hash::of(&wasm), Class::of(wasm.len()));
         let compiled = compiler.compile(wasm, &hash).await.with_context(not_loaded)?;
-        let code = Code::load(engine, &compiled, hash, &settings).await.with_context(not_loaded)?;
+        let code = Code::load(engine, class, &compiled, hash, &settings).await.with_context(not_loaded)?;
         let name = name_of(file).unwrap_or_else(|| file.display().to_string());
         let (name, account) = (name.into(), "main".into());
         plugins.push(Plugin { name, account, file: file.into(), code, settings, services: Services::scratch() });

@@ -8,7 +8,13 @@ use std::{
 
 use wasmtime::component::{Component, types::ComponentItem};
 
-use super::{Hash, bindings::BotPre, engine::Engine, guest::Guest, one_line};
+use super::{
+    Hash,
+    bindings::BotPre,
+    engine::{Class, Engine},
+    guest::Guest,
+    one_line,
+};
 use crate::config::PluginSettings;
 
 /// The package that a bot's handler comes from.
@@ -26,6 +32,7 @@ pub struct Code {
     /// What it exports, with the version of the contract that it was built against: `aviary:bot/handler@0.1.0`.
     pub handler: String,
     pub(super) engine: Engine,
+    class: Class,
     pub(super) pre: BotPre<Guest>,
 }
 
@@ -52,18 +59,20 @@ impl Code {
     /// variant that differs from ours shows only then.
     pub async fn load(
         engine: &Engine,
+        class: Class,
         file: &Path,
         hash: Hash,
         settings: &Arc<PluginSettings>,
     ) -> Result<Arc<Self>, LoadError> {
-        let component = deserialize(engine, file).map_err(|error| LoadError::Cache(one_line(&error)))?;
-        let handler = check_exports(engine, &component)?;
-        let pre = engine
+        let runtime = engine.runtime(class);
+        let component = deserialize(&runtime.wasmtime, file).map_err(|error| LoadError::Cache(one_line(&error)))?;
+        let handler = check_exports(&runtime.wasmtime, &component)?;
+        let pre = runtime
             .linker
             .instantiate_pre(&component)
             .and_then(BotPre::new)
             .map_err(|error| LoadError::Unlinkable(one_line(&error)))?;
-        let code = Arc::new(Self { hash, handler, engine: engine.clone(), pre });
+        let code = Arc::new(Self { hash, handler, engine: engine.clone(), class, pre });
         code.try_start(settings).await?;
         Ok(code)
     }
@@ -71,12 +80,17 @@ impl Code {
     /// Returns the interfaces that it imports, with their versions.
     pub fn imports(&self) -> Vec<String> {
         let kind = self.pre.instance_pre().component().component_type();
-        kind.imports(&self.engine.wasmtime).map(|(name, _)| name.to_owned()).collect()
+        kind.imports(self.wasmtime()).map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// The engine that it was compiled for.
+    pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.engine.runtime(self.class).wasmtime
     }
 
     async fn try_start(&self, settings: &Arc<PluginSettings>) -> Result<(), LoadError> {
         let deadline = Instant::now() + START_MAX;
-        let mut store = Guest::on_trial(settings, deadline).into_store(&self.engine);
+        let mut store = Guest::on_trial(settings, deadline).into_store(self.wasmtime());
         let _running = self.engine.run_clock();
         match tokio::time::timeout_at(deadline.into(), self.pre.instantiate_async(&mut store)).await {
             Ok(Ok(_)) => Ok(()),
@@ -102,20 +116,20 @@ impl std::fmt::Debug for Code {
 
 /// Maps code that our own child wrote into a directory that only we can write to.
 #[expect(unsafe_code, reason = "wasmtime cannot check machine code; `Compiler` vouches for it")]
-fn deserialize(engine: &Engine, file: &Path) -> wasmtime::Result<Component> {
+fn deserialize(engine: &wasmtime::Engine, file: &Path) -> wasmtime::Result<Component> {
     // SAFETY: the file was written whole by `Compiler` from our child's output into a directory of mode 0700 that belongs
     // to us, is never written to again, and carries this engine's fingerprint in its name.
-    let component = unsafe { Component::deserialize_file(&engine.wasmtime, file) }?;
+    let component = unsafe { Component::deserialize_file(engine, file) }?;
     // Now rather than at the first message.
     component.initialize_copy_on_write_image()?;
     Ok(component)
 }
 
 /// Returns the handler, if it is one that this host can call.
-fn check_exports(engine: &Engine, component: &Component) -> Result<String, LoadError> {
+fn check_exports(engine: &wasmtime::Engine, component: &Component) -> Result<String, LoadError> {
     let kind = component.component_type();
     let mut other = None;
-    for (name, item) in kind.exports(&engine.wasmtime) {
+    for (name, item) in kind.exports(engine) {
         if matches!(item.ty, ComponentItem::ComponentInstance(_)) && name.split('@').next() == Some(HANDLER) {
             if is_compatible(name) {
                 return Ok(name.to_owned());

@@ -32,7 +32,11 @@ use wasm_encoder::{CustomSection, Section};
 use wasmparser::{Parser, Payload};
 use wit_component::ComponentEncoder;
 
-use super::{Hash, bindings, engine, one_line};
+use super::{
+    Hash, bindings,
+    engine::{self, Class},
+    one_line,
+};
 use crate::config;
 
 /// The hidden subcommand under which our own binary is the compiler.
@@ -115,13 +119,14 @@ impl Compiler {
 
     /// Returns the file with the code of `wasm`, compiling it unless that was done before.
     pub async fn compile(&self, wasm: Vec<u8>, hash: &Hash) -> Result<PathBuf, CompileError> {
-        let path = self.cached(hash);
+        let class = Class::of(wasm.len());
+        let path = self.cached(hash, class);
         if path.exists() {
             return Ok(path);
         }
         let _turn = self.turn.lock().await;
         if !path.exists() {
-            let code = self.run(wasm).await?;
+            let code = self.run(wasm, class).await?;
             write_whole(&self.cache_dir, &path, &code)
                 .map_err(|error| CompileError::Cache { dir: self.cache_dir.clone(), error })?;
         }
@@ -129,23 +134,23 @@ impl Compiler {
     }
 
     /// Forgets the code of `wasm`, because it did not load.
-    pub fn forget(&self, hash: &Hash) -> io::Result<()> {
-        fs::remove_file(self.cached(hash))
+    pub fn forget(&self, hash: &Hash, class: Class) -> io::Result<()> {
+        fs::remove_file(self.cached(hash, class))
     }
 
     /// Whether `wasm` was compiled before.
-    pub fn has(&self, hash: &Hash) -> bool {
-        self.cached(hash).exists()
+    pub fn has(&self, hash: &Hash, class: Class) -> bool {
+        self.cached(hash, class).exists()
     }
 
-    fn cached(&self, hash: &Hash) -> PathBuf {
-        self.cache_dir.join(format!("{hash}-{:016x}.cwasm", self.fingerprint))
+    fn cached(&self, hash: &Hash, class: Class) -> PathBuf {
+        self.cache_dir.join(format!("{hash}-{:016x}-{}.cwasm", self.fingerprint, class.name()))
     }
 
-    async fn run(&self, wasm: Vec<u8>) -> Result<Vec<u8>, CompileError> {
+    async fn run(&self, wasm: Vec<u8>, class: Class) -> Result<Vec<u8>, CompileError> {
         let limit = Duration::from_secs(self.limits.timeout_s);
         let code_bytes_max = wasm.len() as u64 * EXPANSION_MAX + (1 << 20);
-        let mut child = self.spawn()?;
+        let mut child = self.spawn(class)?;
         // On a time-out the child is dropped, and with it killed.
         match timeout(limit, talk(&mut child, wasm, code_bytes_max)).await {
             Err(_) => Err(CompileError::Timeout { limit_s: self.limits.timeout_s }),
@@ -162,9 +167,10 @@ impl Compiler {
         }
     }
 
-    fn spawn(&self) -> io::Result<Child> {
+    fn spawn(&self, class: Class) -> io::Result<Child> {
         Command::new(&self.program)
             .arg(SUBCOMMAND)
+            .args(["--class", class.name()])
             .args(["--memory-mib", &self.limits.memory_mib.to_string()])
             .args(["--cpu-s", &self.limits.cpu_s.to_string()])
             .env_clear()
@@ -229,6 +235,8 @@ fn create_private(dir: &Path) -> io::Result<()> {
 #[derive(Args, Clone, Copy, Debug)]
 pub struct ChildArgs {
     #[arg(long)]
+    class: Class,
+    #[arg(long)]
     memory_mib: u64,
     #[arg(long)]
     cpu_s: u64,
@@ -256,7 +264,9 @@ fn compile_stdin(args: ChildArgs) -> anyhow::Result<()> {
     let mut bytes = Vec::new();
     io::stdin().lock().read_to_end(&mut bytes)?;
     let component = component(bytes)?;
-    let code = engine::compiler().and_then(|engine| engine.precompile_component(&component)).map_err(engine::plain)?;
+    let code = engine::compiler(args.class)
+        .and_then(|engine| engine.precompile_component(&component))
+        .map_err(engine::plain)?;
     io::stdout().lock().write_all(&code)?;
     Ok(())
 }

@@ -1,11 +1,14 @@
-//! The one wasmtime engine of the host: how guest code is compiled, where instances live, and the clock that stops them.
+//! The engines of the host: how guest code is compiled, where instances live, and the clock that stops them.
+//!
+//! There are two, because a fresh instance for each message is cheap in one way for small guests and in another for large
+//! ones; see [`Class`].
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     num::NonZeroUsize,
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, Thread},
     time::Duration,
@@ -14,7 +17,7 @@ use std::{
 use tokio::sync::Semaphore;
 use tracing::warn;
 use wasmtime::{
-    Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
+    Config, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
     component::{HasSelf, Linker},
 };
 
@@ -24,45 +27,98 @@ use crate::config;
 /// How often a running guest lets others run, and the unit in which its computing time is counted.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Linear memory that an instance slot keeps between two calls, zeroed in place: what a small guest touches fits, and
-/// its next call needs no page fault. It is paid for every slot ever used, so it is not larger.
-const KEEP_RESIDENT_BYTES: usize = 256 << 10;
+/// How often the clock looks for a guest that runs while none did at the last look. A call is over in microseconds, as a
+/// rule, and waking up for each would cost more than the call.
+const LOOK: Duration = Duration::from_millis(4);
+
+/// After so many looks without any call the clock stops until the next one.
+const IDLE_LOOKS_MAX: u32 = 25;
+
+/// Files up to this size are [`Class::Small`]. Bots in Rust, C and Zig have some ten to some hundred kilobytes; the
+/// smallest interpreter, QuickJS, has a million bytes.
+const SMALL_FILE_BYTES_MAX: usize = 768 << 10;
+
+/// Which engine a plugin runs in. What it costs to make and to reset an instance decides what small guests cost, and the
+/// speed of the code what large ones cost. Measured in `tests/load/README.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Class {
+    /// Memory accesses are checked by code. Growing and resetting a memory then needs no change of page protection, for which
+    /// all threads of the process would wait for each other.
+    Small,
+    /// Memory accesses are checked by guard pages: code that computes much is faster, and half as large.
+    Large,
+}
+
+impl Class {
+    /// Chooses by a file's size, which is known before anything in the file is looked at.
+    pub fn of(wasm_bytes: usize) -> Self {
+        if wasm_bytes <= SMALL_FILE_BYTES_MAX { Self::Small } else { Self::Large }
+    }
+
+    /// How the class is called on a command line and in a file name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Small => "small",
+            Self::Large => "large",
+        }
+    }
+
+    /// Linear memory that an instance slot keeps between two calls, zeroed in place: what a guest touches should fit, so
+    /// that its next call needs no page fault. It is paid for every slot ever used, and zeroed whether touched or not.
+    fn keep_resident_bytes(self) -> usize {
+        match self {
+            Self::Small => 256 << 10,
+            Self::Large => 128 << 10,
+        }
+    }
+}
 
 /// Compiles, instantiates and stops guests. Cheap to clone: all clones are one engine.
 #[derive(Clone)]
 pub struct Engine {
-    pub(super) wasmtime: wasmtime::Engine,
-    pub(super) linker: Linker<Guest>,
-    /// One permit for each call that may run at once; fewer than the pool has room for.
+    small: Runtime,
+    large: Runtime,
+    /// One permit for each call that may run at once; fewer than the pools have room for.
     pub(super) slots: Arc<Semaphore>,
     ticker: Arc<Ticker>,
 }
 
+/// One engine, with what its guests can import.
+#[derive(Clone)]
+pub(super) struct Runtime {
+    pub(super) wasmtime: wasmtime::Engine,
+    pub(super) linker: Linker<Guest>,
+}
+
 impl Engine {
-    /// Starts an engine with a pool of `instances_max` instances, or without a pool where the address space is too
+    /// Starts the engines, each with a pool of `instances_max` instances, or without a pool where the address space is too
     /// small for one.
     pub fn new(settings: &config::Engine) -> anyhow::Result<Self> {
-        let wasmtime = match wasmtime::Engine::new(&pooled(settings)) {
-            Ok(engine) => engine,
-            Err(error) => {
-                warn!(
-                    error = %error,
-                    "No room for an instance pool; each call allocates its own memory, which is slower: {error}"
-                );
-                wasmtime::Engine::new(&serving()).map_err(plain)?
-            }
-        };
+        let (small, large) = (Runtime::new(Class::Small, settings)?, Runtime::new(Class::Large, settings)?);
         Ok(Self {
-            linker: linker(&wasmtime).map_err(plain)?,
             slots: Arc::new(Semaphore::new(settings.instances_max)),
-            ticker: Ticker::start(&wasmtime)?,
-            wasmtime,
+            ticker: Ticker::start([small.wasmtime.weak(), large.wasmtime.weak()])?,
+            small,
+            large,
         })
     }
 
-    /// Names this engine's machine code: what another version, configuration or processor compiled has another name.
+    /// Names the engines' machine code: what another version, configuration or processor compiled has another name.
     pub fn fingerprint(&self) -> u64 {
-        fingerprint(&self.wasmtime)
+        let mut hasher = DefaultHasher::new();
+        for runtime in [&self.small, &self.large] {
+            runtime.wasmtime.precompile_compatibility_hash().hash(&mut hasher);
+        }
+        env!("CARGO_PKG_VERSION").hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// The engine of a class.
+    pub(super) fn runtime(&self, class: Class) -> &Runtime {
+        match class {
+            Class::Small => &self.small,
+            Class::Large => &self.large,
+        }
     }
 
     /// Keeps the epoch clock running for as long as the guard lives.
@@ -77,9 +133,25 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+impl Runtime {
+    fn new(class: Class, settings: &config::Engine) -> anyhow::Result<Self> {
+        let wasmtime = match wasmtime::Engine::new(&pooled(class, settings)) {
+            Ok(engine) => engine,
+            Err(error) => {
+                warn!(
+                    error = %error,
+                    "No room for an instance pool; each call allocates its own memory, which is slower: {error}"
+                );
+                wasmtime::Engine::new(&serving(class)).map_err(plain)?
+            }
+        };
+        Ok(Self { linker: linker(&wasmtime).map_err(plain)?, wasmtime })
+    }
+}
+
 /// An engine that only compiles, as the child process uses it. Its code loads in an [`Engine`].
-pub(super) fn compiler() -> wasmtime::Result<wasmtime::Engine> {
-    wasmtime::Engine::new(&code())
+pub(super) fn compiler(class: Class) -> wasmtime::Result<wasmtime::Engine> {
+    wasmtime::Engine::new(&code(class))
 }
 
 /// wasmtime's errors are their own kind; ours are for people, who want the whole chain of causes.
@@ -87,15 +159,8 @@ pub(super) fn plain(error: wasmtime::Error) -> anyhow::Error {
     anyhow::anyhow!("{error:#}")
 }
 
-fn fingerprint(engine: &wasmtime::Engine) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    engine.precompile_compatibility_hash().hash(&mut hasher);
-    env!("CARGO_PKG_VERSION").hash(&mut hasher);
-    hasher.finish()
-}
-
 /// Everything that machine code depends on. Proposals that no bot needs and that widen the attack surface are off.
-fn code() -> Config {
+fn code(class: Class) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
@@ -109,17 +174,24 @@ fn code() -> Config {
         .wasm_custom_page_sizes(false)
         .wasm_wide_arithmetic(false)
         .relaxed_simd_deterministic(true);
+    if class == Class::Small {
+        config
+            .signals_based_traps(false)
+            .memory_guard_size(0)
+            // All that a memory may ever need: it cannot move.
+            .memory_reservation((config::MEMORY_MIB_MAX as u64) << 20);
+    }
     config
 }
 
 /// The same code, with the stack a guest may use.
-fn serving() -> Config {
-    let mut config = code();
+fn serving(class: Class) -> Config {
+    let mut config = code(class);
     config.max_wasm_stack(config::WASM_STACK_BYTES);
     config
 }
 
-fn pooled(settings: &config::Engine) -> Config {
+fn pooled(class: Class, settings: &config::Engine) -> Config {
     // One more than calls may run: a plugin that is loaded is tried while all of them do.
     let instances = u32::try_from(settings.instances_max).unwrap_or(u32::MAX).saturating_add(1);
     let mut pool = PoolingAllocationConfig::new();
@@ -141,10 +213,10 @@ fn pooled(settings: &config::Engine) -> Config {
         .table_elements(config::TABLE_ELEMENTS_MAX)
         .max_memory_size(config::MEMORY_MIB_MAX << 20)
         .max_unused_warm_slots(instances)
-        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .linear_memory_keep_resident(class.keep_resident_bytes())
         .table_keep_resident(64 << 10)
         .async_stack_keep_resident(16 << 10);
-    let mut config = serving();
+    let mut config = serving(class);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }
@@ -157,31 +229,55 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Guest>> {
     Ok(linker)
 }
 
-/// The thread that advances the engine's epoch every [`TICK`] while calls run, and sleeps while none does.
+/// The thread that advances the engines' epoch every [`TICK`] while calls run, and sleeps while none does.
 struct Ticker {
     running: AtomicUsize,
-    thread: std::sync::OnceLock<Thread>,
+    thread: OnceLock<Thread>,
+    is_asleep: AtomicBool,
 }
 
 impl Ticker {
-    fn start(engine: &wasmtime::Engine) -> std::io::Result<Arc<Self>> {
-        let ticker = Arc::new(Self { running: AtomicUsize::new(0), thread: std::sync::OnceLock::new() });
-        let (weak_engine, weak_ticker) = (engine.weak(), Arc::downgrade(&ticker));
+    fn start(engines: [EngineWeak; 2]) -> std::io::Result<Arc<Self>> {
+        let ticker =
+            Arc::new(Self { running: AtomicUsize::new(0), thread: OnceLock::new(), is_asleep: AtomicBool::new(false) });
+        let weak = Arc::downgrade(&ticker);
         let handle = thread::Builder::new().name("epoch".into()).spawn(move || {
-            while let (Some(engine), Some(ticker)) = (weak_engine.upgrade(), weak_ticker.upgrade()) {
-                if ticker.running.load(Ordering::SeqCst) == 0 {
-                    drop((engine, ticker));
-                    // Woken by the next call; the bound lets the thread see that the engine is gone.
-                    thread::park_timeout(Duration::from_secs(1));
+            let mut idle_looks = 0;
+            while let Some(ticker) = weak.upgrade() {
+                let pause = if ticker.running.load(Ordering::SeqCst) > 0 {
+                    idle_looks = 0;
+                    engines.iter().filter_map(EngineWeak::upgrade).for_each(|engine| engine.increment_epoch());
+                    TICK
                 } else {
-                    engine.increment_epoch();
-                    drop((engine, ticker));
-                    thread::sleep(TICK);
+                    idle_looks += 1;
+                    LOOK
+                };
+                if idle_looks <= IDLE_LOOKS_MAX {
+                    drop(ticker);
+                    thread::sleep(pause);
+                } else {
+                    ticker.sleep();
+                    idle_looks = 0;
                 }
             }
         })?;
         ticker.thread.get_or_init(|| handle.thread().clone());
         Ok(ticker)
+    }
+
+    /// Sleeps until the next call; the bound lets the thread see that the engines are gone.
+    fn sleep(self: Arc<Self>) {
+        self.is_asleep.store(true, Ordering::SeqCst);
+        // A call that came before the line above did not see that it has to wake us.
+        let is_idle = self.running.load(Ordering::SeqCst) == 0;
+        let ticker = Arc::downgrade(&self);
+        drop(self);
+        if is_idle {
+            thread::park_timeout(Duration::from_secs(1));
+        }
+        if let Some(ticker) = ticker.upgrade() {
+            ticker.is_asleep.store(false, Ordering::SeqCst);
+        }
     }
 }
 
@@ -190,7 +286,9 @@ pub(super) struct Running(Arc<Ticker>);
 
 impl Running {
     fn new(ticker: Arc<Ticker>) -> Self {
-        if ticker.running.fetch_add(1, Ordering::SeqCst) == 0
+        ticker.running.fetch_add(1, Ordering::SeqCst);
+        if ticker.is_asleep.load(Ordering::SeqCst)
+            && ticker.is_asleep.swap(false, Ordering::SeqCst)
             && let Some(thread) = ticker.thread.get()
         {
             thread.unpark();

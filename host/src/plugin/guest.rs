@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use wasmtime::{Store, StoreContextMut, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::{Plugin, bindings::Message, engine::Engine, limits::Limiter, log::Output, services::Services};
+use super::{Plugin, bindings::Message, limits::Limiter, log::Output, services::Services};
 use crate::config::PluginSettings;
 
 /// The host's side of one guest. It lives in the guest's store and is dropped with it.
@@ -68,9 +68,9 @@ impl Guest {
     }
 
     /// Makes the store of the guest: fresh and limited.
-    pub(super) fn into_store(self, engine: &Engine) -> Store<Self> {
+    pub(super) fn into_store(self, engine: &wasmtime::Engine) -> Store<Self> {
         let (host_data_bytes, handles_max) = (self.settings.limits.host_data_bytes(), self.settings.limits.handles_max);
-        let mut store = Store::new(&engine.wasmtime, self);
+        let mut store = Store::new(engine, self);
         store.limiter(|guest| &mut guest.limiter);
         store.set_hostcall_fuel(host_data_bytes);
         store.set_max_component_handles(handles_max);

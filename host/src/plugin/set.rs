@@ -15,7 +15,7 @@ use super::{
     Hash, Plugin,
     code::{Code, LoadError},
     compile::{CompileError, Compiler},
-    engine::Engine,
+    engine::{Class, Engine},
     file_name::{file_name_order, name_of},
     millis,
     services::Services,
@@ -282,7 +282,7 @@ impl Set {
             self.files.insert(path.into(), Known { stamp, code: serving, broken });
             return Ok(Refreshed::Same);
         }
-        if effort == Effort::Cached && !self.compiler.has(&hash) {
+        if effort == Effort::Cached && !self.compiler.has(&hash, Class::of(wasm.len())) {
             return Ok(Refreshed::Pending);
         }
         let settings = Arc::new(self.trial_settings(path, config));
@@ -318,7 +318,8 @@ impl Set {
         settings: &Arc<PluginSettings>,
         progress: Progress,
     ) -> Result<Arc<Code>, Trouble> {
-        let cached = self.compiler.has(&hash);
+        let class = Class::of(wasm.len());
+        let cached = self.compiler.has(&hash, class);
         if !cached {
             let Progress { index, count } = progress;
             info!(
@@ -328,13 +329,13 @@ impl Set {
         }
         let retry = cached.then(|| wasm.clone());
         let file = self.compiler.compile(wasm, &hash).await?;
-        match Code::load(&self.engine, &file, hash, settings).await {
+        match Code::load(&self.engine, class, &file, hash, settings).await {
             Err(LoadError::Cache(why)) if retry.is_some() => {
                 // A full disk or a crash may have spoiled the cached code; the wasm is still there.
                 warn!(file = %path.display(), "The cached code of {} does not load ({why}); compiling again", path.display());
-                self.compiler.forget(&hash)?;
+                self.compiler.forget(&hash, class)?;
                 let file = self.compiler.compile(retry.unwrap_or_default(), &hash).await?;
-                Ok(Code::load(&self.engine, &file, hash, settings).await?)
+                Ok(Code::load(&self.engine, class, &file, hash, settings).await?)
             }
             loaded => Ok(loaded?),
         }

@@ -14,7 +14,7 @@ use crate::{
         Hash,
         code::{Code, LoadError},
         compile::Compiler,
-        engine::Engine,
+        engine::{Class, Engine},
         file_name::{file_name_order, name_of},
         set::directories,
     },
@@ -106,14 +106,14 @@ impl Examiner {
 
     async fn load(&self, file: &Path, settings: Arc<PluginSettings>) -> Result<Loaded, String> {
         let wasm = fs::read(file).map_err(|error| format!("it cannot be read: {error}"))?;
-        let hash = Hash::of(&wasm);
-        if !self.compiler.has(&hash) {
+        let (hash, class) = (Hash::of(&wasm), Class::of(wasm.len()));
+        if !self.compiler.has(&hash, class) {
             eprintln!("Compiling {} …", file.display());
         }
         let loaded = match self.compile_and_load(wasm.clone(), &settings).await {
             // A full disk or a crash may have spoiled the cached code; the wasm is still there.
             Err(Trouble::Cache(_)) => {
-                self.compiler.forget(&hash).map_err(|error| error.to_string())?;
+                self.compiler.forget(&hash, class).map_err(|error| error.to_string())?;
                 self.compile_and_load(wasm, &settings).await
             }
             loaded => loaded,
@@ -124,12 +124,12 @@ impl Examiner {
     }
 
     async fn compile_and_load(&self, wasm: Vec<u8>, settings: &Arc<PluginSettings>) -> Result<Loaded, Trouble> {
-        let hash = Hash::of(&wasm);
-        let is_cached = self.compiler.has(&hash);
+        let (hash, class) = (Hash::of(&wasm), Class::of(wasm.len()));
+        let is_cached = self.compiler.has(&hash, class);
         let started = Instant::now();
         let compiled = self.compiler.compile(wasm, &hash).await.map_err(|error| Trouble::Plugin(error.to_string()))?;
         let took = started.elapsed();
-        let code = Code::load(&self.engine, &compiled, hash, settings).await.map_err(|error| match error {
+        let code = Code::load(&self.engine, class, &compiled, hash, settings).await.map_err(|error| match error {
             LoadError::Cache(_) => Trouble::Cache(error.to_string()),
             error => Trouble::Plugin(error.to_string()),
         })?;
