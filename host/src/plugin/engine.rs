@@ -167,7 +167,7 @@ fn code(class: Class) -> Config {
         .cranelift_opt_level(OptLevel::Speed)
         .memory_init_cow(true)
         .memory_may_move(false)
-        .async_stack_zeroing(true)
+        .async_stack_zeroing(false)
         .wasm_backtrace_max_frames(NonZeroUsize::new(16))
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .wasm_memory64(false)

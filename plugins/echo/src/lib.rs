@@ -25,6 +25,11 @@ impl exports::aviary::bot::handler::Guest for Echo {
     }
 }
 
+/// What a message needs fits into the memory that the instance begins with: it grows none, and little has to be reset.
+#[cfg(target_arch = "wasm32")]
+#[global_allocator]
+static ALLOCATOR: mini_alloc::MiniAlloc = mini_alloc::MiniAlloc::INIT;
+
 // The exported symbols are named for the component model, which a native linker does not take.
 #[cfg(target_arch = "wasm32")]
 #[expect(unsafe_code, reason = "generated: arguments arrive by pointer")]
