@@ -23,6 +23,8 @@ pub mod message;
 
 mod dedupe;
 
+mod outlive;
+
 pub mod dispatch;
 
 pub mod reply;

@@ -20,9 +20,10 @@ use tracing::{info, warn};
 use crate::{
     app::{App, Serving},
     config::Account,
-    dedupe::{Claim, Key, Slot},
+    dedupe::{Claim, Key, Outcome, Slot},
     dispatch,
     message::{self, Push},
+    outlive::Outliving,
     plugin::bindings::Message,
     query::Query,
     refusal::Refusal,
@@ -103,37 +104,36 @@ async fn push(
             return Ok(text(SUCCESS));
         }
     };
-    let answer = match app.dedupe.claim(Key::of(&message, &opened.root), opened.signature, arrived, opened.ahead) {
-        Claim::First(slot, answer) => {
-            dispatch(app, serving, message.clone(), slot, arrived);
-            answer
+    let deadline = arrived + account.late.window;
+    let outcome = match app.dedupe.claim(Key::of(&message, &opened.root), opened.signature, arrived, opened.ahead) {
+        Claim::First(slot, _) => {
+            let dispatch = dispatch(app.clone(), message.clone(), slot, arrived, deadline);
+            timeout_at(deadline.into(), Outliving::new(app.tasks.track_future(dispatch))).await
         }
-        Claim::Again(answer) => answer,
+        Claim::Again(answer) => timeout_at(deadline.into(), answer.outcome()).await,
         Claim::Replayed => return Err(Refusal::Replayed { account: account.name.clone() }),
     };
-    let reply = timeout_at((arrived + account.late.window).into(), answer.outcome()).await;
-    let xml = reply.ok().flatten().and_then(|reply| reply::to_xml(&reply, &reply::Address::back_to(&message), now_s()));
+    let xml =
+        outcome.ok().flatten().and_then(|reply| reply::to_xml(&reply, &reply::Address::back_to(&message), now_s()));
     Ok(match xml {
         Some(xml) => xml_body(seal(xml, account, &opened.form)),
         None => text(SUCCESS),
     })
 }
 
-/// Starts a task that asks the plugins. It goes on when WeChat hangs up: the next try joins it.
-fn dispatch(app: &Arc<App>, serving: &Serving, message: Arc<Message>, slot: Slot, arrived: Instant) {
-    let deadline = arrived + serving.account.late.window;
-    let app = app.clone();
-    app.tasks.clone().spawn(async move {
-        let Ok(live) = timeout_at(deadline.into(), app.ready()).await else {
-            warn!(account = %message.account, "A message stays unanswered: the plugins are still being loaded");
-            return;
-        };
-        // An account that is gone by now has nobody to ask.
-        let Some(serving) = live.named(&message.account) else { return };
-        let dispatch = dispatch::run(&serving.chain, &message, deadline).await;
-        app.tell_message(&message, &dispatch, arrived.elapsed());
-        slot.publish(dispatch.reply.map(Arc::new));
-    });
+/// Asks the plugins, and tells every try what came of it.
+async fn dispatch(app: Arc<App>, message: Arc<Message>, slot: Slot, arrived: Instant, deadline: Instant) -> Outcome {
+    let Ok(live) = timeout_at(deadline.into(), app.ready()).await else {
+        warn!(account = %message.account, "A message stays unanswered: the plugins are still being loaded");
+        return None;
+    };
+    // An account that is gone by now has nobody to ask.
+    let serving = live.named(&message.account)?;
+    let dispatch = dispatch::run(&serving.chain, &message, deadline).await;
+    app.tell_message(&message, &dispatch, arrived.elapsed());
+    let outcome = dispatch.reply.map(Arc::new);
+    slot.publish(outcome.clone());
+    outcome
 }
 
 /// Encrypts a reply if the push came encrypted.

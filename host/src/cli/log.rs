@@ -1,17 +1,23 @@
 //! Where the host's log goes, and in which form.
 
+mod lines;
+
 use std::io::IsTerminal;
 
 use anyhow::Context;
 use tracing_subscriber::{EnvFilter, fmt};
 
+use self::lines::Lines;
 use crate::config::{Log, LogFormat};
+
+pub use self::lines::flush;
 
 /// Starts logging to standard error, as `[log]` says.
 pub fn start(settings: &Log) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.level)
         .with_context(|| format!("`log.level` is {:?}, which is no level such as \"info\"", settings.level))?;
-    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = Lines::start()?;
+    let log = fmt().with_env_filter(filter).with_writer(lines).with_ansi(std::io::stderr().is_terminal());
     let started = match settings.format {
         LogFormat::Text => log.with_target(false).try_init(),
         LogFormat::Json => log.json().flatten_event(true).try_init(),
