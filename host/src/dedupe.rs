@@ -2,7 +2,7 @@
 //! first one's outcome here.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -39,6 +39,11 @@ impl Key {
             }
         }
         hasher.finish()
+    }
+
+    /// Enough of it to tell two messages apart that came with one signature.
+    fn half(&self) -> u64 {
+        self.0.iter().take(8).fold(0, |half, byte| half << 8 | u64::from(*byte))
     }
 }
 
@@ -92,39 +97,49 @@ pub struct Dedupe {
 
 #[derive(Debug)]
 struct Memory {
-    messages: HashMap<Key, Entry>,
-    /// In plain mode, where the signature does not cover the body: which message a signature came with.
-    signatures: HashMap<u64, Key>,
-    /// What is to be forgotten, counted from when, in the order it came.
-    ages: VecDeque<(Instant, Remembered)>,
+    /// Messages that are being answered, or were answered so lately that a try may still come for the reply.
+    recent: HashMap<Key, Entry>,
+    /// Messages of before: a try now is answered `success`. Nearly all are here, so little is kept of each.
+    past: HashSet<Key>,
+    /// In plain mode, where the signature does not cover the body: which message a signature came with, by half its key.
+    signatures: HashMap<u64, u64>,
+    /// What is to be forgotten, in the order it came.
+    ages: VecDeque<Age>,
     /// Whose reply is to be forgotten, in the order it came.
     replies: VecDeque<(Instant, Key)>,
+    started: Instant,
     lifetime: Duration,
     keys_max: usize,
 }
 
+/// A push that is remembered.
 #[derive(Clone, Copy, Debug)]
-enum Remembered {
-    Message(Key),
-    Signature(u64),
+struct Age {
+    /// When its lifetime began, in tenths of a second after the memory's start.
+    since: u32,
+    /// Whether the message is to be forgotten, too: not with a later try's signature.
+    first: bool,
+    key: Key,
+    /// What it was signed with; 0 where that does not matter.
+    signature: u64,
 }
 
 #[derive(Debug)]
 enum Entry {
     Pending(watch::Receiver<Option<Outcome>>),
     Answered(Outcome),
-    /// Long ago: a try now is answered `success`.
-    Past,
 }
 
 impl Dedupe {
-    /// Remembers up to `keys_max` messages and signatures, each for `lifetime`.
+    /// Remembers up to `keys_max` pushes, each for `lifetime`.
     pub fn new(keys_max: usize, lifetime: Duration) -> Self {
         let memory = Memory {
-            messages: HashMap::new(),
+            recent: HashMap::new(),
+            past: HashSet::new(),
             signatures: HashMap::new(),
             ages: VecDeque::new(),
             replies: VecDeque::new(),
+            started: Instant::now(),
             lifetime,
             keys_max,
         };
@@ -143,18 +158,22 @@ impl Dedupe {
     pub fn claim(&self, key: Key, signature: Option<&str>, now: Instant, ahead: Duration) -> Claim {
         let mut memory = self.lock();
         memory.forget(now);
-        if let Some(signature) = signature
-            && !memory.bind(short(signature), key, now + ahead)
-        {
+        let signature = signature.map(short).unwrap_or_default();
+        if memory.is_replayed(signature, key) {
             return Claim::Replayed;
         }
-        match memory.messages.get(&key) {
-            Some(Entry::Pending(outcome)) => Claim::Again(Answer::Pending(outcome.clone())),
-            Some(Entry::Answered(outcome)) => Claim::Again(Answer::Known(outcome.clone())),
-            Some(Entry::Past) => Claim::Again(Answer::Known(None)),
+        let again = match memory.recent.get(&key) {
+            Some(Entry::Pending(outcome)) => Some(Answer::Pending(outcome.clone())),
+            Some(Entry::Answered(outcome)) => Some(Answer::Known(outcome.clone())),
+            None => memory.past.contains(&key).then_some(Answer::Known(None)),
+        };
+        memory.remember(key, signature, again.is_none(), now + ahead);
+        match again {
+            Some(answer) => Claim::Again(answer),
             None => {
                 let (sender, receiver) = watch::channel(None);
-                memory.remember(key, Entry::Pending(receiver.clone()), now, ahead);
+                memory.recent.insert(key, Entry::Pending(receiver.clone()));
+                memory.replies.push_back((now, key));
                 let slot = Slot { key, memory: self.memory.clone(), sender: Some(sender) };
                 Claim::First(slot, Answer::Pending(receiver))
             }
@@ -177,22 +196,23 @@ fn short(signature: &str) -> u64 {
 }
 
 impl Memory {
-    /// Ties a signature to a message; false if it was tied to another.
-    fn bind(&mut self, signature: u64, key: Key, now: Instant) -> bool {
-        match self.signatures.get(&signature) {
-            Some(bound) => *bound == key,
-            None => {
-                self.signatures.insert(signature, key);
-                self.ages.push_back((now, Remembered::Signature(signature)));
-                true
-            }
+    /// Whether a signature came with another message before.
+    fn is_replayed(&self, signature: u64, key: Key) -> bool {
+        self.signatures.get(&signature).is_some_and(|bound| *bound != key.half())
+    }
+
+    /// Remembers a push from `since` on: its message if it is the first of it, and its signature if that is new.
+    fn remember(&mut self, key: Key, signature: u64, first: bool, since: Instant) {
+        let is_signed_anew = signature != 0 && self.signatures.insert(signature, key.half()).is_none();
+        if first || is_signed_anew {
+            let since = self.tenths(since);
+            self.ages.push_back(Age { since, first, key, signature: if is_signed_anew { signature } else { 0 } });
         }
     }
 
-    fn remember(&mut self, key: Key, entry: Entry, now: Instant, ahead: Duration) {
-        self.messages.insert(key, entry);
-        self.ages.push_back((now + ahead, Remembered::Message(key)));
-        self.replies.push_back((now, key));
+    /// Tenths of a second since the start; u32 holds those of 13 years.
+    fn tenths(&self, at: Instant) -> u32 {
+        u32::try_from(at.saturating_duration_since(self.started).as_millis() / 100).unwrap_or(u32::MAX)
     }
 
     fn forget(&mut self, now: Instant) {
@@ -200,28 +220,30 @@ impl Memory {
             && now.saturating_duration_since(at) >= REPLY_KEPT
         {
             self.replies.pop_front();
-            match self.messages.get_mut(&key) {
+            match self.recent.get(&key) {
                 Some(Entry::Pending(_)) => self.replies.push_back((now, key)),
-                Some(entry) => *entry = Entry::Past,
+                Some(Entry::Answered(_)) => {
+                    self.recent.remove(&key);
+                    self.past.insert(key);
+                }
                 None => {}
             }
         }
-        while let Some(&(at, oldest)) = self.ages.front()
-            && (now.saturating_duration_since(at) >= self.lifetime || self.ages.len() > self.keys_max)
+        let lifetime = u32::try_from(self.lifetime.as_millis() / 100).unwrap_or(u32::MAX);
+        let tenths = self.tenths(now);
+        while let Some(&oldest) = self.ages.front()
+            && (tenths.saturating_sub(oldest.since) >= lifetime || self.ages.len() > self.keys_max)
         {
             self.ages.pop_front();
-            match oldest {
-                Remembered::Signature(signature) => {
-                    self.signatures.remove(&signature);
-                }
-                // A call that still runs keeps its claim: its tries are still to come.
-                Remembered::Message(key) if matches!(self.messages.get(&key), Some(Entry::Pending(_))) => {
-                    self.ages.push_back((now, oldest));
-                    break;
-                }
-                Remembered::Message(key) => {
-                    self.messages.remove(&key);
-                }
+            // A call that still runs keeps its claim: its tries are still to come.
+            if oldest.first && matches!(self.recent.get(&oldest.key), Some(Entry::Pending(_))) {
+                self.ages.push_back(Age { since: tenths, ..oldest });
+                break;
+            }
+            self.signatures.remove(&oldest.signature);
+            if oldest.first {
+                self.recent.remove(&oldest.key);
+                self.past.remove(&oldest.key);
             }
         }
     }
@@ -244,7 +266,7 @@ impl Slot {
 
     fn settle(&mut self, outcome: Outcome) {
         if let Some(sender) = self.sender.take() {
-            if let Some(entry) = lock(&self.memory).messages.get_mut(&self.key) {
+            if let Some(entry) = lock(&self.memory).recent.get_mut(&self.key) {
                 *entry = Entry::Answered(outcome.clone());
             }
             sender.send_replace(Some(outcome));
@@ -372,8 +394,9 @@ mod tests {
             first(claim(&dedupe, key(n), None, now)).publish(None);
         }
         let memory = dedupe.lock();
-        assert!(memory.messages.len() <= 12, "{} messages are remembered", memory.messages.len());
-        assert!(memory.messages.contains_key(&running.key));
+        let remembered = memory.recent.len() + memory.past.len();
+        assert!(remembered <= 12, "{remembered} messages are remembered");
+        assert!(memory.recent.contains_key(&running.key));
     }
 
     #[test]

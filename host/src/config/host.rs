@@ -29,7 +29,7 @@ pub struct Late {
 /// `[dedupe]`: the memory that recognises a message WeChat sends again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dedupe {
-    /// How many messages and signatures it holds at once. Default 500,000.
+    /// How many pushes it holds at once. Default 500,000.
     pub keys_max: usize,
 }
 
