@@ -36,6 +36,7 @@ pub struct Setup {
     settings: String,
     account: String,
     watched: bool,
+    compiler: PathBuf,
 }
 
 impl Setup {
@@ -43,7 +44,8 @@ impl Setup {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         fs::create_dir(dir.path().join("plugins")).expect("it is empty");
-        Self { dir, settings: String::new(), account: format!("token = \"{TOKEN}\"\n"), watched: false }
+        let account = format!("token = \"{TOKEN}\"\n");
+        Self { dir, settings: String::new(), account, watched: false, compiler: binary().into() }
     }
 
     /// Puts a plugin into the shared directory.
@@ -58,6 +60,16 @@ impl Setup {
         fs::create_dir_all(path.parent().expect("it is in the directory")).expect("it can be made");
         fs::write(path, content).expect("the directory is there");
         self
+    }
+
+    /// A path in the bot's directory.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    /// Writes its `aviary.toml`, and reads it as the host does.
+    pub fn config(&self) -> Config {
+        Config::load(&self.write()).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Adds tables to `aviary.toml`.
@@ -80,6 +92,12 @@ impl Setup {
     /// Lets the host follow changes by itself, as `serve` does. Without it, a test calls `reload`.
     pub fn watched(mut self) -> Self {
         self.watched = true;
+        self
+    }
+
+    /// Lets another program compile plugins.
+    pub fn compiler(mut self, program: &Path) -> Self {
+        self.compiler = program.into();
         self
     }
 
@@ -107,11 +125,10 @@ impl Setup {
 
     /// Starts it without loading any plugin.
     pub async fn start_unloaded(self) -> Bot {
-        let file = self.write();
-        let config = Config::load(&file).unwrap_or_else(|error| panic!("{error}"));
+        let config = self.config();
         let main = config.accounts.iter().find(|account| account.name == "main").expect("it is always there");
         let path = main.path.clone();
-        let app = App::new(config, binary()).expect("the host starts");
+        let app = App::new(config, &self.compiler).expect("the host starts");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
         let origin = format!("http://{}", listener.local_addr().expect("it is bound"));
         let simulator = Simulator::new(&format!("{origin}{path}"), TOKEN).expect("it is a URL");

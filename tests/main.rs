@@ -4,12 +4,14 @@
 mod nested_cargo;
 
 mod bot;
+mod compiler;
 mod fake_wechat;
 mod http;
 mod log;
 mod plugins;
 mod process;
 
+mod canary;
 mod check;
 mod cli;
 mod contract;
@@ -18,5 +20,6 @@ mod dispatch;
 mod fuzz_corpus;
 mod modes;
 mod reload;
+mod versions;
 mod webhook;
 mod wire;

@@ -1,22 +1,28 @@
 //! Plugins and settings change while the host serves.
 
-use std::{fs, sync::Arc};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    sync::Arc,
+};
 
 use aviary_host::{
-    app::Live,
+    app::{App, Live},
     config::Config,
     conversation::Said,
     plugin::{
-        compile::Compiler,
+        Hash,
         engine::Engine,
+        loader::{Loader, Phase},
         services::Services,
-        set::{Effort, Set},
+        set::Set,
     },
 };
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
     bot::{Bot, PATIENCE, Setup, binary, names, new_header},
+    compiler::Gate,
     log::Log,
     plugins::{ECHO, MISBEHAVE, PARROT, WELCOME, from_wat},
 };
@@ -121,15 +127,18 @@ async fn what_was_compiled_before_does_not_wait_for_what_was_not() {
         .start_unloaded()
         .await;
     let config = bot.app.live().config.clone();
-    let engine = Engine::new(&config.engine).unwrap();
-    let cache_dir = config.data_dir.join("cache");
-    let compiler = Compiler::new(binary().into(), cache_dir, config.compile.clone(), engine.fingerprint()).unwrap();
-    let mut set = Set::new(engine, compiler, Services::scratch());
-    for (effort, chain) in [(Effort::Cached, &["echo"][..]), (Effort::Compile, &["welcome", "echo"])] {
-        assert!(set.scan(&config, effort).await.changed);
-        let names: Vec<_> = set.chains(&config)[0].plugins.iter().map(|plugin| plugin.name.to_string()).collect();
-        assert_eq!(names, chain, "{effort:?}");
-    }
+    let gate = Gate::new();
+    let (engine, cache_dir, limits) =
+        (Engine::new(&config.engine).unwrap(), config.data_dir.join("cache"), config.compile.clone());
+    let loader = Loader::new(engine, gate.compiler(), cache_dir, limits, Services::scratch()).unwrap();
+    let mut set = Set::new(loader);
+    let mut names = async |patience| {
+        assert!(set.look(&config, patience).await.changed);
+        set.chains(&config)[0].plugins.iter().map(|plugin| plugin.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(Phase::Brief).await, ["echo"]);
+    gate.open();
+    assert_eq!(names(Phase::Compile).await, ["welcome", "echo"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,16 +292,251 @@ async fn an_account_that_is_added_is_served_without_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn settings_and_other_plugins_count_while_a_file_is_compiled() {
+    let data = tempfile::tempdir().unwrap();
+    let settings =
+        format!("data_dir = \"{}\"\n[plugins.misbehave]\nenv = {{ CITY = \"北京\" }}", data.path().display());
+    let setup = |gate: &Gate| {
+        Setup::new().plugin("10-misbehave.wasm", &MISBEHAVE).settings(&settings).compiler(&gate.compiler())
+    };
+    let gate = Gate::new();
+    gate.open();
+    setup(&gate).plugin("20-echo.wasm", &ECHO).start().await.stop().await;
+
+    // The same host again, that has only the parrot to compile, which takes as long as the gate is closed.
+    let gate = Gate::new();
+    let bot = setup(&gate).watched().start().await;
+    rename_over(&bot, "30-parrot.wasm", &PARROT);
+    gate.until_waited_for(1).await;
+    rename_over(&bot, "20-echo.wasm", &ECHO);
+    bot.until(|live| names(live) == ["misbehave", "echo"]).await;
+    let file = bot.dir().join("aviary.toml");
+    fs::write(&file, fs::read_to_string(&file).unwrap().replace("北京", "上海")).unwrap();
+    bot.until(|live| city(&live.config) == "上海").await;
+    assert_eq!(bot.says("env CITY").await, "上海");
+    assert_eq!(bot.chain(), ["misbehave", "echo"], "the parrot is not there yet");
+
+    // Its load began under the old settings, and ends under the new ones without another compile.
+    gate.open();
+    bot.until(|live| names(live) == ["misbehave", "echo", "parrot"]).await;
+    assert_eq!(gate.compiled(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_goes_while_it_is_compiled_is_compiled_no_longer() {
+    let data = tempfile::tempdir().unwrap();
+    let gate = Gate::new();
+    let settings = format!("data_dir = \"{}\"", data.path().display());
+    let bot = Setup::new().settings(&settings).compiler(&gate.compiler()).watched().start().await;
+    rename_over(&bot, "10-welcome.wasm", &WELCOME);
+    gate.until_waited_for(1).await;
+    fs::remove_file(bot.plugin_file("10-welcome.wasm")).unwrap();
+    // The turn is free for the next.
+    rename_over(&bot, "20-echo.wasm", &ECHO);
+    gate.until_waited_for(2).await;
+    gate.open();
+    bot.until(|live| names(live) == ["echo"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_one_content_are_compiled_and_loaded_once() {
+    let data = tempfile::tempdir().unwrap();
+    let gate = Gate::new();
+    gate.open();
+    let bot = Setup::new()
+        .plugin("10-one.wasm", &ECHO)
+        .plugin("20-two.wasm", &ECHO)
+        .plugin("30-three.wasm", &ECHO)
+        .settings(&format!("data_dir = \"{}\"", data.path().display()))
+        .compiler(&gate.compiler())
+        .start()
+        .await;
+    assert_eq!(bot.chain(), ["one", "two", "three"]);
+    assert_eq!(gate.compiled(), 1);
+    let plugins = &bot.app.live().named("main").unwrap().chain.plugins.clone();
+    assert!(plugins.iter().all(|plugin| Arc::ptr_eq(&plugin.code, &plugins[0].code)));
+}
+
+#[tokio::test]
+async fn a_file_that_does_not_compile_is_not_compiled_again_after_a_restart() {
+    let data = tempfile::tempdir().unwrap();
+    let gate = Gate::new();
+    gate.open();
+    let start = async |more: &str| {
+        let log = Log::capture();
+        let setup = Setup::new().plugin("10-half.wasm", &PARROT[..PARROT.len() / 2]).plugin("20-echo.wasm", &ECHO);
+        let settings = format!("data_dir = \"{}\"\n{more}", data.path().display());
+        let bot = setup.settings(&settings).compiler(&gate.compiler()).start().await;
+        assert_eq!(bot.chain(), ["echo"]);
+        let [line] = &log.lines("10-half.wasm is not loaded")[..] else { panic!("{:?}", log.lines("half")) };
+        (line.clone(), gate.compiled())
+    };
+    let (line, compiled) = start("").await;
+    assert!(line.contains("unexpected end"), "{line}");
+    assert_eq!(compiled, 2);
+    let (line, compiled) = start("").await;
+    assert!(line.contains("unexpected end") && line.contains("known from an earlier try"), "{line}");
+    assert_eq!(compiled, 2);
+    // Under other limits it may come to something else.
+    let (_, compiled) = start("[compile]\nmemory_mib = 2048").await;
+    assert_eq!(compiled, 3);
+}
+
+#[tokio::test]
+async fn more_files_than_the_bound_and_near_misses_are_told() {
+    let log = Log::capture();
+    let bot = Setup::new()
+        .plugin("10-echo.wasm", &ECHO)
+        .plugin("20-parrot.wasm", &PARROT)
+        .plugin("30-welcome.WASM", &WELCOME)
+        .settings("plugin_files_max = 1")
+        .start()
+        .await;
+    assert_eq!(bot.chain(), ["echo"]);
+    bot.app.reload().await;
+    for told in ["`plugin_files_max` is 1", "30-welcome.WASM is no plugin: its name must end with `.wasm` in small"] {
+        assert_eq!(log.lines(told).len(), 1, "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_with_another_hash_than_its_table_says_is_not_loaded() {
+    let log = Log::capture();
+    let (echo, parrot) = (Hash::of(&ECHO), Hash::of(&PARROT));
+    let settings = format!("[plugins.bot]\nsha256 = \"{echo}\"");
+    let bot = Setup::new().plugin("20-bot.wasm", &ECHO).settings(&settings).start().await;
+    assert_eq!(bot.says("hi").await, "hi");
+    rename_over(&bot, "20-bot.wasm", &PARROT);
+    bot.app.reload().await;
+    assert_eq!(bot.says("hi").await, "hi", "the version before it stays");
+    let told = format!("20-bot.wasm is not loaded: its SHA-256 is {parrot}, but its table says `sha256 = \"{echo}\"`");
+    assert_eq!(log.lines(&told).len(), 1);
+
+    let file = bot.dir().join("aviary.toml");
+    let toml = fs::read_to_string(&file).unwrap();
+    fs::write(&file, toml.replace(&echo.to_string(), &parrot.to_string())).unwrap();
+    bot.app.reload().await;
+    assert_eq!(bot.says("hi").await, "鹦鹉：hi", "what was refused is tried again with the new pin");
+
+    // A pin that comes later takes nothing away that serves.
+    fs::write(&file, toml).unwrap();
+    bot.app.reload().await;
+    assert_eq!(bot.says("hi").await, "鹦鹉：hi");
+    assert_eq!(log.lines("plugin `bot` still runs with SHA-256").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_needs_other_limits_is_tried_again_when_they_change() {
+    let large = from_wat(
+        r#"(memory $more 64)
+           (func (export "aviary:bot/handler@0.1.0#handle") (param i32) (result i32) (i32.const 1024))"#,
+    );
+    let settings = "[plugins.bot.limits]\nmemory_mib = 2";
+    let bot = Setup::new().plugin("10-bot.wasm", &ECHO).settings(settings).start().await;
+    rename_over(&bot, "10-bot.wasm", &large);
+    bot.app.reload().await;
+    assert_eq!(bot.says("hi").await, "hi");
+    let file = bot.dir().join("aviary.toml");
+    let toml = fs::read_to_string(&file).unwrap();
+    fs::write(&file, toml.replace("memory_mib = 2", "memory_mib = 16")).unwrap();
+    bot.app.reload().await;
+    assert_eq!(bot.app.live().named("main").unwrap().chain.plugins[0].code.hash, Hash::of(&large));
+}
+
+#[tokio::test]
+async fn code_that_was_tampered_with_is_not_run() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = format!("data_dir = \"{}\"", data.path().display());
+    let start = || Setup::new().plugin("20-echo.wasm", &ECHO).settings(&settings).start();
+    start().await.stop().await;
+    let cached = fs::read_dir(data.path().join("cache")).unwrap().next().unwrap().unwrap().path();
+    let whole = fs::read(&cached).unwrap();
+    // Another plugin's code, which the engine would take without a word.
+    let parrot = tempfile::tempdir().unwrap();
+    let other = format!("data_dir = \"{}\"", parrot.path().display());
+    Setup::new().plugin("20-echo.wasm", &PARROT).settings(&other).start().await.stop().await;
+    let parrot = fs::read_dir(parrot.path().join("cache")).unwrap().next().unwrap().unwrap().path();
+
+    for (tampered, what) in [(fs::read(parrot).unwrap(), "another's"), (whole[..whole.len() - 1].to_vec(), "cut")] {
+        let log = Log::capture();
+        fs::write(&cached, tampered).unwrap();
+        let bot = start().await;
+        assert_eq!(bot.says("hi").await, "hi", "{what}");
+        assert_eq!(log.lines("is not used: it does not match its checksum").len(), 1, "{what}");
+        assert_eq!(fs::read(&cached).unwrap(), whole, "{what}: compiled again");
+        bot.stop().await;
+    }
+    // Nor is what others can write, or a link.
+    let log = Log::capture();
+    fs::set_permissions(&cached, fs::Permissions::from_mode(0o666)).unwrap();
+    start().await.stop().await;
+    let elsewhere = data.path().join("elsewhere");
+    fs::rename(&cached, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &cached).unwrap();
+    start().await.stop().await;
+    assert_eq!(log.lines("The cached code of").len(), 2);
+    let metadata = fs::symlink_metadata(&cached).unwrap();
+    assert!(metadata.is_file() && metadata.permissions().mode() & 0o777 == 0o600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_that_is_open_to_others_is_refused() {
+    let setup = Setup::new().settings("data_dir = \"data\"");
+    let cache = setup.path("data/cache");
+    fs::create_dir_all(&cache).unwrap();
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o755)).unwrap();
+    let config = setup.config();
+    let error = App::new(config, binary()).unwrap_err().to_string();
+    assert!(error.contains("mode 0700"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cache_forgets_what_no_plugin_uses() {
+    let data = tempfile::tempdir().unwrap();
+    let cached = || fs::read_dir(data.path().join("cache")).unwrap().count();
+    let start = async |wasm: &[u8], more: &str| {
+        let settings = format!("data_dir = \"{}\"\n{more}", data.path().display());
+        let bot = Setup::new().plugin("20-bot.wasm", wasm).settings(&settings).start().await;
+        assert_eq!(bot.chain(), ["bot"]);
+        bot.stop().await;
+    };
+    let keep_none = "[versions]\ncount_max = 0";
+    start(&ECHO, keep_none).await;
+    start(&PARROT, keep_none).await;
+    assert_eq!(cached(), 2, "30 days");
+    start(&PARROT, &format!("{keep_none}\n[compile]\ncache_days = 0")).await;
+    assert_eq!(cached(), 1);
+    // A version that is kept can be gone back to without a compile.
+    start(&PARROT, "[compile]\ncache_days = 0").await;
+    start(&ECHO, "[compile]\ncache_days = 0").await;
+    start(&ECHO, "[compile]\ncache_days = 0").await;
+    assert_eq!(cached(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_host_left_half_written_is_removed() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = format!("data_dir = \"{}\"", data.path().display());
+    let start = || Setup::new().plugin("20-echo.wasm", &ECHO).settings(&settings).start();
+    start().await.stop().await;
+    let half = data.path().join("cache/.tmpKilled.partial");
+    fs::write(&half, "half of some code").unwrap();
+    let bot = start().await;
+    assert!(!half.exists());
+    assert_eq!(bot.says("hi").await, "hi");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_does_not_compile_again() {
     let data = tempfile::tempdir().unwrap();
     let settings = format!("data_dir = \"{}\"", data.path().display());
     let start = || Setup::new().plugin("20-echo.wasm", &ECHO).settings(&settings).start();
     start().await.stop().await;
     let cached = fs::read_dir(data.path().join("cache")).unwrap().next().unwrap().unwrap().path();
-    let written = fs::metadata(&cached).unwrap().modified().unwrap();
+    let written = fs::metadata(&cached).unwrap().ino();
     let bot = start().await;
     assert_eq!(bot.says("hi").await, "hi");
-    assert_eq!(fs::metadata(&cached).unwrap().modified().unwrap(), written);
+    assert_eq!(fs::metadata(&cached).unwrap().ino(), written);
     bot.stop().await;
 
     // Spoiled code is noticed, and made again from the plugin itself.

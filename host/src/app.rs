@@ -19,10 +19,12 @@ use crate::{
     plugin::{
         self,
         bindings::Message,
-        compile::Compiler,
+        directory::{self, OrderError},
         engine::Engine,
+        loader::{Loader, Phase},
         services::Services,
-        set::{Effort, Scan, Set},
+        set::{Fault, Scan, Set},
+        versions::{RolledBack, Version, Versions},
     },
     refusal::{OnceAMinute, Refusals},
     stamp::Stamps,
@@ -50,6 +52,9 @@ pub struct App {
     pub tasks: TaskTracker,
     started: Instant,
     loading: Mutex<Loading>,
+    /// Told when a load ends.
+    loads: watch::Receiver<()>,
+    versions: Arc<Versions>,
 }
 
 /// What a message sees from beginning to end: a reload makes a new one and never changes this.
@@ -86,14 +91,12 @@ impl App {
     pub fn new(config: Config, compiler: &Path) -> anyhow::Result<Arc<Self>> {
         tell_config(&config);
         let engine = Engine::new(&config.engine)?;
-        let cache_dir = config.data_dir.join("cache");
-        let compiler = Compiler::new(compiler.into(), cache_dir, config.compile.clone(), engine.fingerprint())?;
         let services = Services { store: Store::open(&config.data_dir)?, egress: Egress::Network };
-        let loading = Loading {
-            set: Set::new(engine, compiler, services),
-            config_file: config.file.clone(),
-            stamps: config.stamps().clone(),
-        };
+        let cache_dir = config.data_dir.join("cache");
+        let loader = Loader::new(engine, compiler.into(), cache_dir, config.compile.clone(), services)?;
+        let versions = Arc::new(Versions::open(config.data_dir.join("versions"))?);
+        let loading =
+            Loading { set: Set::new(loader), config_file: config.file.clone(), stamps: config.stamps().clone() };
         Ok(Arc::new(Self {
             dedupe: Dedupe::new(config.dedupe.keys_max, claim_lifetime(&config)),
             refusals: Refusals::default(),
@@ -101,7 +104,9 @@ impl App {
             previous: OnceAMinute::default(),
             tasks: TaskTracker::new(),
             started: Instant::now(),
+            loads: loading.set.moved(),
             loading: Mutex::new(loading),
+            versions,
             live: watch::Sender::new(Arc::new(Live::new(Arc::new(config), None))),
         }))
     }
@@ -152,45 +157,137 @@ impl App {
         }
     }
 
-    /// Looks at the settings and plugins again, and swaps in what changed, whole. What is broken keeps what it was.
+    /// Looks at the settings and plugins again, and swaps in what changed, whole. What is broken keeps what it was. Returns
+    /// when everything is loaded, however long it takes.
     pub async fn reload(&self) -> Scan {
+        let first = self.look_and_wait().await;
+        if !first.unsettled {
+            return first;
+        }
+        // Something changed in the middle, and what was loaded is overtaken.
+        let second = self.look_and_wait().await;
+        Scan { unsettled: second.unsettled, ..first.then(second) }
+    }
+
+    async fn look_and_wait(&self) -> Scan {
+        let mut loads = self.loads();
+        loads.mark_unchanged();
+        let mut scan = self.look().await;
+        while scan.pending && loads.changed().await.is_ok() {
+            scan = scan.then(self.collect().await);
+        }
+        scan
+    }
+
+    /// Looks at the settings and plugins again, and swaps in what changed. What has to be compiled, or to hold a conversation,
+    /// goes on by itself: see [`App::collect`].
+    pub async fn look(&self) -> Scan {
         let mut loading = self.loading.lock().await;
-        let old = self.live();
-        let new = loading.changed_config(&old.config);
-        let config = new.clone().unwrap_or_else(|| old.config.clone());
-        if new.is_some() {
+        let (old, is_ready) = {
+            let live = self.live();
+            (live.config.clone(), live.ready)
+        };
+        let new = loading.changed_config(&old);
+        let is_new = new.is_some();
+        let config = new.unwrap_or(old);
+        if is_new {
             loading.set.forgive();
             self.dedupe.resize(config.dedupe.keys_max, claim_lifetime(&config));
             // A new token counts at once, however long the plugins take.
-            if old.ready {
-                self.publish(&mut loading.set, &config);
+            if is_ready {
+                self.publish(&mut loading.set, &config).await;
             }
         }
-        // What was compiled before serves while the rest is compiled: one slow file does not keep the others waiting.
-        let known = loading.set.scan(&config, Effort::Cached).await;
-        let first = !old.ready && loading.set.has_code();
-        if known.changed && (old.ready || first) {
-            self.publish(&mut loading.set, &config);
+        // At the start a plugin is missed until its conversation is held; later, the version before it serves meanwhile.
+        let patience = if is_ready { Phase::Brief } else { Phase::Canary };
+        let scan = loading.set.look(&config, patience).await;
+        self.take_in(&mut loading, &config, scan).await;
+        Scan { changed: scan.changed || is_new, ..scan }
+    }
+
+    /// Swaps in what was loaded since the last look.
+    pub async fn collect(&self) -> Scan {
+        let mut loading = self.loading.lock().await;
+        let config = self.live().config.clone();
+        let scan = loading.set.collect();
+        self.take_in(&mut loading, &config, scan).await;
+        scan
+    }
+
+    /// Follows the loads that take long: a change means that [`App::collect`] finds something.
+    pub fn loads(&self) -> watch::Receiver<()> {
+        self.loads.clone()
+    }
+
+    /// The plugin files that do not serve as they are.
+    pub async fn faults(&self) -> Vec<Fault> {
+        self.loading.lock().await.set.faults()
+    }
+
+    /// Switches a plugin off, by its name or that of its file: it is renamed to `….wasm.off`. Without an account, all
+    /// directories are searched. Returns its new path.
+    pub async fn disable(&self, account: Option<&str>, name: &str) -> Result<PathBuf, OrderError> {
+        let done = directory::disable(&self.live().config, account, name)?;
+        self.look().await;
+        Ok(done)
+    }
+
+    /// Switches a plugin on again. Returns its path; whether it loads shows in [`App::faults`].
+    pub async fn enable(&self, account: Option<&str>, name: &str) -> Result<PathBuf, OrderError> {
+        let done = directory::enable(&self.live().config, account, name)?;
+        self.look().await;
+        Ok(done)
+    }
+
+    /// Goes back to the version of a plugin that served before, or to one by the beginning of its hash; see
+    /// [`Versions::rollback`].
+    pub async fn rollback(
+        &self,
+        account: Option<&str>,
+        name: &str,
+        to: Option<&str>,
+    ) -> Result<RolledBack, OrderError> {
+        let (versions, config) = (self.versions.clone(), self.live().config.clone());
+        let (account, name, to) = (account.map(str::to_owned), name.to_owned(), to.map(str::to_owned));
+        let done = plugin::aside(move || versions.rollback(&config, account.as_deref(), &name, to.as_deref())).await?;
+        self.look().await;
+        Ok(done)
+    }
+
+    /// The kept versions of a plugin, the newest first.
+    pub async fn versions(&self, account: Option<&str>, name: &str) -> Result<Vec<Version>, OrderError> {
+        let (versions, config) = (self.versions.clone(), self.live().config.clone());
+        let (account, name) = (account.map(str::to_owned), name.to_owned());
+        plugin::aside(move || versions.list(&config, account.as_deref(), &name)).await
+    }
+
+    /// Swaps in what a look or a load came to, if it changed anything, and tidies up when nothing is left to do.
+    async fn take_in(&self, loading: &mut Loading, config: &Arc<Config>, scan: Scan) {
+        let set = &mut loading.set;
+        let is_ready = self.live().ready;
+        // The first chains are complete, or, while something is compiled, better than none.
+        let is_first = !is_ready && (!scan.pending || set.has_code());
+        if is_first || (is_ready && scan.changed) {
+            self.publish(set, config).await;
         }
-        let compiled = if known.pending { loading.set.scan(&config, Effort::Compile).await } else { Scan::default() };
-        if compiled.changed || !self.live().ready {
-            self.publish(&mut loading.set, &config);
-        }
-        Scan {
-            changed: known.changed || compiled.changed || new.is_some(),
-            unsettled: known.unsettled || compiled.unsettled,
-            pending: false,
+        if set.is_untidy() {
+            let versions = self.versions.clone();
+            let kept = plugin::aside(move || versions.hashes()).await;
+            set.tidy(config, kept).await;
         }
     }
 
-    /// Swaps in the chains of what is loaded.
-    fn publish(&self, set: &mut Set, config: &Arc<Config>) {
-        let live = Live::new(config.clone(), Some(set));
+    /// Swaps in the chains of what is loaded, and keeps a copy of what serves for the first time.
+    async fn publish(&self, set: &mut Set, config: &Arc<Config>) {
+        let live = Arc::new(Live::new(config.clone(), Some(set)));
         live.log();
-        let before = self.live.send_replace(Arc::new(live));
-        if !before.ready {
+        let served = set.served(live.accounts().map(|serving| &*serving.chain));
+        let was_ready = self.live.send_replace(live).ready;
+        if !was_ready {
             info!("Ready after {} ms", self.started.elapsed().as_millis());
         }
+        let (versions, bounds) = (self.versions.clone(), config.versions);
+        plugin::aside(move || versions.keep(&served, bounds)).await;
     }
 }
 

@@ -30,7 +30,7 @@ use std::{
 pub use account::{Account, Mode};
 pub use error::ConfigError;
 pub use grants::{Grants, HttpGrant, KvGrant};
-pub use host::{Compile, Dedupe, Engine, Late, Listener, Log, LogFormat, LogUser, Watch};
+pub use host::{Canary, Compile, Dedupe, Engine, Late, Listener, Log, LogFormat, LogUser, Versions, Watch};
 pub use limits::{Limits, MEMORY_MIB_MAX, TABLE_ELEMENTS_MAX, WASM_STACK_BYTES};
 pub use matches::MatchRule;
 pub use plugin::PluginSettings;
@@ -54,6 +54,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The shared plugins. Default `plugins` beside the main file.
     pub plugins_dir: PathBuf,
+    /// How many plugin files of one directory are loaded. Default 2,000.
+    pub plugin_files_max: usize,
     /// What the host keeps. Default `data` beside the main file.
     pub data_dir: PathBuf,
     /// `[listener]`.
@@ -70,6 +72,10 @@ pub struct Config {
     pub engine: Engine,
     /// `[compile]`.
     pub compile: Compile,
+    /// `[versions]`.
+    pub versions: Versions,
+    /// `[canary]`.
+    pub canary: Canary,
     /// `[limits]`, for a plugin of which nothing is said.
     pub limits: Limits,
     /// The accounts in the order of their names; at least one.
@@ -199,6 +205,9 @@ impl Config {
             dedupe: Dedupe::read(&table("dedupe")),
             watch: Watch::read(&table("watch")),
             compile: Compile::read(&table("compile")),
+            versions: Versions::read(&table("versions")),
+            canary: Canary::read(&table("canary")),
+            plugin_files_max: top.count("plugin_files_max", 1..=100_000),
             notes: accounts.iter().filter_map(|account| account.note()).collect(),
             listen: listen?,
             log: log?,

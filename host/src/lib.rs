@@ -38,5 +38,7 @@ pub mod store;
 
 pub mod bundled;
 pub mod conversation;
+mod private_dir;
+pub mod rehearsal;
 mod stamp;
 mod user;

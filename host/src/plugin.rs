@@ -14,16 +14,21 @@ use tokio::time::timeout_at;
 use wasmtime::{Store, Trap};
 
 pub mod bindings;
+pub mod cache;
+pub mod canary;
 pub mod code;
 pub mod compile;
+pub mod directory;
 pub mod engine;
 pub mod file_name;
 mod guest;
 mod limits;
+pub mod loader;
 mod log;
 pub mod rules;
 pub mod services;
 pub mod set;
+pub mod versions;
 pub mod watch;
 
 mod call_info;
@@ -35,6 +40,7 @@ mod wechat_api;
 use self::{
     bindings::{Message, Reply},
     code::Code,
+    engine::Class,
     guest::Guest,
     services::Services,
 };
@@ -50,6 +56,19 @@ impl Hash {
         use sha2::Digest;
         Self(sha2::Sha256::digest(bytes).into())
     }
+
+    /// Reads the 64 hexadecimal digits that `sha256sum` prints.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        let digits = text.as_bytes();
+        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        for (byte, at) in bytes.iter_mut().zip((0..64).step_by(2)) {
+            *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
 }
 
 impl fmt::Display for Hash {
@@ -61,6 +80,25 @@ impl fmt::Display for Hash {
 impl fmt::Debug for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Hash({self})")
+    }
+}
+
+/// What a plugin's file holds: enough to find it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    pub hash: Hash,
+    pub bytes: usize,
+}
+
+impl Content {
+    /// Looks at a file's content.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { hash: Hash::of(bytes), bytes: bytes.len() }
+    }
+
+    /// The class of engine that runs it.
+    pub fn class(self) -> Class {
+        Class::of(self.bytes)
     }
 }
 
@@ -179,6 +217,14 @@ impl Call {
 /// An error with its causes on one line, as the log shows it.
 fn one_line(error: &impl fmt::Display) -> String {
     format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Does what waits for the disk, on a thread that no message needs.
+pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }
 
 /// Whole milliseconds, as the log has them.

@@ -5,31 +5,33 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context, bail, ensure};
-use aviary_wechat::xml;
+use anyhow::Context;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::bot::{Bot, CONFIG_FILE};
 use crate::{
-    config::{Config, Log, PluginSettings},
-    conversation::{Conversation, DEFAULT_USER, Playback, Said, difference, shown},
-    dispatch::{self, Chain, Dispatch, Said as Outcome, Step},
-    message::{self, Push},
+    config::{Config, Grants, Log, PluginSettings},
+    conversation::{Conversation, DEFAULT_USER, Exchange, Playback, Said},
+    dispatch::{Chain, Said as Outcome, Step},
+    egress::Egress,
     plugin::{
-        Hash, Plugin,
-        code::Code,
-        compile::Compiler,
-        engine::{Class, Engine},
+        Plugin,
+        engine::Engine,
         file_name::name_of,
+        loader::{Loader, Look, Phase, Progress, Terms},
         services::Services,
-        set::{Effort, Set},
+        set::Set,
     },
-    reply,
+    rehearsal::{self, Pace},
     secret::Secret,
+    store::Store,
 };
+
+/// How long a replay waits where the conversation expects a late reply: as long as an exchange in it may take.
+const LATE_MAX: Duration = Duration::from_secs(600);
 
 /// Talks to plugins in the terminal, with the time, memory and log lines of every call.
 ///
@@ -53,7 +55,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let conversation = args.replay.as_deref().map(read_conversation).transpose()?;
     let mut env = args.env.iter().map(|pair| variable(pair)).collect::<anyhow::Result<Vec<_>>>()?;
     env.extend(conversation.iter().flat_map(|conversation| conversation.env.clone()));
-    let bots = Bots::load(&args.plugins, &env).await?;
+    // What the conversation plays is all the HTTP there is, and what is kept is gone at the end.
+    let exchanges = conversation.iter().flat_map(|conversation| conversation.exchanges.clone()).collect::<Vec<_>>();
+    let bots = Bots::load(&args.plugins, &env, exchanges).await?;
     match conversation {
         Some(conversation) => replay(&bots, &conversation).await,
         None => talk(&bots).await,
@@ -67,13 +71,7 @@ fn variable(pair: &str) -> anyhow::Result<(String, String)> {
 
 fn read_conversation(file: &Path) -> anyhow::Result<Conversation> {
     let text = super::parse::read_text(file)?;
-    let conversation = Conversation::parse(&text).with_context(|| file.display().to_string())?;
-    ensure!(
-        conversation.exchanges.is_empty(),
-        "{}: this version gives plugins no HTTP, so the conversation cannot have any",
-        file.display()
-    );
-    Ok(conversation)
+    Conversation::parse(&text).with_context(|| file.display().to_string())
 }
 
 /// The plugins that are asked, and how long they have.
@@ -84,7 +82,7 @@ struct Bots {
 
 impl Bots {
     /// Loads the plugins that are named, or those of the bot directory here, or the bundled ones.
-    async fn load(files: &[PathBuf], env: &[(String, String)]) -> anyhow::Result<Self> {
+    async fn load(files: &[PathBuf], env: &[(String, String)], exchanges: Vec<Exchange>) -> anyhow::Result<Self> {
         // A bot that nobody has set up has the settings of a new one.
         let temporary = tempfile::tempdir()?;
         let here = Path::new(CONFIG_FILE);
@@ -93,12 +91,14 @@ impl Bots {
         // What goes well is seen in the conversation.
         super::log::start(&Log { level: "warn".into(), ..config.log.clone() })?;
         let cache_dir = if set_up { config.data_dir.join("cache") } else { cache_dir() };
+        let grants = Grants::of_conversation(&exchanges);
+        let services = Services { store: Store::scratch(), egress: Egress::played(exchanges) };
         let engine = Engine::new(&config.engine)?;
-        let compiler = Compiler::new(super::own_program()?, cache_dir, config.compile.clone(), engine.fingerprint())?;
+        let loader = Loader::new(engine, super::own_program()?, cache_dir, config.compile.clone(), services)?;
         let plugins = if files.is_empty() {
-            configured(&config, engine, compiler).await
+            configured(&config, loader).await
         } else {
-            named(files, &engine, &compiler).await?
+            named(files, &config, &grants, &loader).await?
         };
         let given = |mut plugin: Plugin| {
             Arc::make_mut(&mut plugin.settings).env.extend(secrets(env));
@@ -110,25 +110,31 @@ impl Bots {
 }
 
 /// The plugins of a bot directory, as its first account asks them.
-async fn configured(config: &Config, engine: Engine, compiler: Compiler) -> Vec<Plugin> {
-    let mut set = Set::new(engine, compiler, Services::scratch());
-    set.scan(config, Effort::Compile).await;
+async fn configured(config: &Config, loader: Loader) -> Vec<Plugin> {
+    let mut set = Set::new(loader);
+    set.look(config, Phase::Compile).await;
     set.chains(config).swap_remove(0).plugins.into_iter().filter_map(Arc::into_inner).collect()
 }
 
-/// The plugins of these files, without any settings.
-async fn named(files: &[PathBuf], engine: &Engine, compiler: &Compiler) -> anyhow::Result<Vec<Plugin>> {
+/// The plugins of these files, without any settings but `grants`. The conversations beside them are not held: they may be
+/// what is being written.
+async fn named(files: &[PathBuf], config: &Config, grants: &Grants, loader: &Loader) -> anyhow::Result<Vec<Plugin>> {
     let mut plugins = Vec::new();
     for file in files {
         let not_loaded = || format!("{} is not loaded", file.display());
-        let settings = Arc::new(PluginSettings::default());
-        let wasm = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let (hash, class) = (Hash::of(&wasm), Class::of(wasm.len()));
-        let compiled = compiler.compile(wasm, &hash).await.with_context(not_loaded)?;
-        let code = Code::load(engine, class, &compiled, hash, &settings).await.with_context(not_loaded)?;
+        let terms = Terms::of_no_bot(config, file);
+        let look = Look::at(file).with_context(|| format!("cannot read {}", file.display()))?.without_canary();
+        let source = loader.read(file, look, &terms).await.with_context(not_loaded)?;
+        let loaded = loader.load(file, look, &source, &terms, &Progress::unwatched()).await.with_context(not_loaded)?;
         let name = name_of(file).unwrap_or_else(|| file.display().to_string());
-        let (name, account) = (name.into(), "main".into());
-        plugins.push(Plugin { name, account, file: file.into(), code, settings, services: Services::scratch() });
+        plugins.push(Plugin {
+            name: name.into(),
+            account: "main".into(),
+            file: file.into(),
+            code: loaded.code,
+            settings: Arc::new(PluginSettings { grants: grants.clone(), ..PluginSettings::default() }),
+            services: loader.services.clone(),
+        });
     }
     Ok(plugins)
 }
@@ -146,30 +152,28 @@ pub(super) fn cache_dir() -> PathBuf {
 }
 
 async fn replay(bots: &Bots, conversation: &Conversation) -> anyhow::Result<ExitCode> {
-    let mut count = 0;
-    for (turn, push) in Playback::default().turns(conversation) {
-        let (dispatch, reply) = say(bots, &push).await?;
+    let pace = Pace { window: bots.window, late: LATE_MAX };
+    let replayed = rehearsal::replay(&bots.chain, conversation, pace, |turn, dispatch, reply| {
         println!("{turn}\n< {reply}");
         print_steps(&dispatch.steps);
-        for expected in &turn.expected {
-            // This version delivers nothing late.
-            let reply = if expected.late { "" } else { reply.as_str() };
-            if !expected.fits(reply) {
-                eprintln!("\n{}", difference(expected, reply));
-                return Ok(ExitCode::FAILURE);
-            }
-            count += 1;
+    });
+    match replayed.await? {
+        Ok(count) => {
+            println!("\nAll {count} expected replies came.");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(fault) => {
+            eprintln!("\n{}", fault.difference);
+            Ok(ExitCode::FAILURE)
         }
     }
-    println!("\nAll {count} expected replies came.");
-    Ok(ExitCode::SUCCESS)
 }
 
 async fn talk(bots: &Bots) -> anyhow::Result<ExitCode> {
     let names: Vec<&str> = bots.chain.plugins.iter().map(|plugin| &*plugin.name).collect();
     println!("Talking to {}. Ctrl-D ends it.", names.join(", "));
     read_pushes(async |push| {
-        let (dispatch, reply) = say(bots, push).await?;
+        let (dispatch, reply) = rehearsal::say(&bots.chain, push, bots.window).await?;
         println!("< {reply}");
         print_steps(&dispatch.steps);
         Ok(())
@@ -203,20 +207,6 @@ fn speaker(line: &str) -> (&str, &str) {
         Some((user, words)) if !user.is_empty() && !user.contains([' ', '[']) => (user, words),
         _ => (DEFAULT_USER, line),
     }
-}
-
-/// Asks the plugins, as the host would. Returns the reply in the notation of conversation files, too, as it looks after its
-/// way over the wire.
-async fn say(bots: &Bots, push: &str) -> anyhow::Result<(Dispatch, String)> {
-    let Push::Message(message) = message::parse("main", &xml::parse(push.as_bytes())?)? else {
-        bail!("nobody could be answered, so no plugin is asked");
-    };
-    let message = Arc::new(*message);
-    let dispatch = dispatch::run(&bots.chain, &message, Instant::now() + bots.window).await;
-    let address = reply::Address::back_to(&message);
-    let xml = dispatch.reply.as_ref().and_then(|reply| reply::to_xml(reply, &address, message.create_time));
-    let element = xml.map(|xml| xml::parse(xml.as_bytes())).transpose()?;
-    Ok((dispatch, shown(element.as_ref())))
 }
 
 fn print_steps(steps: &[Step]) {

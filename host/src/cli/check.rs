@@ -16,16 +16,16 @@ use std::{
 
 use clap::builder::RangedU64ValueParser;
 
-use self::{plugin::Examiner, report::Report};
+use self::report::Report;
 use super::bot::{Bot, CONFIG_FILE};
 use crate::{
-    config::{Config, PluginSettings},
+    config::Config,
     dispatch::Chain,
     plugin::{
-        compile::Compiler,
         engine::Engine,
+        loader::{Loader, Phase, Terms},
         services::Services,
-        set::{Effort, Set},
+        set::Set,
     },
 };
 
@@ -83,12 +83,12 @@ async fn bot(config: &Config, report: &mut Report) -> anyhow::Result<()> {
     report.heading(&format!("Settings: {}", config.file.display()));
     config.problems.iter().for_each(|problem| report.wrong(problem));
     config.notes.iter().for_each(|note| report.note(note));
-    let examiner = examiner(config, config.data_dir.join("cache"))?;
-    let plugins = plugin::examine_all(&examiner, config, report).await;
+    let loader = loader(config, config.data_dir.join("cache"))?;
+    let plugins = plugin::examine_all(&loader, config, report).await;
 
     // The chains are those that the host will make; what was compiled is not compiled again.
-    let mut set = Set::new(examiner.engine, examiner.compiler, Services::scratch());
-    set.scan(config, Effort::Compile).await;
+    let mut set = Set::new(loader);
+    set.look(config, Phase::Compile).await;
     let mut chains = Vec::new();
     for (account, chain) in config.accounts.iter().zip(set.chains(config)) {
         account::check(account, &chain, config, &plugins, report);
@@ -112,16 +112,15 @@ fn shown<'a>(file: &'a Path, config: &Config) -> &'a Path {
 async fn plugins(files: &[PathBuf], report: &mut Report) -> anyhow::Result<()> {
     let temporary = tempfile::tempdir()?;
     let config = Config::load(&Bot::demo()?.write(temporary.path())?)?;
-    let examiner = examiner(&config, super::chat::cache_dir())?;
+    let loader = loader(&config, super::chat::cache_dir())?;
     for file in files {
-        let plugin = examiner.examine(file, PluginSettings::default()).await;
+        let plugin = plugin::examine(&loader, file, Terms::of_no_bot(&config, file)).await;
         plugin::print(&plugin, file, None, report);
     }
     Ok(())
 }
 
-fn examiner(config: &Config, cache_dir: PathBuf) -> anyhow::Result<Examiner> {
-    let engine = Engine::new(&config.engine)?;
-    let compiler = Compiler::new(super::own_program()?, cache_dir, config.compile.clone(), engine.fingerprint())?;
-    Ok(Examiner { engine, compiler, bytes_max: config.compile.file_bytes_max() })
+fn loader(config: &Config, cache_dir: PathBuf) -> anyhow::Result<Loader> {
+    let (engine, limits) = (Engine::new(&config.engine)?, config.compile.clone());
+    Loader::new(engine, super::own_program()?, cache_dir, limits, Services::scratch())
 }

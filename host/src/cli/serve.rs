@@ -57,7 +57,8 @@ pub(super) fn start(app: &Arc<App>, listener: &TcpListener) -> anyhow::Result<()
     }
     let app = app.clone();
     tokio::spawn(async move {
-        app.reload().await;
+        // What has to be compiled is not waited for: settings and other files are followed meanwhile.
+        app.look().await;
         plugin::watch::run(app).await;
     });
     Ok(())

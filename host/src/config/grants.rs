@@ -7,6 +7,7 @@ pub use http::HttpGrant;
 pub use kv::KvGrant;
 
 use super::section::Section;
+use crate::conversation::Exchange;
 
 /// What one plugin in one account may reach.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +33,12 @@ impl OwnGrants {
 }
 
 impl Grants {
+    /// The grants of a plugin that is held to a conversation: keys in a scratch store, and the HTTP that is played.
+    pub fn of_conversation(exchanges: &[Exchange]) -> Self {
+        let http = exchanges.iter().map(|_| HttpGrant {}).collect();
+        Self { kv: Some(KvGrant {}), http }
+    }
+
     /// Returns these grants with a table's own over them, key by key.
     pub(super) fn with(mut self, own: &OwnGrants) -> Self {
         if let Some(kv) = &own.kv {

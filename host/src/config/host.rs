@@ -89,12 +89,54 @@ pub struct Compile {
     pub cpu_s: u64,
     /// Its time by the clock, in s. Default 180.
     pub timeout_s: u64,
+    /// How large the cache may become, in MiB, but for what is in use. Default 1,024.
+    pub cache_mib_max: u64,
+    /// How long code that no plugin uses is kept, in days. Default 30.
+    pub cache_days: u64,
+}
+
+/// `[versions]`: the plugins that served before, kept to go back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions {
+    /// How many of each plugin, the one that serves among them. Default 5.
+    pub count_max: usize,
+    /// How much room they may take in all, in MiB. Default 512.
+    pub mib_max: u64,
+}
+
+/// `[canary]`: the conversations beside plugins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Canary {
+    /// `timeout_s`: how long one may take. Default 30 s.
+    pub timeout: Duration,
 }
 
 impl Compile {
     /// Returns `file_mib_max` in bytes.
     pub fn file_bytes_max(&self) -> u64 {
         self.file_mib_max << 20
+    }
+
+    /// Returns `cache_mib_max` in bytes.
+    pub fn cache_bytes_max(&self) -> u64 {
+        self.cache_mib_max << 20
+    }
+
+    /// Returns `cache_days` as a time.
+    pub fn cache_age_max(&self) -> Duration {
+        Duration::from_secs(self.cache_days * 86_400)
+    }
+}
+
+impl Versions {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        Self { count_max: section.count("count_max", 0..=100), mib_max: section.number("mib_max", 1..=1_048_576) }
+    }
+}
+
+impl Canary {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        Self { timeout: Duration::from_secs(section.number("timeout_s", 1..=600)) }
     }
 }
 
@@ -165,6 +207,8 @@ impl Compile {
             memory_mib: section.number("memory_mib", 256..=65_536),
             cpu_s: section.number("cpu_s", 1..=3_600),
             timeout_s: section.number("timeout_s", 1..=3_600),
+            cache_mib_max: section.number("cache_mib_max", 1..=1_048_576),
+            cache_days: section.number("cache_days", 0..=3_650),
         }
     }
 }

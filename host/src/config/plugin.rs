@@ -10,7 +10,7 @@ use super::{
     matches::MatchRule,
     section::Section,
 };
-use crate::secret::Secret;
+use crate::{plugin::Hash, secret::Secret};
 
 /// Everything that is set for one plugin in one account.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,8 @@ pub struct PluginSettings {
     pub limits: Limits,
     /// `grants`: what it may reach. Default nothing.
     pub grants: Grants,
+    /// `sha256`: the only content that its file may have. Default any.
+    pub sha256: Option<Hash>,
 }
 
 /// One plugin's table.
@@ -32,6 +34,8 @@ pub(super) struct PluginTable {
     env: BTreeMap<String, Secret>,
     limits: OwnLimits,
     grants: OwnGrants,
+    /// Empty in an account's table, it takes the shared one away.
+    sha256: Option<Option<Hash>>,
 }
 
 impl PluginTable {
@@ -49,6 +53,7 @@ impl PluginTable {
             env: env(section),
             limits: OwnLimits::read(&limits),
             grants: OwnGrants::read(&grants),
+            sha256: section.given("sha256").and_then(|_| section.parsed("sha256", sha256)),
         }
     }
 }
@@ -64,7 +69,8 @@ impl PluginSettings {
         let limits = [shared, nearest].into_iter().flatten().fold(limits.clone(), over);
         let over = |grants: Grants, table: &PluginTable| grants.with(&table.grants);
         let grants = [shared, nearest].into_iter().flatten().fold(Grants::default(), over);
-        Self { matches: matches.unwrap_or_default(), env, limits, grants }
+        let sha256 = tables.into_iter().flatten().find_map(|table| table.sha256).flatten();
+        Self { matches: matches.unwrap_or_default(), env, limits, grants, sha256 }
     }
 }
 
@@ -84,6 +90,16 @@ fn env(section: &Section<'_>) -> BTreeMap<String, Secret> {
         }
     };
     table.iter().filter_map(entry).collect()
+}
+
+fn sha256(text: &str) -> Result<Option<Hash>, String> {
+    match text {
+        "" => Ok(None),
+        text => {
+            let hash = Hash::parse(text).map(Some);
+            hash.ok_or_else(|| "must be 64 hexadecimal digits, as `sha256sum` and `aviary check` print them".to_owned())
+        }
+    }
 }
 
 fn variable(name: &str, value: &Value) -> Result<Secret, String> {
@@ -156,6 +172,22 @@ mod tests {
     }
 
     #[test]
+    fn a_pin_is_a_hash_and_an_account_can_have_another_or_none() {
+        let (one, two) = ("1".repeat(64), "Aa".repeat(32));
+        let config = load(&format!(
+            "{ACCOUNT}[plugins]\na.sha256 = \"{one}\"\nb.sha256 = \"{one}\"\nc.sha256 = \"{one}\"\n
+             [accounts.main.plugins]\nb.sha256 = \"{two}\"\nc.sha256 = \"\"\n"
+        ));
+        let pin = |name| config.plugin(&config.accounts[0], name, false).sha256.map(|hash| hash.to_string());
+        assert_eq!([pin("a"), pin("b"), pin("c"), pin("d")], [Some(one), Some("aa".repeat(32)), None, None]);
+        assert_eq!(
+            error(&format!("{ACCOUNT}[plugins.a]\nsha256 = \"12\"\n")),
+            "aviary.toml:4: `plugins.a.sha256` is \"12\"; it must be 64 hexadecimal digits, as `sha256sum` and \
+             `aviary check` print them"
+        );
+    }
+
+    #[test]
     fn env_holds_texts_by_name_and_no_error_shows_one() {
         assert_eq!(
             error(&format!(
@@ -188,7 +220,8 @@ mod tests {
     fn a_key_of_a_feature_that_does_not_exist_is_unknown() {
         assert_eq!(
             error(&format!("{ACCOUNT}[plugins.a]\nper_user = \"20/1m\"\n")),
-            "aviary.toml:4: unknown key `plugins.a.per_user`; there are `env`, `grants`, `limits`, `match`"
+            "aviary.toml:4: unknown key `plugins.a.per_user`; there are `env`, `grants`, `limits`, `match`, \
+             `sha256`"
         );
     }
 }

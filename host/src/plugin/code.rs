@@ -9,7 +9,7 @@ use std::{
 use wasmtime::component::{Component, types::ComponentItem};
 
 use super::{
-    Hash,
+    Content, Hash,
     bindings::BotPre,
     engine::{Class, Engine},
     guest::Guest,
@@ -55,15 +55,10 @@ pub enum LoadError {
 }
 
 impl Code {
-    /// Loads what our compiler wrote, links it, and instantiates it once in a store that is thrown away: a record or
-    /// variant that differs from ours shows only then.
-    pub async fn load(
-        engine: &Engine,
-        class: Class,
-        file: &Path,
-        hash: Hash,
-        settings: &Arc<PluginSettings>,
-    ) -> Result<Arc<Self>, LoadError> {
+    /// Loads what our compiler wrote, checked, and links it. It is not tried yet.
+    pub(super) fn load(engine: &Engine, file: &Path, content: Content) -> Result<Arc<Self>, LoadError> {
+        let Content { hash, .. } = content;
+        let class = content.class();
         let runtime = engine.runtime(class);
         let component = deserialize(&runtime.wasmtime, file).map_err(|error| LoadError::Cache(one_line(&error)))?;
         let handler = check_exports(&runtime.wasmtime, &component)?;
@@ -72,9 +67,7 @@ impl Code {
             .instantiate_pre(&component)
             .and_then(BotPre::new)
             .map_err(|error| LoadError::Unlinkable(one_line(&error)))?;
-        let code = Arc::new(Self { hash, handler, engine: engine.clone(), class, pre });
-        code.try_start(settings).await?;
-        Ok(code)
+        Ok(Arc::new(Self { hash, handler, engine: engine.clone(), class, pre }))
     }
 
     /// Returns the interfaces that it imports, with their versions.
@@ -88,7 +81,8 @@ impl Code {
         &self.engine.runtime(self.class).wasmtime
     }
 
-    async fn try_start(&self, settings: &Arc<PluginSettings>) -> Result<(), LoadError> {
+    /// Instantiates it once in a store that is thrown away: a record or variant that differs from ours shows only then.
+    pub(super) async fn try_start(&self, settings: &Arc<PluginSettings>) -> Result<(), LoadError> {
         let deadline = Instant::now() + START_MAX;
         let mut store = Guest::on_trial(settings, deadline).into_store(self.wasmtime());
         let _running = self.engine.run_clock();
@@ -115,10 +109,10 @@ impl std::fmt::Debug for Code {
 }
 
 /// Maps code that our own child wrote into a directory that only we can write to.
-#[expect(unsafe_code, reason = "wasmtime cannot check machine code; `Compiler` vouches for it")]
+#[expect(unsafe_code, reason = "wasmtime cannot check machine code; `Cache` vouches for it")]
 fn deserialize(engine: &wasmtime::Engine, file: &Path) -> wasmtime::Result<Component> {
-    // SAFETY: the file was written whole by `Compiler` from our child's output into a directory of mode 0700 that belongs
-    // to us, is never written to again, and carries this engine's fingerprint in its name.
+    // SAFETY: the file was written whole by `Cache` from our child's output into a directory of mode 0700 that belongs to us,
+    // is never written to again, carries this engine's fingerprint in its name, and matches its checksum.
     let component = unsafe { Component::deserialize_file(engine, file) }?;
     // Now rather than at the first message.
     component.initialize_copy_on_write_image()?;

@@ -7,12 +7,10 @@
 use std::{
     fs,
     io::{self, Read, Write},
-    os::unix::{
-        fs::{DirBuilderExt, MetadataExt},
-        process::ExitStatusExt,
-    },
-    path::{Path, PathBuf},
+    os::unix::process::ExitStatusExt,
+    path::PathBuf,
     process::{ExitCode, ExitStatus, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,7 +20,7 @@ use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::{Child, Command},
-    sync::Mutex,
+    sync::{Mutex, MutexGuard},
     time::timeout,
 };
 use wasi_preview1_component_adapter_provider::{
@@ -33,7 +31,8 @@ use wasmparser::{Parser, Payload};
 use wit_component::ComponentEncoder;
 
 use super::{
-    Hash, bindings,
+    Content, aside, bindings,
+    cache::Cache,
     engine::{self, Class},
     one_line,
 };
@@ -48,17 +47,30 @@ const EXPANSION_MAX: u64 = 32;
 /// What a compiler that failed may say.
 const COMPLAINT_BYTES_MAX: u64 = 4 << 10;
 
+/// Memory that a compile takes whatever the file, and for each byte of it. Measured (peak resident, two cores): 32 MiB for
+/// 153 KiB of Rust, 89 MiB for 1.6 MiB of QuickJS, 95 MiB for 2.4 MiB of Go, 349 MiB for 17.9 MiB of Python.
+const MEMORY_BASE_BYTES: u64 = 32 << 20;
+const MEMORY_BYTES_PER_BYTE: u64 = 40;
+
+/// How much longer than `compile.cpu_s` a compiler may compute that does not end when it is told to.
+const CPU_GRACE_S: u64 = 5;
+
 /// Compiles plugins and keeps the results.
 #[derive(Debug)]
 pub struct Compiler {
     /// Our own binary, which compiles when asked by [`SUBCOMMAND`].
     program: PathBuf,
-    cache_dir: PathBuf,
+    pub cache: Arc<Cache>,
     limits: config::Compile,
-    /// The engine whose code it is; see [`engine::Engine::fingerprint`].
-    fingerprint: u64,
     /// One at a time: a compile takes every core and much memory.
     turn: Mutex<()>,
+}
+
+/// The right to compile, which one file has at a time.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    compiler: &'a Compiler,
+    _guard: MutexGuard<'a, ()>,
 }
 
 /// Why a file did not become code. The text is for the operator.
@@ -68,6 +80,8 @@ pub enum CompileError {
     Refused(String),
     #[error("compiling took longer than {limit_s} s; raise `compile.timeout_s` if the file is trusted")]
     Timeout { limit_s: u64 },
+    #[error("compiling computed longer than {limit_s} s; raise `compile.cpu_s` if the file is trusted")]
+    Cpu { limit_s: u64 },
     #[error(
         "the compiler crashed ({status}); the file is broken or hostile, or `compile.memory_mib` ({memory_mib}) is too small"
     )]
@@ -76,6 +90,8 @@ pub enum CompileError {
         "its machine code has more than {bytes_max} bytes, far more than such a file needs; it is broken or hostile"
     )]
     TooLarge { bytes_max: u64 },
+    #[error("{why} (known from an earlier try; `aviary check` tries again)")]
+    Known { why: String },
     #[error("the compiler could not run: {0}")]
     Io(#[from] io::Error),
     #[error("its machine code cannot be kept in {}: {error}; is the disk full?", .dir.display())]
@@ -89,62 +105,31 @@ impl CompileError {
         match self {
             Self::Io(_) | Self::Cache { .. } => true,
             Self::Crashed { status, .. } => status.signal() == Some(Signal::KILL.as_raw()),
-            Self::Refused(_) | Self::Timeout { .. } | Self::TooLarge { .. } => false,
+            Self::Refused(_) | Self::Timeout { .. } | Self::Cpu { .. } | Self::TooLarge { .. } | Self::Known { .. } => {
+                false
+            }
         }
     }
 }
 
 impl Compiler {
-    /// Makes a compiler that runs `program` and caches in `cache_dir`, which is created for us alone (mode 0700).
-    ///
-    /// # Errors
-    /// When the directory cannot be made, or belongs to or is open to somebody else: its files are run as they are.
-    pub fn new(
-        program: PathBuf,
-        cache_dir: PathBuf,
-        limits: config::Compile,
-        fingerprint: u64,
-    ) -> anyhow::Result<Self> {
-        let dir = &cache_dir;
-        create_private(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        let metadata = fs::metadata(dir)?;
-        if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o077 != 0 {
-            bail!(
-                "the compile cache {} must belong to this user and to no one else (mode 0700): its code is run unchecked",
-                dir.display()
-            );
-        }
-        Ok(Self { program, cache_dir, limits, fingerprint, turn: Mutex::new(()) })
+    /// Makes a compiler that runs `program` and keeps what it makes in `cache`.
+    pub fn new(program: PathBuf, cache: Cache, limits: config::Compile) -> Self {
+        Self { program, cache: Arc::new(cache), limits, turn: Mutex::new(()) }
     }
 
-    /// Returns the file with the code of `wasm`, compiling it unless that was done before.
-    pub async fn compile(&self, wasm: Vec<u8>, hash: &Hash) -> Result<PathBuf, CompileError> {
-        let class = Class::of(wasm.len());
-        let path = self.cached(hash, class);
-        if path.exists() {
-            return Ok(path);
-        }
-        let _turn = self.turn.lock().await;
-        if !path.exists() {
-            let code = self.run(wasm, class).await?;
-            write_whole(&self.cache_dir, &path, &code)
-                .map_err(|error| CompileError::Cache { dir: self.cache_dir.clone(), error })?;
-        }
-        Ok(path)
+    /// Returns why a file is known not to compile, from an earlier try under the same limits.
+    pub fn known(&self, content: Content) -> Option<CompileError> {
+        Some(CompileError::Known { why: self.cache.verdict(content, &self.limits)? })
     }
 
-    /// Forgets the code of `wasm`, because it did not load.
-    pub fn forget(&self, hash: &Hash, class: Class) -> io::Result<()> {
-        fs::remove_file(self.cached(hash, class))
+    /// Waits until no other file is compiled.
+    pub async fn turn(&self) -> Turn<'_> {
+        Turn { compiler: self, _guard: self.turn.lock().await }
     }
 
-    /// Whether `wasm` was compiled before.
-    pub fn has(&self, hash: &Hash, class: Class) -> bool {
-        self.cached(hash, class).exists()
-    }
-
-    fn cached(&self, hash: &Hash, class: Class) -> PathBuf {
-        self.cache_dir.join(format!("{hash}-{:016x}-{}.cwasm", self.fingerprint, class.name()))
+    fn cannot_keep(&self, error: io::Error) -> CompileError {
+        CompileError::Cache { dir: self.cache.dir().to_owned(), error }
     }
 
     async fn run(&self, wasm: Vec<u8>, class: Class) -> Result<Vec<u8>, CompileError> {
@@ -162,6 +147,9 @@ impl Compiler {
             Ok(Ok((status, code, _))) if status.success() => Ok(code),
             Ok(Ok((status, _, complaint))) if status.signal().is_none() && !complaint.is_empty() => {
                 Err(CompileError::Refused(complaint))
+            }
+            Ok(Ok((status, ..))) if status.signal() == Some(Signal::XCPU.as_raw()) => {
+                Err(CompileError::Cpu { limit_s: self.limits.cpu_s })
             }
             Ok(Ok((status, ..))) => Err(CompileError::Crashed { status, memory_mib: self.limits.memory_mib }),
         }
@@ -181,6 +169,38 @@ impl Compiler {
             .kill_on_drop(true)
             .spawn()
     }
+}
+
+impl Turn<'_> {
+    /// Compiles a file and keeps its code, or, if the file is at fault, that it does not compile.
+    pub async fn compile(&self, wasm: Vec<u8>, content: Content) -> Result<(), CompileError> {
+        let Self { compiler, .. } = self;
+        let code = match compiler.run(wasm, content.class()).await {
+            Ok(code) => code,
+            Err(error) => {
+                if !error.passes() {
+                    // The next start would only find the same again.
+                    let _ = compiler.cache.condemn(content, &compiler.limits, &error.to_string());
+                }
+                return Err(error);
+            }
+        };
+        let cache = compiler.cache.clone();
+        aside(move || cache.keep(content, &code)).await.map_err(|error| compiler.cannot_keep(error))?;
+        Ok(())
+    }
+}
+
+/// How much memory compiling a file of so many bytes may take, in bytes: an estimate on the safe side.
+pub fn memory_bytes(wasm_bytes: usize) -> u64 {
+    MEMORY_BASE_BYTES + (wasm_bytes as u64).saturating_mul(MEMORY_BYTES_PER_BYTE)
+}
+
+/// How much memory this machine has left, in bytes, as far as the system tells.
+pub fn memory_bytes_left() -> Option<u64> {
+    let facts = fs::read_to_string("/proc/meminfo").ok()?;
+    let left = facts.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    left.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 /// Feeds the child and reads what it says, all at once, so that no pipe fills up. Of code that is too large, one byte more
@@ -215,22 +235,6 @@ async fn talk(child: &mut Child, wasm: Vec<u8>, code_bytes_max: u64) -> io::Resu
     Ok((status, code, String::from_utf8_lossy(&complaint).trim().to_owned()))
 }
 
-/// Writes a file so that it is there whole or not at all, and never changes afterwards: it will be mapped and run.
-fn write_whole(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    create_private(dir)?;
-    // Nobody else can read it, nobody else has its name, and it is removed if writing fails.
-    let mut partial = tempfile::Builder::new().suffix(".partial").tempfile_in(dir)?;
-    partial.write_all(bytes)?;
-    partial.as_file().sync_all()?;
-    partial.persist(path)?;
-    Ok(())
-}
-
-/// Makes a directory that is ours alone, unless it is there.
-fn create_private(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
-}
-
 /// The child's own limits, as its parent hands them over.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct ChildArgs {
@@ -254,12 +258,15 @@ pub fn child(args: ChildArgs) -> ExitCode {
 }
 
 fn compile_stdin(args: ChildArgs) -> anyhow::Result<()> {
-    limit(Resource::As, args.memory_mib << 20)?;
-    limit(Resource::Cpu, args.cpu_s)?;
-    limit(Resource::Core, 0)?;
+    volunteer_as_victim();
+    limit(Resource::As, args.memory_mib << 20, 0)?;
+    // At the harder limit the process is killed, as it is when memory is short. The first says what it was.
+    limit(Resource::Cpu, args.cpu_s, CPU_GRACE_S)?;
+    limit(Resource::Core, 0, 0)?;
     // Writing files is not needed: the pipes do not count here.
-    limit(Resource::Fsize, 0)?;
-    // Messages come first. That it cannot be lowered is no reason not to compile.
+    limit(Resource::Fsize, 0, 0)?;
+    // Messages come first: beside a busy host this is a tenth of a core. Idle priority would be next to nothing, and the
+    // wall clock would then end what is only slow. That it cannot be lowered is no reason not to compile.
     let _ = rustix::process::nice(10);
     let mut bytes = Vec::new();
     io::stdin().lock().read_to_end(&mut bytes)?;
@@ -271,9 +278,17 @@ fn compile_stdin(args: ChildArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Has the system end this process rather than the host, should memory run out.
+fn volunteer_as_victim() {
+    if cfg!(target_os = "linux") {
+        // Where it is refused, the system chooses by size.
+        let _ = fs::write("/proc/self/oom_score_adj", "1000");
+    }
+}
+
 /// Platforms without a limit (macOS has no `RLIMIT_AS` to speak of) compile without it.
-fn limit(resource: Resource, value: u64) -> io::Result<()> {
-    let limit = Rlimit { current: Some(value), maximum: Some(value) };
+fn limit(resource: Resource, value: u64, grace: u64) -> io::Result<()> {
+    let limit = Rlimit { current: Some(value), maximum: Some(value + grace) };
     if cfg!(target_os = "linux") { Ok(setrlimit(resource, limit)?) } else { Ok(()) }
 }
 

@@ -1,59 +1,122 @@
-//! The plugins directories: which files are there, what each one's code is, and the chain that an account makes of them.
+//! Every plugin file that is there, what became of each, and the chains that the accounts make of them.
+//!
+//! A look starts a load for each file that changed, and waits for the short part of it. What takes longer, compiling and
+//! conversations, goes on by itself: no other file and no setting waits for it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    fs,
-    io::{self, Read},
+    collections::{BTreeMap, HashMap, HashSet},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::{
     Hash, Plugin,
-    code::{Code, LoadError},
-    compile::{CompileError, Compiler},
-    engine::{Class, Engine},
+    code::Code,
+    directory::{self, directories},
     file_name::{file_name_order, name_of},
+    loader::{Identity, Loaded, Loader, Look, NotLoaded, Phase, Progress, ReadError, Terms},
     millis,
-    services::Services,
+    versions::Served,
 };
 use crate::{
-    config::{Account, Config, PluginSettings},
+    config::{Account, Config},
     dispatch::Chain,
-    stamp::{Stamp, open_file},
 };
 
 /// Every plugin file that was seen, with the code that serves.
 #[derive(Debug)]
 pub struct Set {
-    engine: Engine,
-    compiler: Compiler,
-    services: Services,
+    loader: Arc<Loader>,
     files: BTreeMap<PathBuf, Known>,
+    /// The loads that have not ended, by file.
+    loads: HashMap<PathBuf, Load>,
+    loads_started: u64,
+    ended: (mpsc::UnboundedSender<Ended>, mpsc::UnboundedReceiver<Ended>),
+    /// Told when a load ends or begins to take long.
+    moved: watch::Sender<()>,
+    /// So many files are read and checked at once: each is in memory meanwhile.
+    brief_turns: Arc<Semaphore>,
     /// What was refused in the directories, and in the chains.
     refused_files: Told,
     refused_plugins: Told,
     /// Files that did not load through no fault of theirs (a full disk, too little memory): when to try them again.
     troubled: HashMap<PathBuf, Troubled>,
+    /// Whether something was compiled, or may have been left over by the host before, since the cache was tidied.
+    untidy: bool,
 }
 
 /// What is known of one path.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Known {
-    stamp: Stamp,
+    /// What the file looked like when it was last examined; none: it is to be examined.
+    look: Option<Look>,
     /// The code that serves: the newest that loaded.
-    code: Option<Arc<Code>>,
-    /// The content that did not load, so that it is told and tried once.
-    broken: Option<Hash>,
+    serving: Option<Serving>,
+    /// Why what lies there now does not serve.
+    refused: Option<Refused>,
+}
+
+#[derive(Debug)]
+struct Serving {
+    code: Arc<Code>,
+    identity: Identity,
+}
+
+#[derive(Debug)]
+struct Refused {
+    /// What did not load, so that it is told and tried once; nothing if it could not be read.
+    identity: Option<Identity>,
+    why: String,
+}
+
+/// A plugin file that does not serve as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub file: PathBuf,
+    pub why: String,
+    /// Whether a version before it serves.
+    pub serving: bool,
+}
+
+/// A file that is being loaded.
+#[derive(Debug)]
+struct Load {
+    number: u64,
+    look: Look,
+    progress: Arc<Progress>,
+    /// Whether the settings changed since it began.
+    is_stale: bool,
+    task: AbortOnDropHandle<()>,
+}
+
+/// What came of a load.
+#[derive(Debug)]
+struct Ended {
+    file: PathBuf,
+    number: u64,
+    verdict: Verdict,
+}
+
+#[derive(Debug)]
+enum Verdict {
+    /// What serves, or what was refused before.
+    Same(Identity),
+    Loaded(Loaded, Identity, Duration),
+    NotLoaded(NotLoaded, Identity),
+    Unread(ReadError),
 }
 
 /// A file that is to be tried again.
 #[derive(Debug)]
 struct Troubled {
-    stamp: Stamp,
+    look: Look,
     tries: u32,
     until: Instant,
 }
@@ -62,73 +125,130 @@ struct Troubled {
 /// whole compile.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// Whether a look at the directories changed anything.
+/// What a look at the directories came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
     /// A plugin came, went or was replaced.
     pub changed: bool,
-    /// A file changed while it was read: look again soon.
+    /// A file changed while it was read, or the settings while it was loaded: look again soon.
     pub unsettled: bool,
-    /// A file has to be compiled, which was not allowed.
+    /// Some file is still being loaded.
     pub pending: bool,
+}
+
+impl Scan {
+    /// What two looks came to, this one and the one after it.
+    pub fn then(self, next: Self) -> Self {
+        let Self { changed, unsettled, pending } = next;
+        Self { changed: self.changed || changed, unsettled: self.unsettled || unsettled, pending }
+    }
 }
 
 impl Set {
     /// Makes an empty set.
-    pub fn new(engine: Engine, compiler: Compiler, services: Services) -> Self {
+    pub fn new(loader: Loader) -> Self {
         Self {
-            engine,
-            compiler,
-            services,
+            loader: Arc::new(loader),
             files: BTreeMap::new(),
+            loads: HashMap::new(),
+            loads_started: 0,
+            ended: mpsc::unbounded_channel(),
+            moved: watch::Sender::new(()),
+            brief_turns: Arc::new(Semaphore::new(thread::available_parallelism().map_or(1, usize::from))),
             refused_files: Told::default(),
             refused_plugins: Told::default(),
             troubled: HashMap::new(),
+            untidy: true,
         }
     }
 
     /// Whether any plugin is loaded.
     pub fn has_code(&self) -> bool {
-        self.files.values().any(|known| known.code.is_some())
+        self.files.values().any(|known| known.serving.is_some())
     }
 
-    /// Looks at the directories again and loads what is new. A file that does not load keeps what it was before; a
-    /// directory that cannot be read keeps all of its plugins.
-    pub async fn scan(&mut self, config: &Config, effort: Effort) -> Scan {
-        let mut scan = Scan::default();
+    /// Told when a load ends, so that [`Self::collect`] finds something.
+    pub fn moved(&self) -> watch::Receiver<()> {
+        self.moved.subscribe()
+    }
+
+    /// The files that do not serve as they are, in the order of their paths.
+    pub fn faults(&self) -> Vec<Fault> {
+        let fault = |(file, known): (&PathBuf, &Known)| {
+            let why = known.refused.as_ref()?.why.clone();
+            Some(Fault { file: file.clone(), why, serving: known.serving.is_some() })
+        };
+        self.files.iter().filter_map(fault).collect()
+    }
+
+    /// Looks at the directories again and loads what is new. Waits for each load as long as it is in `patience` or a shorter
+    /// phase. A file that does not load keeps what it was before; a directory that cannot be read keeps all of its plugins.
+    pub async fn look(&mut self, config: &Config, patience: Phase) -> Scan {
+        let mut scan = self.collect();
         let found = self.list(config);
-        self.troubled.retain(|path, _| found.contains(path));
-        let gone: Vec<PathBuf> = self.files.keys().filter(|path| !found.contains(*path)).cloned().collect();
-        for path in gone {
-            let known = self.files.remove(&path);
-            if known.is_some_and(|known| known.code.is_some()) {
-                info!(file = %path.display(), "Plugin file {} is gone; its plugin is no longer asked", path.display());
-                scan.changed = true;
+        scan.changed |= self.drop_all_but(&found);
+        for (file, look) in found {
+            if self.is_due(&file, look) {
+                self.start(file, look, config);
             }
         }
-        let changed: Vec<(PathBuf, Stamp)> = found
-            .into_iter()
-            .filter_map(|path| Stamp::of(&path).ok().map(|stamp| (path, stamp)))
-            .filter(|(path, stamp)| self.files.get(path).is_none_or(|known| known.stamp != *stamp))
-            .filter(|(path, stamp)| !self.waits(path, *stamp))
-            .collect();
-        for (index, (path, stamp)) in changed.iter().enumerate() {
-            let progress = Progress { index: index + 1, count: changed.len() };
-            match self.refresh(path, *stamp, config, effort, progress).await {
-                Ok(refreshed) => {
-                    scan.changed |= refreshed == Refreshed::Replaced;
-                    scan.pending |= refreshed == Refreshed::Pending;
-                }
-                Err(Unsettled) => scan.unsettled = true,
+        let mut moved = self.moved.subscribe();
+        loop {
+            moved.mark_unchanged();
+            scan = scan.then(self.collect());
+            if !self.loads.values().any(|load| load.progress.is_within(patience)) || moved.changed().await.is_err() {
+                return scan;
             }
         }
+    }
+
+    /// Takes what the loads came to that have ended.
+    pub fn collect(&mut self) -> Scan {
+        // Before the words are read: who is finished has said its own.
+        let finished: Vec<u64> =
+            self.loads.values().filter(|load| load.task.is_finished()).map(|load| load.number).collect();
+        let mut scan = Scan::default();
+        while let Ok(ended) = self.ended.1.try_recv() {
+            scan = scan.then(self.end(ended));
+        }
+        // One that ended without a word has panicked; it is tried again at the next look.
+        self.loads.retain(|_, load| !finished.contains(&load.number));
+        scan.pending = !self.loads.is_empty();
         scan
     }
 
-    /// Forgets which files were broken, because the settings they were tried under changed.
+    /// Forgets which files did not load, because the settings they were tried under changed.
     pub fn forgive(&mut self) {
-        self.files.retain(|_, known| known.code.is_some());
+        for known in self.files.values_mut().filter(|known| known.refused.is_some()) {
+            (known.look, known.refused) = (None, None);
+        }
+        self.loads.values_mut().for_each(|load| load.is_stale = true);
         self.troubled.clear();
+    }
+
+    /// Whether the compile cache may hold what nobody needs.
+    pub fn is_untidy(&self) -> bool {
+        // A file that is being loaded, or will be, is not known to be in use.
+        self.untidy && self.loads.is_empty() && self.troubled.is_empty()
+    }
+
+    /// Tidies the compile cache. `kept` are versions that can still be needed.
+    pub async fn tidy(&mut self, config: &Config, kept: HashSet<Hash>) {
+        self.untidy = false;
+        let served = self.files.values().filter_map(|known| Some(known.serving.as_ref()?.identity.hash));
+        let refused = self.files.values().filter_map(|known| Some(known.refused.as_ref()?.identity?.hash));
+        let in_use = served.chain(refused).chain(kept).collect();
+        match self.loader.tidy(in_use, &config.compile).await {
+            Ok(tidied) if tidied.files > 0 => {
+                info!(
+                    "Removed {} files ({} MiB) that no plugin uses from the compile cache",
+                    tidied.files,
+                    tidied.bytes >> 20
+                );
+            }
+            Ok(_) => {}
+            Err(error) => warn!("The compile cache cannot be tidied: {error}"),
+        }
     }
 
     /// Makes the chains of all accounts out of what is loaded, in the order of the accounts.
@@ -153,19 +273,40 @@ impl Set {
                 continue;
             }
             let settings = Arc::new(config.plugin(account, &name, own));
+            // What is examined anew has not come to its end yet, and what was refused was told of.
+            let is_settled = self.files.get(&path).is_some_and(|known| known.look.is_some() && known.refused.is_none());
+            if let Some(pinned) = settings.sha256.filter(|pinned| is_settled && *pinned != code.hash) {
+                // It began to serve before the pin; what takes its place will have to fit.
+                self.refused_plugins.tell(format!(
+                    "account `{}`: plugin `{name}` still runs with SHA-256 {}, but its table says `sha256 = \"{pinned}\"`; it stays \
+                     until its file is replaced or the host restarts",
+                    account.name, code.hash
+                ));
+            }
             plugins.push(Plugin {
                 name: name.into(),
                 account: account.name.as_str().into(),
                 file: path,
                 code,
                 settings,
-                services: self.services.clone(),
+                services: self.loader.services.clone(),
             });
         }
         if !account.plugins.is_empty() {
             plugins = self.listed(account, plugins);
         }
         Chain { plugins: plugins.into_iter().map(Arc::new).collect() }
+    }
+
+    /// The files whose plugins are in a chain, each once.
+    pub fn served<'a>(&self, chains: impl Iterator<Item = &'a Chain>) -> Vec<Served> {
+        let plugins: BTreeMap<&Path, &Plugin> =
+            chains.flat_map(|chain| &chain.plugins).map(|plugin| (plugin.file.as_path(), &**plugin)).collect();
+        let served = |(file, plugin): (&Path, &Plugin)| {
+            let identity = self.files.get(file)?.serving.as_ref()?.identity;
+            Some(Served { file: file.to_owned(), name: plugin.name.to_string(), identity })
+        };
+        plugins.into_iter().filter_map(served).collect()
     }
 
     /// The plugins that the account lists, in its order.
@@ -192,7 +333,7 @@ impl Set {
             .filter_map(|(path, known)| {
                 let dir = path.parent()?;
                 let own = account.plugins_dir.as_deref() == Some(dir);
-                let code = known.code.clone()?;
+                let code = known.serving.as_ref()?.code.clone();
                 (own || dir == config.plugins_dir).then(|| (path.clone(), code, own))
             })
             .collect();
@@ -200,35 +341,22 @@ impl Set {
         files
     }
 
-    /// The `.wasm` files that are there now.
-    fn list(&mut self, config: &Config) -> BTreeSet<PathBuf> {
-        let mut found = BTreeSet::new();
+    /// The `.wasm` files that are there now, and what they look like.
+    fn list(&mut self, config: &Config) -> BTreeMap<PathBuf, Look> {
+        let mut found = BTreeMap::new();
         for dir in directories(config) {
-            match list_directory(dir) {
-                Ok(paths) => {
-                    for path in paths {
-                        match path.extension().and_then(|extension| extension.to_str()) {
-                            Some("wasm") if name_of(&path).is_none() => self
-                                .refused_files
-                                .tell(format!("{} is not named in UTF-8, so it is no plugin", path.display())),
-                            // A directory or a pipe of that name is not to be read: it might never end.
-                            Some("wasm") if !path.is_file() => self
-                                .refused_files
-                                .tell(format!("{} is not a file that can be read, so it is no plugin", path.display())),
-                            Some("wasm") => _ = found.insert(path),
-                            Some("cwasm") => self.refused_files.tell(format!(
-                                "{} is refused: compiled code cannot be checked; put the `.wasm` file there",
-                                path.display()
-                            )),
-                            _ => {}
-                        }
-                    }
+            match directory::list(dir, config.plugin_files_max) {
+                Ok(listing) => {
+                    listing.refused.into_iter().for_each(|text| self.refused_files.tell(text));
+                    let looks = listing.plugins.into_iter().filter_map(|file| Some((Look::at(&file).ok()?, file)));
+                    found.extend(looks.map(|(look, file)| (file, look)));
                 }
                 Err(error) => {
                     self.refused_files.tell(format!("plugins directory {} cannot be read: {error}", dir.display()));
                     // Not the same as empty: keep what serves until the directory tells otherwise.
                     if error.kind() != io::ErrorKind::NotFound {
-                        found.extend(self.files.keys().filter(|path| path.parent() == Some(dir)).cloned());
+                        let kept = self.files.iter().filter(|(file, _)| file.parent() == Some(dir));
+                        found.extend(kept.filter_map(|(file, known)| Some((file.clone(), known.look?))));
                     }
                 }
             }
@@ -237,119 +365,167 @@ impl Set {
         found
     }
 
-    /// Whether a file that is troubled is not to be tried yet.
-    fn waits(&self, path: &Path, stamp: Stamp) -> bool {
-        self.troubled.get(path).is_some_and(|troubled| troubled.stamp == stamp && Instant::now() < troubled.until)
+    /// Forgets the files that are gone. Returns whether one of them served.
+    fn drop_all_but(&mut self, found: &BTreeMap<PathBuf, Look>) -> bool {
+        self.troubled.retain(|file, _| found.contains_key(file));
+        // A compile of what is gone ends with its load.
+        self.loads.retain(|file, _| found.contains_key(file));
+        let gone: Vec<PathBuf> = self.files.keys().filter(|file| !found.contains_key(*file)).cloned().collect();
+        let mut served = false;
+        for file in gone {
+            let known = self.files.remove(&file);
+            if known.is_some_and(|known| known.serving.is_some()) {
+                info!(file = %file.display(), "Plugin file {} is gone; its plugin is no longer asked", file.display());
+                served = true;
+            }
+        }
+        served
+    }
+
+    /// Whether a file changed since it was examined, and is to be tried now.
+    fn is_due(&self, file: &Path, look: Look) -> bool {
+        let is_examined = self.files.get(file).is_some_and(|known| known.look == Some(look));
+        let is_loading = self.loads.get(file).is_some_and(|load| load.look == look);
+        let waits = self.troubled.get(file).is_some_and(|known| known.look == look && Instant::now() < known.until);
+        !is_examined && !is_loading && !waits
+    }
+
+    /// Starts to load a file. A load of what it was before ends.
+    fn start(&mut self, file: PathBuf, look: Look, config: &Config) {
+        self.loads_started += 1;
+        let number = self.loads_started;
+        let progress = Arc::new(Progress::new(self.moved.clone()));
+        let known = self.files.get(&file);
+        let before = Before {
+            serving: known.and_then(|known| Some(known.serving.as_ref()?.identity)),
+            refused: known.and_then(|known| known.refused.as_ref()?.identity),
+        };
+        let terms = Terms::of(config, &file);
+        let (loader, turns, ended, moved) =
+            (self.loader.clone(), self.brief_turns.clone(), self.ended.0.clone(), self.moved.clone());
+        let (path, shared) = (file.clone(), progress.clone());
+        let task = tokio::spawn(async move {
+            if let Ok(permit) = turns.acquire_owned().await {
+                shared.hold(permit);
+            }
+            let verdict = examine(&loader, &path, look, before, &terms, &shared).await;
+            // Nobody listens when the host ends.
+            let _ = ended.send(Ended { file: path, number, verdict });
+            drop(shared);
+            moved.send_replace(());
+        });
+        let load = Load { number, look, progress, is_stale: false, task: AbortOnDropHandle::new(task) };
+        self.loads.insert(file, load);
+    }
+
+    /// Takes in what a load came to, unless another has taken its place.
+    fn end(&mut self, ended: Ended) -> Scan {
+        let Ended { file, number, verdict } = ended;
+        if self.loads.get(&file).is_none_or(|load| load.number != number) {
+            return Scan::default();
+        }
+        let Some(Load { look, is_stale, .. }) = self.loads.remove(&file) else { return Scan::default() };
+        if is_stale {
+            // What was compiled is in the cache; under the new settings it may come to something else.
+            return Scan { unsettled: true, ..Scan::default() };
+        }
+        let known = self.files.entry(file.clone()).or_default();
+        let serves = known.serving.is_some();
+        match verdict {
+            Verdict::Same(identity) => {
+                known.look = Some(look);
+                let is_serving = known.serving.as_ref().is_some_and(|serving| serving.identity == identity);
+                if is_serving && known.refused.take().is_some() {
+                    info!(file = %file.display(), "Plugin file {} is again the one that serves", file.display());
+                }
+                Scan::default()
+            }
+            Verdict::Loaded(Loaded { code, compiled, held }, identity, duration) => {
+                tell_loaded(&file, &code, held, duration);
+                self.untidy |= compiled.is_some();
+                let changed = known.serving.as_ref().is_none_or(|before| before.identity.hash != identity.hash);
+                *known = Known { look: Some(look), serving: Some(Serving { code, identity }), refused: None };
+                self.troubled.remove(&file);
+                Scan { changed, ..Scan::default() }
+            }
+            Verdict::NotLoaded(NotLoaded::Read(ReadError::Unsettled), _) | Verdict::Unread(ReadError::Unsettled) => {
+                Scan { unsettled: true, ..Scan::default() }
+            }
+            Verdict::NotLoaded(error, _) if error.passes() => {
+                not_loaded(&file, &format!("{error}; it is tried again"), serves);
+                self.retry_later(&file, look);
+                Scan::default()
+            }
+            Verdict::NotLoaded(error, identity) => {
+                self.untidy = true;
+                not_loaded(&file, &error.to_string(), serves);
+                known.look = Some(look);
+                known.refused = Some(Refused { identity: Some(identity), why: error.to_string() });
+                Scan::default()
+            }
+            Verdict::Unread(error) => {
+                not_loaded(&file, &error.to_string(), serves);
+                known.look = Some(look);
+                known.refused = Some(Refused { identity: None, why: error.to_string() });
+                Scan::default()
+            }
+        }
     }
 
     /// Tries a file again at the next look, then after 2 s, 4 s, … as long as nothing about it changes.
-    fn retry_later(&mut self, path: &Path, stamp: Stamp) {
-        let before = self.troubled.get(path).filter(|troubled| troubled.stamp == stamp).map_or(0, |known| known.tries);
+    fn retry_later(&mut self, file: &Path, look: Look) {
+        let before = self.troubled.get(file).filter(|troubled| troubled.look == look).map_or(0, |known| known.tries);
         let wait =
             if before == 0 { Duration::ZERO } else { Duration::from_secs(1 << before.min(6)).min(RETRY_WAIT_MAX) };
-        self.troubled.insert(path.into(), Troubled { stamp, tries: before + 1, until: Instant::now() + wait });
+        self.troubled.insert(file.into(), Troubled { look, tries: before + 1, until: Instant::now() + wait });
     }
+}
 
-    /// Reads a new or changed file and loads it.
-    async fn refresh(
-        &mut self,
-        path: &Path,
-        stamp: Stamp,
-        config: &Config,
-        effort: Effort,
-        progress: Progress,
-    ) -> Result<Refreshed, Unsettled> {
-        let known = self.files.get(path);
-        let (serving, broken) = known.map_or((None, None), |known| (known.code.clone(), known.broken));
-        let started = Instant::now();
-        let file_bytes_max = config.compile.file_bytes_max();
-        let wasm = match read(path, stamp, file_bytes_max) {
-            Ok(wasm) => wasm,
-            Err(ReadError::Unsettled) => return Err(Unsettled),
-            Err(error) => {
-                not_loaded(path, &error.to_string(), serving.is_some());
-                self.files.insert(path.into(), Known { stamp, code: serving, broken });
-                return Ok(Refreshed::Same);
-            }
-        };
-        let hash = Hash::of(&wasm);
-        let is_serving = serving.as_ref().is_some_and(|code| code.hash == hash);
-        if is_serving && broken.is_some() {
-            info!(file = %path.display(), "Plugin file {} is again the one that serves", path.display());
-        }
-        if is_serving || broken == Some(hash) {
-            let broken = broken.filter(|_| !is_serving);
-            self.files.insert(path.into(), Known { stamp, code: serving, broken });
-            return Ok(Refreshed::Same);
-        }
-        if effort == Effort::Cached && !self.compiler.has(&hash, Class::of(wasm.len())) {
-            return Ok(Refreshed::Pending);
-        }
-        let settings = Arc::new(self.trial_settings(path, config));
-        match self.load(path, wasm, hash, &settings, progress).await {
-            Ok(code) => {
-                let duration_ms = millis(started.elapsed());
-                info!(
-                    file = %path.display(), hash = %hash, duration_ms,
-                    "Plugin file {} is loaded ({duration_ms} ms)", path.display()
-                );
-                self.files.insert(path.into(), Known { stamp, code: Some(code), broken: None });
-                self.troubled.remove(path);
-                Ok(Refreshed::Replaced)
-            }
-            Err(Trouble { why, passes: true }) => {
-                not_loaded(path, &format!("{why}; it is tried again"), serving.is_some());
-                self.retry_later(path, stamp);
-                Ok(Refreshed::Same)
-            }
-            Err(Trouble { why, passes: false }) => {
-                not_loaded(path, &why, serving.is_some());
-                self.files.insert(path.into(), Known { stamp, code: serving, broken: Some(hash) });
-                Ok(Refreshed::Same)
-            }
-        }
-    }
+/// What is known of a file before it is examined.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    serving: Option<Identity>,
+    refused: Option<Identity>,
+}
 
-    async fn load(
-        &self,
-        path: &Path,
-        wasm: Vec<u8>,
-        hash: Hash,
-        settings: &Arc<PluginSettings>,
-        progress: Progress,
-    ) -> Result<Arc<Code>, Trouble> {
-        let class = Class::of(wasm.len());
-        let cached = self.compiler.has(&hash, class);
-        if !cached {
-            let Progress { index, count } = progress;
-            info!(
-                file = %path.display(),
-                "Compiling {} ({} KiB, file {index} of {count}); the result is kept", path.display(), wasm.len() >> 10
-            );
-        }
-        let retry = cached.then(|| wasm.clone());
-        let file = self.compiler.compile(wasm, &hash).await?;
-        match Code::load(&self.engine, class, &file, hash, settings).await {
-            Err(LoadError::Cache(why)) if retry.is_some() => {
-                // A full disk or a crash may have spoiled the cached code; the wasm is still there.
-                warn!(file = %path.display(), "The cached code of {} does not load ({why}); compiling again", path.display());
-                self.compiler.forget(&hash, class)?;
-                let file = self.compiler.compile(retry.unwrap_or_default(), &hash).await?;
-                Ok(Code::load(&self.engine, class, &file, hash, settings).await?)
-            }
-            loaded => Ok(loaded?),
-        }
+/// Reads a new or changed file, and loads it if it holds something new.
+async fn examine(
+    loader: &Loader,
+    file: &Path,
+    look: Look,
+    before: Before,
+    terms: &Terms,
+    progress: &Progress,
+) -> Verdict {
+    let started = Instant::now();
+    let source = match loader.read(file, look, terms).await {
+        Ok(source) => source,
+        Err(error) => return Verdict::Unread(error),
+    };
+    let identity = source.identity();
+    if before.serving == Some(identity) || before.refused == Some(identity) {
+        return Verdict::Same(identity);
     }
+    match loader.load(file, look, &source, terms, progress).await {
+        Ok(loaded) => Verdict::Loaded(loaded, identity, started.elapsed()),
+        Err(error) => Verdict::NotLoaded(error, identity),
+    }
+}
 
-    /// The settings under which a file is tried: those of the first account that would ask it.
-    fn trial_settings(&self, path: &Path, config: &Config) -> PluginSettings {
-        let name = name_of(path).unwrap_or_default();
-        let dir = path.parent();
-        let own = config.accounts.iter().find(|account| account.plugins_dir.as_deref() == dir);
-        let account = own.or_else(|| config.accounts.first());
-        let account = account.expect("`Config` refuses to be without an account");
-        config.plugin(account, &name, own.is_some())
+fn tell_loaded(file: &Path, code: &Code, held: Option<usize>, duration: Duration) {
+    let (path, hash, duration_ms) = (file.display(), code.hash, millis(duration));
+    match held {
+        None => info!(file = %path, %hash, duration_ms, "Plugin file {path} is loaded ({duration_ms} ms)"),
+        Some(count) => info!(
+            file = %path, %hash, duration_ms,
+            "Plugin file {path} holds its conversation ({count} replies) and is loaded ({duration_ms} ms)"
+        ),
     }
+}
+
+fn not_loaded(file: &Path, why: &str, serving: bool) {
+    let rest = if serving { "the version before it stays" } else { "its plugin is not asked" };
+    warn!(file = %file.display(), "Plugin file {} is not loaded: {why}; {rest}", file.display());
 }
 
 /// Tells what is wrong when it begins to be so, not at every look.
@@ -371,98 +547,4 @@ impl Told {
     fn end_round(&mut self) {
         self.before = std::mem::take(&mut self.now);
     }
-}
-
-/// How much a scan may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effort {
-    /// Only what was compiled before is loaded; the rest waits for the next scan.
-    Cached,
-    /// Everything is compiled.
-    Compile,
-}
-
-/// What became of a new or changed file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refreshed {
-    /// What served before still does.
-    Same,
-    /// Other code serves now.
-    Replaced,
-    /// It has to be compiled, which was not allowed.
-    Pending,
-}
-
-/// Why a file did not load.
-struct Trouble {
-    why: String,
-    /// Whether the same file may load later.
-    passes: bool,
-}
-
-impl From<CompileError> for Trouble {
-    fn from(error: CompileError) -> Self {
-        Self { passes: error.passes(), why: error.to_string() }
-    }
-}
-
-impl From<LoadError> for Trouble {
-    fn from(error: LoadError) -> Self {
-        Self { passes: matches!(error, LoadError::Cache(_)), why: error.to_string() }
-    }
-}
-
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Self {
-        Self { passes: true, why: error.to_string() }
-    }
-}
-
-/// Which of several files is being loaded.
-#[derive(Clone, Copy)]
-struct Progress {
-    index: usize,
-    count: usize,
-}
-
-/// The file changed while it was read.
-struct Unsettled;
-
-#[derive(Debug, thiserror::Error)]
-enum ReadError {
-    #[error("it changed while it was read")]
-    Unsettled,
-    #[error("it has {bytes} bytes; `compile.file_mib_max` allows {bytes_max}")]
-    TooLarge { bytes: u64, bytes_max: u64 },
-    #[error("it cannot be read: {0}")]
-    Io(#[from] io::Error),
-}
-
-/// Reads a file whole, as it was when it was stamped.
-fn read(path: &Path, stamp: Stamp, bytes_max: u64) -> Result<Vec<u8>, ReadError> {
-    if stamp.bytes > bytes_max {
-        return Err(ReadError::TooLarge { bytes: stamp.bytes, bytes_max });
-    }
-    let mut wasm = Vec::new();
-    // It may have grown since it was stamped.
-    open_file(path)?.take(stamp.bytes + 1).read_to_end(&mut wasm)?;
-    if wasm.len() as u64 != stamp.bytes || Stamp::of(path)? != stamp {
-        return Err(ReadError::Unsettled);
-    }
-    Ok(wasm)
-}
-
-fn not_loaded(path: &Path, why: &str, serving: bool) {
-    let rest = if serving { "the version before it stays" } else { "its plugin is not asked" };
-    warn!(file = %path.display(), "Plugin file {} is not loaded: {why}; {rest}", path.display());
-}
-
-/// The shared directory, and each account's own.
-pub fn directories(config: &Config) -> BTreeSet<&Path> {
-    let own = config.accounts.iter().filter_map(|account| account.plugins_dir.as_deref());
-    own.chain([config.plugins_dir.as_path()]).collect()
-}
-
-fn list_directory(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect()
 }

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::set;
+use super::directory;
 use crate::{app::App, config::Config};
 
 /// Changes that never pause are looked at this often all the same.
@@ -31,15 +31,23 @@ const UNSETTLED_WAIT_MIN: Duration = Duration::from_millis(10);
 pub async fn run(app: Arc<App>) {
     let (sender, mut hints) = mpsc::channel(1);
     let mut watcher = Watched::start(sender);
+    let mut loads = app.loads();
     loop {
         let config = app.live().config.clone();
         watcher.follow(directories(&config));
-        // No hint within the time to poll is as good as one.
-        if timeout(config.watch.poll, hints.recv()).await.is_ok() {
-            settle(&mut hints, config.watch.quiet).await;
-        }
-        while app.reload().await.unsettled {
+        let mut scan = tokio::select! {
+            // No hint within the time to poll is as good as one.
+            hint = timeout(config.watch.poll, hints.recv()) => {
+                if hint.is_ok() {
+                    settle(&mut hints, config.watch.quiet).await;
+                }
+                app.look().await
+            }
+            Ok(()) = loads.changed() => app.collect().await,
+        };
+        while scan.unsettled {
             sleep(config.watch.quiet.max(UNSETTLED_WAIT_MIN)).await;
+            scan = app.look().await;
         }
     }
 }
@@ -55,7 +63,7 @@ fn directories(config: &Config) -> BTreeSet<PathBuf> {
     let of_settings = config.watched();
     let of_settings =
         of_settings.iter().filter_map(|path| if path.is_dir() { Some(path.as_path()) } else { path.parent() });
-    set::directories(config).into_iter().chain(of_settings).map(Path::to_owned).collect()
+    directory::directories(config).into_iter().chain(of_settings).map(Path::to_owned).collect()
 }
 
 /// The system's watcher, if there is one, and what it watches.

@@ -3,20 +3,16 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, Instant},
 };
 
 use super::report::Report;
 use crate::{
-    config::{Account, Config, PluginSettings},
+    config::{Account, Config},
     plugin::{
-        Hash,
-        code::{Code, LoadError},
-        compile::Compiler,
-        engine::{Class, Engine},
-        file_name::{file_name_order, name_of},
-        set::directories,
+        Hash, canary,
+        directory::{self, directories},
+        file_name::name_of,
+        loader::{Loaded, Loader, Look, NotLoaded, Progress, ReadError, Terms},
     },
 };
 
@@ -32,14 +28,6 @@ const UNGRANTED: &str = "call-info";
 /// How many slips of the pen may lie between a table's name and the plugin's.
 const SLIPS_MAX: usize = 2;
 
-/// What is needed to load a plugin.
-pub(super) struct Examiner {
-    pub(super) engine: Engine,
-    pub(super) compiler: Compiler,
-    /// The largest file.
-    pub(super) bytes_max: u64,
-}
-
 /// A plugin's file, and what became of it.
 pub(super) struct Examined {
     pub(super) file: PathBuf,
@@ -47,23 +35,19 @@ pub(super) struct Examined {
     pub(super) name: String,
     /// Nothing if it could not be read.
     bytes: Option<u64>,
+    hash: Option<Hash>,
     pub(super) loaded: Result<Loaded, String>,
 }
 
-/// A plugin's code, and how long it took to compile, if it was not in the cache.
-pub(super) struct Loaded {
-    code: Arc<Code>,
-    compiled: Option<Duration>,
-}
-
 /// Loads every plugin of a bot, in the order of the directories and of the names in them.
-pub(super) async fn examine_all(examiner: &Examiner, config: &Config, report: &mut Report) -> Vec<Examined> {
+pub(super) async fn examine_all(loader: &Loader, config: &Config, report: &mut Report) -> Vec<Examined> {
     let mut examined = Vec::new();
     for dir in directories(config) {
-        match list(dir) {
-            Ok(files) => {
-                for file in files {
-                    examined.push(examiner.examine(&file, trial_settings(&file, config)).await);
+        match directory::list(dir, config.plugin_files_max) {
+            Ok(listing) => {
+                listing.refused.iter().for_each(|why| report.wrong(why));
+                for file in listing.plugins {
+                    examined.push(examine(loader, &file, Terms::of(config, &file)).await);
                 }
             }
             Err(error) => report.wrong(&format!("plugins directory {} cannot be read: {error}", dir.display())),
@@ -72,75 +56,31 @@ pub(super) async fn examine_all(examiner: &Examiner, config: &Config, report: &m
     examined
 }
 
-/// The settings under which the host tries a file: those of the account whose directory it is in, else the first one's.
-fn trial_settings(file: &Path, config: &Config) -> PluginSettings {
-    let name = name_of(file).unwrap_or_default();
-    let own = config.accounts.iter().find(|account| account.plugins_dir.as_deref() == file.parent());
-    let account = own.or(config.accounts.first());
-    account.map(|account| config.plugin(account, &name, own.is_some())).unwrap_or_default()
+/// Loads a file as the host would. What did not compile before is tried again.
+pub(super) async fn examine(loader: &Loader, file: &Path, terms: Terms) -> Examined {
+    let mut examined = Examined {
+        file: file.into(),
+        name: name_of(file).unwrap_or_default(),
+        bytes: fs::metadata(file).ok().map(|metadata| metadata.len()),
+        hash: None,
+        loaded: Err("compiled code cannot be checked; put the `.wasm` file there".to_owned()),
+    };
+    if !examined.name.is_empty() {
+        examined.loaded = load(loader, file, &terms, &mut examined.hash).await.map_err(|error| error.to_string());
+    }
+    examined
 }
 
-/// The plugins in a directory, and what could be taken for one.
-fn list(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(dir)?.map(|entry| Ok(entry?.path()));
-    let mut files = entries.collect::<std::io::Result<Vec<_>>>()?;
-    files.retain(|file| super::is_plugin(file));
-    files.sort_by(|a, b| file_name_order(a, b));
-    Ok(files)
-}
-
-impl Examiner {
-    /// Loads a file as the host would.
-    pub(super) async fn examine(&self, file: &Path, settings: PluginSettings) -> Examined {
-        let bytes = fs::metadata(file).map(|metadata| metadata.len());
-        let loaded = match (name_of(file), &bytes) {
-            (None, _) => Err("compiled code cannot be checked; put the `.wasm` file there".to_owned()),
-            (_, Err(error)) => Err(format!("it cannot be read: {error}")),
-            (_, Ok(bytes)) if *bytes > self.bytes_max => {
-                Err(format!("it has {bytes} bytes; `compile.file_mib_max` allows {}", self.bytes_max))
-            }
-            _ => self.load(file, Arc::new(settings)).await,
-        };
-        Examined { file: file.into(), name: name_of(file).unwrap_or_default(), bytes: bytes.ok(), loaded }
+async fn load(loader: &Loader, file: &Path, terms: &Terms, hash: &mut Option<Hash>) -> Result<Loaded, NotLoaded> {
+    let look = Look::at(file).map_err(ReadError::Io)?;
+    let source = loader.read(file, look, terms).await?;
+    *hash = Some(source.content.hash);
+    // What cannot be forgotten is found again below.
+    let _ = loader.pardon(source.content);
+    if loader.is_new(source.content) {
+        eprintln!("Compiling {} …", file.display());
     }
-
-    async fn load(&self, file: &Path, settings: Arc<PluginSettings>) -> Result<Loaded, String> {
-        let wasm = fs::read(file).map_err(|error| format!("it cannot be read: {error}"))?;
-        let (hash, class) = (Hash::of(&wasm), Class::of(wasm.len()));
-        if !self.compiler.has(&hash, class) {
-            eprintln!("Compiling {} …", file.display());
-        }
-        let loaded = match self.compile_and_load(wasm.clone(), &settings).await {
-            // A full disk or a crash may have spoiled the cached code; the wasm is still there.
-            Err(Trouble::Cache(_)) => {
-                self.compiler.forget(&hash, class).map_err(|error| error.to_string())?;
-                self.compile_and_load(wasm, &settings).await
-            }
-            loaded => loaded,
-        };
-        loaded.map_err(|trouble| match trouble {
-            Trouble::Cache(why) | Trouble::Plugin(why) => why,
-        })
-    }
-
-    async fn compile_and_load(&self, wasm: Vec<u8>, settings: &Arc<PluginSettings>) -> Result<Loaded, Trouble> {
-        let (hash, class) = (Hash::of(&wasm), Class::of(wasm.len()));
-        let is_cached = self.compiler.has(&hash, class);
-        let started = Instant::now();
-        let compiled = self.compiler.compile(wasm, &hash).await.map_err(|error| Trouble::Plugin(error.to_string()))?;
-        let took = started.elapsed();
-        let code = Code::load(&self.engine, class, &compiled, hash, settings).await.map_err(|error| match error {
-            LoadError::Cache(_) => Trouble::Cache(error.to_string()),
-            error => Trouble::Plugin(error.to_string()),
-        })?;
-        Ok(Loaded { code, compiled: (!is_cached).then_some(took) })
-    }
-}
-
-/// Why there is no code.
-enum Trouble {
-    Cache(String),
-    Plugin(String),
+    loader.load(file, look, &source, terms, &Progress::unwatched()).await
 }
 
 /// Prints a plugin, shown as a path; `accounts` are those that ask it.
@@ -153,6 +93,9 @@ pub(super) fn print(plugin: &Examined, shown: &Path, accounts: Option<&[&str]>, 
     if let Some(bytes) = plugin.bytes {
         report.fact("size", &size(bytes));
     }
+    if let Some(hash) = plugin.hash {
+        report.fact("sha256", &hash.to_string());
+    }
     let loaded = match &plugin.loaded {
         Ok(loaded) => loaded,
         Err(why) => return report.wrong(&format!("not loaded: {why}")),
@@ -163,6 +106,9 @@ pub(super) fn print(plugin: &Examined, shown: &Path, accounts: Option<&[&str]>, 
     report.fact("contract", &loaded.code.handler);
     report.fact("imports", &if imports.is_empty() { "nothing".to_owned() } else { imports.join(", ") });
     report.fact("code", compiled.as_deref().unwrap_or("cached"));
+    if let Some(count) = loaded.held {
+        report.fact("conversation", &format!("{} ({count} replies as expected)", canary::file_name(&plugin.file)));
+    }
     match accounts {
         Some([]) => report.note("no account asks it"),
         Some(accounts) => report.fact("asked by", &accounts.join(", ")),
@@ -212,10 +158,5 @@ fn names(config: &Config, account: Option<&Account>) -> Vec<String> {
     let dirs = [Some(config.plugins_dir.as_path()), own].into_iter().flatten();
     let files =
         dirs.filter_map(|dir| fs::read_dir(dir).ok()).flatten().filter_map(Result::ok).map(|entry| entry.path());
-    files.filter_map(|file| name_of(&enabled(file))).collect()
-}
-
-/// The name of a file that may be switched off, as if it were not.
-fn enabled(file: PathBuf) -> PathBuf {
-    if file.extension().is_some_and(|extension| extension == "off") { file.with_extension("") } else { file }
+    files.filter_map(|file| name_of(&directory::switched_on(&file))).collect()
 }

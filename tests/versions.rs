@@ -1,0 +1,1 @@
+//! The versions that served, and going back to them.
