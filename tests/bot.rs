@@ -139,13 +139,12 @@ impl Setup {
 
     fn toml(&self) -> String {
         let (settings, account) = (&self.settings, &self.account);
-        // Compiled plugins are shared between tests, as they are between restarts.
-        let data_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("data");
-        let data_dir = data_dir.display();
+        // Compiled plugins are shared between tests, as they are between restarts; what plugins store is not.
+        let cache_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache").join("aviary");
+        let has_cache = settings.contains("data_dir =") || settings.contains("cache_dir =");
+        let cache_dir = if has_cache { String::new() } else { format!("cache_dir = \"{}\"\n", cache_dir.display()) };
         let engine = if settings.contains("[engine]") { "" } else { "[engine]\ninstances_max = 20\n" };
-        let data_dir =
-            if settings.contains("data_dir =") { String::new() } else { format!("data_dir = \"{data_dir}\"\n") };
-        format!("{data_dir}{settings}\n{engine}\n[accounts.main]\n{account}")
+        format!("{cache_dir}{settings}\n{engine}\n[accounts.main]\n{account}")
     }
 }
 

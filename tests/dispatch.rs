@@ -256,7 +256,7 @@ fn deep_blocks(depth: usize) -> Vec<u8> {
 async fn compiled_code_is_kept_where_only_its_owner_can_write() {
     use std::os::unix::fs::PermissionsExt;
     let bot = Setup::new().plugin("20-echo.wasm", &ECHO).start().await;
-    let cache = bot.app.live().config.data_dir.join("cache");
+    let cache = bot.app.live().config.cache_dir.clone();
     assert_eq!(fs::metadata(&cache).unwrap().permissions().mode() & 0o777, 0o700);
     let hash = Hash::of(&ECHO).to_string();
     let kept: Vec<_> = fs::read_dir(&cache)

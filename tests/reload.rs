@@ -129,7 +129,7 @@ async fn what_was_compiled_before_does_not_wait_for_what_was_not() {
     let config = bot.app.live().config.clone();
     let gate = Gate::new();
     let (engine, cache_dir, limits) =
-        (Engine::new(&config.engine).unwrap(), config.data_dir.join("cache"), config.compile.clone());
+        (Engine::new(&config.engine).unwrap(), config.cache_dir.clone(), config.compile.clone());
     let loader = Loader::new(engine, gate.compiler(), cache_dir, limits, Services::scratch()).unwrap();
     let mut set = Set::new(loader);
     let mut names = async |patience| {

@@ -92,7 +92,7 @@ impl App {
         tell_config(&config);
         let engine = Engine::new(&config.engine)?;
         let services = Services { store: Store::open(&config.data_dir)?, egress: Egress::Network };
-        let cache_dir = config.data_dir.join("cache");
+        let cache_dir = config.cache_dir.clone();
         let loader = Loader::new(engine, compiler.into(), cache_dir, config.compile.clone(), services)?;
         let versions = Arc::new(Versions::open(config.data_dir.join("versions"))?);
         let loading =

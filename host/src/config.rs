@@ -58,6 +58,8 @@ pub struct Config {
     pub plugin_files_max: usize,
     /// What the host keeps. Default `data` beside the main file.
     pub data_dir: PathBuf,
+    /// The machine code of plugins. Default `cache` in `data_dir`.
+    pub cache_dir: PathBuf,
     /// `[listener]`.
     pub listener: Listener,
     /// `[late]`, for what belongs to no account; an account's own is in the account.
@@ -196,10 +198,16 @@ impl Config {
         let limits = Limits::default().with(&OwnLimits::read(&table("limits")));
         let plugins = PluginTable::read_all(top);
         let plugins_dir = sources::absolute(&sources.directory, &top.text("plugins_dir"));
+        let data_dir = sources::absolute(&sources.directory, &top.text("data_dir"));
+        let cache_dir = top.text("cache_dir");
         let accounts = accounts(top, &sources.directory);
         Some(Self {
             file: sources.main.clone(),
-            data_dir: sources::absolute(&sources.directory, &top.text("data_dir")),
+            cache_dir: match cache_dir.is_empty() {
+                true => data_dir.join("cache"),
+                false => sources::absolute(&sources.directory, &cache_dir),
+            },
+            data_dir,
             listener: Listener::read(&table("listener")),
             late: Late::read(&table("late")),
             dedupe: Dedupe::read(&table("dedupe")),
@@ -270,6 +278,7 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:8000");
         assert_eq!(config.plugins_dir, directory.path("plugins"));
         assert_eq!(config.data_dir, directory.path("data"));
+        assert_eq!(config.cache_dir, directory.path("data/cache"));
         assert_eq!(config.listener.body_bytes_max, 262_144);
         assert_eq!(config.late.window.as_millis(), 4_500);
         assert_eq!(config.dedupe.keys_max, 500_000);
@@ -284,12 +293,13 @@ mod tests {
     #[test]
     fn a_relative_path_starts_beside_the_main_file_and_an_absolute_one_stays() {
         let directory = Directory::with(
-            "plugins_dir = \"./bots\"\ndata_dir = \"/var/lib/aviary\"\n[accounts.main]\n\
+            "plugins_dir = \"./bots\"\ndata_dir = \"/var/lib/aviary\"\ncache_dir = \"code\"\n[accounts.main]\n\
              token = \"abc\"\nplugins_dir = \"own/\"\n",
         );
         let config = directory.load();
         assert_eq!(config.plugins_dir, directory.path("bots"));
         assert_eq!(config.data_dir, Path::new("/var/lib/aviary"));
+        assert_eq!(config.cache_dir, directory.path("code"));
         assert_eq!(config.accounts[0].plugins_dir, Some(directory.path("own")));
     }
 

@@ -90,7 +90,7 @@ impl Bots {
         let config = if set_up { Config::load(here)? } else { Config::load(&Bot::demo()?.write(temporary.path())?)? };
         // What goes well is seen in the conversation.
         super::log::start(&Log { level: "warn".into(), ..config.log.clone() })?;
-        let cache_dir = if set_up { config.data_dir.join("cache") } else { cache_dir() };
+        let cache_dir = if set_up { config.cache_dir.clone() } else { cache_dir() };
         let grants = Grants::of_conversation(&exchanges);
         let services = Services { store: Store::scratch(), egress: Egress::played(exchanges) };
         let engine = Engine::new(&config.engine)?;

@@ -83,7 +83,7 @@ async fn bot(config: &Config, report: &mut Report) -> anyhow::Result<()> {
     report.heading(&format!("Settings: {}", config.file.display()));
     config.problems.iter().for_each(|problem| report.wrong(problem));
     config.notes.iter().for_each(|note| report.note(note));
-    let loader = loader(config, config.data_dir.join("cache"))?;
+    let loader = loader(config, config.cache_dir.clone())?;
     let plugins = plugin::examine_all(&loader, config, report).await;
 
     // The chains are those that the host will make; what was compiled is not compiled again.

@@ -5,9 +5,10 @@ use super::Config;
 /// Says whether a setting differs between two configurations.
 type Differs = fn(&Config, &Config) -> bool;
 
-static AFTER_RESTART: [(&str, Differs); 13] = [
+static AFTER_RESTART: [(&str, Differs); 14] = [
     ("listen", |old, new| old.listen != new.listen),
     ("data_dir", |old, new| old.data_dir != new.data_dir),
+    ("cache_dir", |old, new| old.cache_dir != new.cache_dir),
     ("listener.header_bytes_max", |old, new| old.listener.header_bytes_max != new.listener.header_bytes_max),
     ("listener.header_timeout_ms", |old, new| old.listener.header_timeout != new.listener.header_timeout),
     ("listener.connections_max", |old, new| old.listener.connections_max != new.listener.connections_max),
@@ -36,7 +37,7 @@ mod tests {
         let old = load("[accounts.main]\ntoken = \"abc\"");
         let new = load("[accounts.main]\ntoken = \"def\"\n[late]\nwindow_ms = 100\n[dedupe]\nkeys_max = 1000");
         // Two directories: `data_dir` stands beside each main file.
-        assert_eq!(needs_restart(&old, &new), ["data_dir"]);
+        assert_eq!(needs_restart(&old, &new), ["data_dir", "cache_dir"]);
         assert_eq!(needs_restart(&old, &old), [""; 0]);
     }
 
@@ -46,6 +47,7 @@ mod tests {
         let new = Config {
             file: old.file.clone(),
             data_dir: old.data_dir.clone(),
+            cache_dir: old.cache_dir.clone(),
             ..load(
                 "listen = \"127.0.0.1:0\"\n[accounts.main]\ntoken = \"abc\"\n[engine]\n\
                  instances_max = 7\n[log]\nformat = \"json\"",
