@@ -78,7 +78,8 @@ pub async fn hold(
         services: Services { store: Store::scratch(), egress: Egress::played(conversation.exchanges.clone()) },
     };
     let chain = Chain { plugins: vec![Arc::new(plugin)] };
-    let pace = Pace { window: terms.window, late: terms.timeout };
+    // A late reply may take what is left of the whole time, which ends below.
+    let pace = Pace { window: terms.window, late: terms.timeout + terms.window };
     // What goes wrong is told once, as the reason why the plugin is not loaded, and not as a message of a user.
     let replay = rehearsal::replay(&chain, &conversation, pace, |_, _, _| ()).with_subscriber(NoSubscriber::new());
     match timeout(terms.timeout, replay).await {
