@@ -70,11 +70,58 @@ async fn a_file_that_is_no_plugin_is_wrong_and_the_others_are_shown() {
     fs::write(plugins.join("50-half.wasm"), &ECHO[..ECHO.len() / 2]).unwrap();
     let checked = check(dir.path(), &[]).await;
     assert_eq!(checked.code, Some(1));
-    assert!(part(&checked, "File plugins/30-compiled.cwasm").contains("put the `.wasm` file there"));
+    assert!(part(&checked, "Files").contains("30-compiled.cwasm is refused: compiled code cannot be checked"));
     assert!(part(&checked, "Plugin `text`").contains("wrong: not loaded: this is no WebAssembly"));
     assert!(part(&checked, "Plugin `half`").contains("wrong: not loaded: unexpected end"));
     assert!(part(&checked, "Plugin `echo`").contains("asked by main"));
     assert!(checked.stdout.ends_with("\n3 things are wrong.\n"), "{}", checked.stdout);
+}
+
+#[tokio::test]
+async fn a_hash_can_be_pasted_into_a_plugins_table() {
+    let dir = bot("", "");
+    let checked = check(dir.path(), &[]).await;
+    let hash = part(&checked, "Plugin `echo`").lines().find_map(|line| line.strip_prefix("sha256 ").map(str::to_owned));
+    let hash = hash.unwrap_or_else(|| panic!("{}", checked.stdout));
+    let file = dir.path().join("aviary.toml");
+    let config = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{config}[plugins.echo]\nsha256 = \"{hash}\"\n")).unwrap();
+    assert_eq!(check(dir.path(), &[]).await.code, Some(0));
+    fs::write(dir.path().join("plugins/20-echo.wasm"), &*WELCOME).unwrap();
+    let checked = check(dir.path(), &[]).await;
+    assert_eq!(checked.code, Some(1));
+    let told = format!("but its table says `sha256 = \"{hash}\"`");
+    assert!(wrong(&checked)[0].contains(&told), "{}", checked.stdout);
+}
+
+#[tokio::test]
+async fn the_conversation_beside_a_plugin_is_held() {
+    let dir = bot("", "");
+    let file = dir.path().join("plugins/20-echo.txt");
+    fs::write(&file, "> hi\n< hi\n> ho\n< ho\n").unwrap();
+    let checked = check(dir.path(), &[]).await;
+    assert_eq!(checked.code, Some(0), "{}", checked.stdout);
+    let plugin = part(&checked, "Plugin `echo`");
+    assert!(plugin.contains("conversation 20-echo.txt (2 replies as expected)"), "{plugin}");
+    fs::write(&file, "> hi\n< ho\n").unwrap();
+    let checked = check(dir.path(), &["plugins/20-echo.wasm"]).await;
+    assert_eq!(checked.code, Some(1));
+    assert!(
+        wrong(&checked)[0].ends_with("line 2: another reply than expected; expected: ho; got: hi"),
+        "{}",
+        checked.stdout
+    );
+}
+
+#[tokio::test]
+async fn what_did_not_compile_before_is_tried_again() {
+    let dir = bot("", "");
+    fs::write(dir.path().join("plugins/50-half.wasm"), &ECHO[..ECHO.len() / 2]).unwrap();
+    for _ in 0..2 {
+        let checked = check(dir.path(), &[]).await;
+        assert!(wrong(&checked)[0].starts_with("not loaded: unexpected end"), "{}", checked.stdout);
+        assert!(!checked.stdout.contains("known from an earlier try"), "{}", checked.stdout);
+    }
 }
 
 #[tokio::test]

@@ -83,6 +83,8 @@ struct Loading {
     config_file: PathBuf,
     /// The state of every file that the settings came from, from before it was read.
     stamps: Stamps,
+    /// Whether the plugins were looked at once.
+    has_looked: bool,
 }
 
 impl App {
@@ -95,8 +97,12 @@ impl App {
         let cache_dir = config.cache_dir.clone();
         let loader = Loader::new(engine, compiler.into(), cache_dir, config.compile.clone(), services)?;
         let versions = Arc::new(Versions::open(config.data_dir.join("versions"))?);
-        let loading =
-            Loading { set: Set::new(loader), config_file: config.file.clone(), stamps: config.stamps().clone() };
+        let loading = Loading {
+            set: Set::new(loader),
+            config_file: config.file.clone(),
+            stamps: config.stamps().clone(),
+            has_looked: false,
+        };
         Ok(Arc::new(Self {
             dedupe: Dedupe::new(config.dedupe.keys_max, claim_lifetime(&config)),
             refusals: Refusals::default(),
@@ -265,8 +271,11 @@ impl App {
     async fn take_in(&self, loading: &mut Loading, config: &Arc<Config>, scan: Scan) {
         let set = &mut loading.set;
         let is_ready = self.live().ready;
-        // The first chains are complete, or, while something is compiled, better than none.
-        let is_first = !is_ready && (!scan.pending || set.has_code());
+        // At the start, what was compiled before serves while the rest is compiled. Where nothing was, a message waits for
+        // all of it: the first plugin that is done may be the last that should be asked.
+        let is_enough = !scan.pending || (!loading.has_looked && set.has_code());
+        loading.has_looked = true;
+        let is_first = !is_ready && is_enough;
         if is_first || (is_ready && scan.changed) {
             self.publish(set, config).await;
         }

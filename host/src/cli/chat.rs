@@ -136,6 +136,9 @@ async fn named(files: &[PathBuf], config: &Config, grants: &Grants, loader: &Loa
             services: loader.services.clone(),
         });
     }
+    // No bot does it for this cache. That it cannot be tidied is no reason not to talk.
+    let in_use = plugins.iter().map(|plugin| plugin.code.hash).collect();
+    let _ = loader.tidy(in_use, &config.compile).await;
     Ok(plugins)
 }
 

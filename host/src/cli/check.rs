@@ -9,6 +9,7 @@ mod plugin;
 mod report;
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -113,10 +114,14 @@ async fn plugins(files: &[PathBuf], report: &mut Report) -> anyhow::Result<()> {
     let temporary = tempfile::tempdir()?;
     let config = Config::load(&Bot::demo()?.write(temporary.path())?)?;
     let loader = loader(&config, super::chat::cache_dir())?;
+    let mut in_use = HashSet::new();
     for file in files {
         let plugin = plugin::examine(&loader, file, Terms::of_no_bot(&config, file)).await;
         plugin::print(&plugin, file, None, report);
+        in_use.extend(plugin.hash);
     }
+    // No bot does it for this cache. That it cannot be tidied is nothing wrong with the plugins.
+    let _ = loader.tidy(in_use, &config.compile).await;
     Ok(())
 }
 

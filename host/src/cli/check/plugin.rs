@@ -35,23 +35,27 @@ pub(super) struct Examined {
     pub(super) name: String,
     /// Nothing if it could not be read.
     bytes: Option<u64>,
-    hash: Option<Hash>,
+    pub(super) hash: Option<Hash>,
     pub(super) loaded: Result<Loaded, String>,
 }
 
-/// Loads every plugin of a bot, in the order of the directories and of the names in them.
+/// Loads every plugin of a bot, in the order of the directories and of the names in them. Reports what only looks like one.
 pub(super) async fn examine_all(loader: &Loader, config: &Config, report: &mut Report) -> Vec<Examined> {
-    let mut examined = Vec::new();
+    let (mut examined, mut refused) = (Vec::new(), Vec::new());
     for dir in directories(config) {
         match directory::list(dir, config.plugin_files_max) {
             Ok(listing) => {
-                listing.refused.iter().for_each(|why| report.wrong(why));
+                refused.extend(listing.refused);
                 for file in listing.plugins {
                     examined.push(examine(loader, &file, Terms::of(config, &file)).await);
                 }
             }
             Err(error) => report.wrong(&format!("plugins directory {} cannot be read: {error}", dir.display())),
         }
+    }
+    if !refused.is_empty() {
+        report.heading("\nFiles");
+        refused.iter().for_each(|why| report.wrong(why));
     }
     examined
 }
