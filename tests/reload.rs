@@ -258,13 +258,8 @@ fn city(config: &Config) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_failed_for_its_settings_is_tried_again_when_they_change() {
-    // 72 pages of 64 KiB, which is 4.5 MiB, and a limit below that.
-    let large = from_wat(
-        r#"(memory $more 64)
-           (func (export "aviary:bot/handler@0.1.0#handle") (param i32) (result i32) (i32.const 1024))"#,
-    );
     let bot =
-        Setup::new().plugin("10-large.wasm", &large).settings("[plugins.large.limits]\nmemory_mib = 1").start().await;
+        Setup::new().plugin("10-large.wasm", &large()).settings("[plugins.large.limits]\nmemory_mib = 1").start().await;
     assert!(bot.chain().is_empty());
     let file = bot.dir().join("aviary.toml");
     let toml = fs::read_to_string(&file).unwrap();
@@ -320,6 +315,31 @@ async fn settings_and_other_plugins_count_while_a_file_is_compiled() {
     gate.open();
     bot.until(|live| names(live) == ["misbehave", "echo", "parrot"]).await;
     assert_eq!(gate.compiled(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_tried_under_the_limits_that_count_when_it_is_compiled() {
+    let data = tempfile::tempdir().unwrap();
+    let gate = Gate::new();
+    let settings = format!("data_dir = \"{}\"\n[plugins.large.limits]\nmemory_mib = 1", data.path().display());
+    let bot = Setup::new().settings(&settings).compiler(&gate.compiler()).watched().start().await;
+    rename_over(&bot, "10-large.wasm", &large());
+    gate.until_waited_for(1).await;
+    let file = bot.dir().join("aviary.toml");
+    fs::write(&file, fs::read_to_string(&file).unwrap().replace("memory_mib = 1", "memory_mib = 16")).unwrap();
+    let memory_mib = |config: &Config| config.plugin(&config.accounts[0], "large", false).limits.memory_mib;
+    bot.until(|live| memory_mib(&live.config) == 16).await;
+    gate.open();
+    bot.until(|live| names(live) == ["large"]).await;
+    assert_eq!(gate.compiled(), 1);
+}
+
+/// A plugin with 72 pages of 64 KiB, which is 4.5 MiB.
+fn large() -> Vec<u8> {
+    from_wat(
+        r#"(memory $more 64)
+           (func (export "aviary:bot/handler@0.1.0#handle") (param i32) (result i32) (i32.const 1024))"#,
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -427,10 +447,7 @@ async fn a_file_with_another_hash_than_its_table_says_is_not_loaded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_needs_other_limits_is_tried_again_when_they_change() {
-    let large = from_wat(
-        r#"(memory $more 64)
-           (func (export "aviary:bot/handler@0.1.0#handle") (param i32) (result i32) (i32.const 1024))"#,
-    );
+    let large = large();
     let settings = "[plugins.bot.limits]\nmemory_mib = 2";
     let bot = Setup::new().plugin("10-bot.wasm", &ECHO).settings(settings).start().await;
     rename_over(&bot, "10-bot.wasm", &large);

@@ -21,6 +21,7 @@ use super::{
     Hash,
     directory::{Found, OrderError, canary_of, directories_of, find, plugin_name, switched_off, unknown},
     loader::Identity,
+    millis,
 };
 use crate::{
     config::{self, Config},
@@ -97,8 +98,8 @@ struct Listed {
     #[serde(default)]
     canary: Option<String>,
     first_served_s: u64,
-    /// When it last began to serve.
-    served_s: u64,
+    /// When it last began to serve, in milliseconds since 1970.
+    served_ms: u64,
     /// Somebody went back from it; it is gone to again only if it is named.
     #[serde(default)]
     left: bool,
@@ -266,14 +267,14 @@ impl Versions {
             private.write(&canary_name(&sha256), &[&text])?;
         }
         private.write(&wasm_name(&sha256), &[&wasm])?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let before = list.versions.iter().position(|listed| listed.sha256 == sha256).map(|at| list.versions.remove(at));
         list.versions.push(Listed {
             file: served.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
             bytes: wasm.len() as u64,
             canary,
-            first_served_s: before.map_or(now, |before| before.first_served_s),
-            served_s: now,
+            first_served_s: before.map_or(now.as_secs(), |before| before.first_served_s),
+            served_ms: millis(now),
             left: false,
             sha256,
         });
@@ -293,7 +294,7 @@ impl Versions {
         for (index, (_, list)) in lists.iter().enumerate() {
             for (at, listed) in list.versions.iter().enumerate() {
                 let is_newest = at + 1 == list.versions.len();
-                order.push((is_newest, listed.served_s, index, listed.sha256.clone()));
+                order.push((is_newest, listed.served_ms, index, listed.sha256.clone()));
             }
         }
         order.sort();
