@@ -1,6 +1,6 @@
 //! The conversation beside a plugin: a version that does not hold it does not serve.
 
-use std::fs;
+use std::{fs, os::unix::fs::MetadataExt};
 
 use crate::{
     bot::{Bot, Setup},
@@ -141,6 +141,32 @@ async fn a_reply_that_may_come_late_may_come_at_once() {
         .start()
         .await;
     assert_eq!(bot.chain(), ["bot"], "{:?}", bot.app.faults().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_held_its_conversation_is_not_made_to_at_a_restart_until_it_changes() {
+    let data = tempfile::tempdir().unwrap();
+    let start = async |canary: &str, limits: &str| {
+        let settings = format!(
+            "data_dir = \"{}\"\n[canary]\ntimeout_s = 5\n[plugins.bot.limits]\n{limits}",
+            data.path().display()
+        );
+        let setup = Setup::new().plugin("20-bot.wasm", &MISBEHAVE).file("plugins/20-bot.txt", canary);
+        let bot = setup.settings(&settings).start().await;
+        bot.chain().len()
+    };
+    let inode = || {
+        let cache = fs::read_dir(data.path().join("cache")).unwrap();
+        let mut files = cache.map(|entry| entry.unwrap().path());
+        let held = files.find(|file| file.extension().is_some_and(|extension| extension == "held"));
+        fs::metadata(held.unwrap()).unwrap().ino()
+    };
+    assert_eq!(start("> wait 200\n<~ waited\n", "").await, 1);
+    let before = inode();
+    assert_eq!(start("> wait 200\n<~ waited\n", "").await, 1);
+    assert_eq!(inode(), before);
+    assert_eq!(start("> wait 200\n<~ waited\n", "timeout_ms = 100").await, 0, "other limits");
+    assert_eq!(start("> wait 200\n<~ not\n", "").await, 0, "another conversation");
 }
 
 #[tokio::test]

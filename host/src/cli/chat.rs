@@ -91,15 +91,11 @@ impl Bots {
         // What goes well is seen in the conversation.
         super::log::start(&Log { level: "warn".into(), ..config.log.clone() })?;
         let cache_dir = if set_up { config.cache_dir.clone() } else { cache_dir() };
-        let grants = Grants::of_conversation(&exchanges);
         let services = Services { store: Store::scratch(), egress: Egress::played(exchanges) };
         let engine = Engine::new(&config.engine)?;
         let loader = Loader::new(engine, super::own_program()?, cache_dir, config.compile.clone(), services)?;
-        let plugins = if files.is_empty() {
-            configured(&config, loader).await
-        } else {
-            named(files, &config, &grants, &loader).await?
-        };
+        let plugins =
+            if files.is_empty() { configured(&config, loader).await } else { named(files, &config, &loader).await? };
         let given = |mut plugin: Plugin| {
             Arc::make_mut(&mut plugin.settings).env.extend(secrets(env));
             Arc::new(plugin)
@@ -116,9 +112,9 @@ async fn configured(config: &Config, loader: Loader) -> Vec<Plugin> {
     set.chains(config).swap_remove(0).plugins.into_iter().filter_map(Arc::into_inner).collect()
 }
 
-/// The plugins of these files, without any settings but `grants`. The conversations beside them are not held: they may be
+/// The plugins of these files, without any settings. The conversations beside them are not held: they may be
 /// what is being written.
-async fn named(files: &[PathBuf], config: &Config, grants: &Grants, loader: &Loader) -> anyhow::Result<Vec<Plugin>> {
+async fn named(files: &[PathBuf], config: &Config, loader: &Loader) -> anyhow::Result<Vec<Plugin>> {
     let mut plugins = Vec::new();
     for file in files {
         let not_loaded = || format!("{} is not loaded", file.display());
@@ -132,7 +128,7 @@ async fn named(files: &[PathBuf], config: &Config, grants: &Grants, loader: &Loa
             account: "main".into(),
             file: file.into(),
             code: loaded.code,
-            settings: Arc::new(PluginSettings { grants: grants.clone(), ..PluginSettings::default() }),
+            settings: Arc::new(PluginSettings { grants: Grants::scratch(), ..PluginSettings::default() }),
             services: loader.services.clone(),
         });
     }

@@ -7,7 +7,6 @@ pub use http::HttpGrant;
 pub use kv::KvGrant;
 
 use super::section::Section;
-use crate::conversation::Exchange;
 
 /// What one plugin in one account may reach.
 #[derive(Clone, Debug, Default)]
@@ -33,10 +32,10 @@ impl OwnGrants {
 }
 
 impl Grants {
-    /// The grants of a plugin that is held to a conversation: keys in a scratch store, and the HTTP that is played.
-    pub fn of_conversation(exchanges: &[Exchange]) -> Self {
-        let http = exchanges.iter().map(|_| HttpGrant {}).collect();
-        Self { kv: Some(KvGrant {}), http }
+    /// The grants of a plugin among scratch services: keys in the store that is gone afterwards. What HTTP is played needs no
+    /// grant.
+    pub fn scratch() -> Self {
+        Self { kv: Some(KvGrant {}), http: Vec::new() }
     }
 
     /// Returns these grants with a table's own over them, key by key.

@@ -2,7 +2,8 @@
 //!
 //! An entry is named by the plugin's hash and the engine's fingerprint. Its code ends in a checksum over that name and the
 //! code, so that neither a spoiled file nor one under another's name is run. A file that the compiler refused leaves a
-//! verdict instead, which holds as long as the compiler's limits do.
+//! verdict instead, which holds as long as the compiler's limits do. A plugin that held the conversation beside it is not made to
+//! hold it again at every start.
 
 use std::{
     collections::HashSet,
@@ -25,6 +26,9 @@ const CODE: &str = "cwasm";
 
 /// How the entries about what did not compile end.
 const VERDICT: &str = "refused";
+
+/// How the entries about conversations that were held end.
+const HELD: &str = "held";
 
 /// The checksum at the end of an entry.
 const CHECKSUM_BYTES: u64 = 32;
@@ -119,9 +123,25 @@ impl Cache {
         self.dir.write(&self.name(content, VERDICT), &[text.as_bytes()]).map(drop)
     }
 
-    /// Forgets that a plugin does not compile.
+    /// Forgets what a plugin was found to do: that it does not compile, or that it held its conversation.
     pub fn pardon(&self, content: Content) -> io::Result<()> {
-        self.dir.remove(&self.name(content, VERDICT))
+        self.dir.remove(&self.name(content, VERDICT))?;
+        self.dir.remove(&self.name(content, HELD))
+    }
+
+    /// Returns how many replies a plugin's conversation expects, if the plugin held it before; `terms` name the conversation
+    /// and what it was held under.
+    pub fn held(&self, content: Content, terms: &Hash) -> Option<usize> {
+        let file = self.dir.open_file(&self.name(content, HELD)).ok()??;
+        let mut text = String::new();
+        file.take(VERDICT_BYTES_MAX).read_to_string(&mut text).ok()?;
+        let (held_under, count) = text.split_once('\n')?;
+        count.parse().ok().filter(|_| held_under == terms.to_string())
+    }
+
+    /// Remembers that a plugin held its conversation.
+    pub fn hold(&self, content: Content, terms: &Hash, count: usize) -> io::Result<()> {
+        self.dir.write(&self.name(content, HELD), &[format!("{terms}\n{count}").as_bytes()]).map(drop)
     }
 
     /// Throws away what no plugin in use needs: what was not used for `age_max`, then the oldest until `bytes_max` holds it
@@ -160,7 +180,7 @@ impl Cache {
 
 /// Whether a file is an entry by its name.
 fn is_one(name: &str) -> bool {
-    name.rsplit_once('.').is_some_and(|(_, kind)| [CODE, VERDICT].contains(&kind))
+    name.rsplit_once('.').is_some_and(|(_, kind)| [CODE, VERDICT, HELD].contains(&kind))
 }
 
 /// The limits that a verdict depends on.
@@ -224,6 +244,17 @@ mod tests {
         assert!(matches!(cache.code(a), Err(Spoiled::Checksum)));
         cache.forget(a).unwrap();
         assert!(cache.code(a).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_conversation_was_held_under_the_terms_it_was_held_under() {
+        let (_parent, cache) = cache();
+        let (bot, terms) = (Content::of(b"bot"), Hash::of(b"terms"));
+        assert_eq!(cache.held(bot, &terms), None);
+        cache.hold(bot, &terms, 3).unwrap();
+        assert_eq!(cache.held(bot, &terms), Some(3));
+        assert_eq!(cache.held(bot, &Hash::of(b"others")), None);
+        assert_eq!(cache.held(Content::of(b"other"), &terms), None);
     }
 
     #[test]

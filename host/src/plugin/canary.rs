@@ -66,7 +66,7 @@ pub async fn hold(
     let settings = PluginSettings {
         env: conversation.env.iter().map(|(name, value)| (name.clone(), Secret::from(value.clone()))).collect(),
         limits: limits.clone(),
-        grants: Grants::of_conversation(&conversation.exchanges),
+        grants: Grants::scratch(),
         ..PluginSettings::default()
     };
     let plugin = Plugin {

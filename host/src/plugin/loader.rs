@@ -148,7 +148,7 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Progress {
     phase: AtomicU8,
-    /// Told of every new phase.
+    /// Told of every new phase, and of the end.
     moved: watch::Sender<()>,
     /// The right to be brief, which ends when it takes longer.
     permit: Mutex<Option<OwnedSemaphorePermit>>,
@@ -175,10 +175,15 @@ impl Progress {
         *unpoisoned(&self.permit) = Some(permit);
     }
 
-    fn enter(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Release);
+    /// Ends it: somebody may take in what came of it.
+    pub fn end(&self) {
         unpoisoned(&self.permit).take();
         self.moved.send_replace(());
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+        self.end();
     }
 }
 
@@ -279,14 +284,33 @@ impl Loader {
         code.try_start(&terms.settings).await?;
         let held = match canary {
             None => None,
-            Some(canary) => {
-                progress.enter(Phase::Canary);
-                let limits = &terms.settings.limits;
-                let held = canary::hold(&code, file, &terms.name, canary, limits, &terms.canary).await;
-                Some(held.map_err(|error| NotLoaded::Canary { file: canary::file_name(file), error })?)
-            }
+            Some(canary) => Some(self.hold(file, *content, canary, &code, terms, progress).await?),
         };
         Ok(Loaded { code, compiled, held })
+    }
+
+    /// Holds code to its conversation, unless it is known to hold it: a restart waits for no conversation, and takes no plugin
+    /// away that served. Returns how many expected replies came.
+    async fn hold(
+        &self,
+        file: &Path,
+        content: Content,
+        canary: &Canary,
+        code: &Arc<Code>,
+        terms: &Terms,
+        progress: &Progress,
+    ) -> Result<usize, NotLoaded> {
+        let (limits, cache) = (&terms.settings.limits, &self.compiler.cache);
+        let name = Hash::of(format!("{} {limits:?} {:?}", canary.hash, terms.canary).as_bytes());
+        if let Some(count) = cache.held(content, &name) {
+            return Ok(count);
+        }
+        progress.enter(Phase::Canary);
+        let held = canary::hold(code, file, &terms.name, canary, limits, &terms.canary).await;
+        let count = held.map_err(|error| NotLoaded::Canary { file: canary::file_name(file), error })?;
+        // What cannot be remembered is held again.
+        let _ = cache.hold(content, &name, count);
+        Ok(count)
     }
 
     /// Whether a content is still to be compiled.
@@ -294,7 +318,7 @@ impl Loader {
         !self.compiler.cache.has(content)
     }
 
-    /// Forgets that a content did not compile, so that it is tried again.
+    /// Forgets what was found out about a content, so that it is tried again.
     pub fn pardon(&self, content: Content) -> io::Result<()> {
         self.compiler.cache.pardon(content)
     }

@@ -401,8 +401,7 @@ impl Set {
             refused: known.and_then(|known| known.refused.as_ref()?.identity),
         };
         let terms = Terms::of(config, &file);
-        let (loader, turns, ended, moved) =
-            (self.loader.clone(), self.brief_turns.clone(), self.ended.0.clone(), self.moved.clone());
+        let (loader, turns, ended) = (self.loader.clone(), self.brief_turns.clone(), self.ended.0.clone());
         let (path, shared) = (file.clone(), progress.clone());
         let task = tokio::spawn(async move {
             if let Ok(permit) = turns.acquire_owned().await {
@@ -411,8 +410,7 @@ impl Set {
             let verdict = examine(&loader, &path, look, before, &terms, &shared).await;
             // Nobody listens when the host ends.
             let _ = ended.send(Ended { file: path, number, verdict });
-            drop(shared);
-            moved.send_replace(());
+            shared.end();
         });
         let load = Load { number, look, progress, is_stale: false, task: AbortOnDropHandle::new(task) };
         self.loads.insert(file, load);

@@ -163,7 +163,7 @@ impl Versions {
     pub fn list(&self, config: &Config, account: Option<&str>, name: &str) -> Result<Vec<Version>, OrderError> {
         let _lock = self.lock();
         let Place { present, list, .. } = self.place(config, account, name)?;
-        let present = present.and_then(|file| hash_of(&file));
+        let present = present.and_then(|found| hash_of(&found.file));
         let version = |listed: &Listed| {
             let hash = Hash::parse(&listed.sha256)?;
             Some(Version {
@@ -193,7 +193,7 @@ impl Versions {
         let mut serving = self.lock();
         let Place { dir, name, present, mut list } = self.place(config, account, name)?;
         let no_version = || OrderError::NoVersion { name: name.clone() };
-        let present_hash = present.as_deref().and_then(hash_of).map(|hash| hash.to_string());
+        let present_hash = present.as_ref().and_then(|found| hash_of(&found.file)).map(|hash| hash.to_string());
         let is_earlier = |listed: &&Listed| match to {
             Some(to) => listed.sha256.starts_with(&to.to_ascii_lowercase()),
             None => !listed.left,
@@ -211,7 +211,8 @@ impl Versions {
         self.write_list(&dir, &list).map_err(|error| OrderError::Io { file: self.root.clone(), error })?;
         serving.remove(&(dir.clone(), name.clone()));
         let file = dir.join(&chosen.file);
-        put_back(&file, &wasm, canary.as_deref(), present.filter(|present| *present != file))
+        let other = present.filter(|present| present.is_on && present.file != file).map(|present| present.file);
+        put_back(&file, &wasm, canary.as_deref(), other)
             .map_err(|error| OrderError::Io { file: file.clone(), error })?;
         info!(plugin.name = %name, hash = %hash, "Plugin `{name}` goes back to {}", file.display());
         Ok(RolledBack { file, hash, first_served_s: chosen.first_served_s })
@@ -233,7 +234,7 @@ impl Versions {
         let mut places = Vec::new();
         for dir in directories_of(config, account)? {
             let here = found.iter().filter(|found| found.file.parent() == Some(dir));
-            let present = here.clone().find(|found| found.is_on).map(|Found { file, .. }| file.clone());
+            let present = here.clone().find(|found| found.is_on).or(here.clone().next()).cloned();
             let list = self.read_list(dir, &name);
             if here.count() > 0 || !list.versions.is_empty() {
                 places.push(Place { dir: dir.to_owned(), name: name.clone(), present, list });
@@ -371,8 +372,8 @@ impl Versions {
 struct Place {
     dir: PathBuf,
     name: String,
-    /// Its file, if there is one that is switched on.
-    present: Option<PathBuf>,
+    /// Its file, if there is one; rather one that is switched on.
+    present: Option<Found>,
     list: List,
 }
 
