@@ -1,22 +1,46 @@
 //! What outlives a message: the store behind `kv`.
+//!
+//! [`Store`] says where things are kept. `embedded` keeps them in this process: a file with groups of writes (`writer`),
+//! which wait in turns (`queue`). What is kept has a file of its own: [`kv`] for plugins' keys.
+
+mod embedded;
+pub mod kv;
+mod queue;
+mod writer;
 
 use std::path::Path;
+
+pub use embedded::{Embedded, OpenError};
 
 /// Where the host keeps what must survive a restart. Cheap to clone: all clones are one store.
 #[derive(Clone, Debug)]
 pub enum Store {
     /// In this process.
-    Embedded,
+    Embedded(Embedded),
 }
 
 impl Store {
     /// Opens the embedded store of a data directory, or makes it.
-    pub fn open(_data_dir: &Path) -> anyhow::Result<Self> {
-        Ok(Self::Embedded)
+    ///
+    /// # Errors
+    /// When the file cannot be used, belongs to a host that runs, or is damaged; then it is left as it is.
+    pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
+        Embedded::open(data_dir).map(Self::Embedded)
     }
 
-    /// Makes a store that is gone with its last clone.
+    /// Makes a store that is gone with its last clone. It costs nothing until it is used.
     pub fn scratch() -> Self {
-        Self::Embedded
+        Self::Embedded(Embedded::scratch())
     }
+}
+
+/// Why the store gave no answer. A write may have been carried out all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    #[error("the store did not answer in time")]
+    Late,
+    #[error("too many writes wait for the store already")]
+    Busy,
+    #[error("the store failed; the host's log says why")]
+    Failed,
 }

@@ -1,0 +1,138 @@
+//! The writes that wait, in lanes that take turns: whoever writes much waits longer, and nobody else does.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use redb::WriteTransaction;
+
+/// A write: carried out in a transaction of many. Its answer is given once the transaction is durable; dropped without
+/// being called, it tells that the write failed.
+pub(super) type Op = Box<dyn FnOnce(&WriteTransaction) -> Result<Answer, redb::Error> + Send>;
+
+/// Tells a write's outcome to whoever waits for it.
+pub(super) type Answer = Box<dyn FnOnce() + Send>;
+
+/// How many writes may wait: as many as calls may run at once (`engine.instances_max`), for a call writes one at a time.
+const WAITING_MAX: usize = 10_000;
+
+/// Writes in the order of their turns.
+#[derive(Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    lanes: HashMap<Arc<[u8]>, VecDeque<Slot>>,
+    /// The lanes that have something waiting, the next one first.
+    turns: VecDeque<Arc<[u8]>>,
+    waiting: usize,
+    closed: bool,
+}
+
+/// Where a write waits. Empty once it was taken, or taken back.
+type Slot = Arc<Mutex<Option<Op>>>;
+
+/// A write that waits. Dropped before its turn, it is taken back, with whatever memory it holds.
+pub(super) struct Waiting(Slot);
+
+impl Queue {
+    /// Puts a write at the end of a lane; `None` if too many wait.
+    pub(super) fn push(&self, lane: &[u8], op: Op) -> Option<Waiting> {
+        let slot = Arc::new(Mutex::new(Some(op)));
+        let mut state = self.state();
+        if state.closed || state.waiting >= WAITING_MAX {
+            return None;
+        }
+        state.push(lane, slot.clone());
+        self.changed.notify_one();
+        Some(Waiting(slot))
+    }
+
+    /// Takes the next write.
+    pub(super) fn pop(&self) -> Option<Op> {
+        let mut state = self.state();
+        // What was taken back is passed over.
+        std::iter::from_fn(|| state.pop()).find_map(|slot| locked(&slot).take())
+    }
+
+    /// Waits for a write, or for this moment if one is given. Returns false when the queue is closed and empty.
+    pub(super) fn wait(&self, until: Option<Instant>) -> bool {
+        self.wait_while(until, |state| state.waiting == 0 && !state.closed);
+        let state = self.state();
+        state.waiting > 0 || !state.closed
+    }
+
+    /// Waits for this moment, or until the queue is closed.
+    pub(super) fn pause(&self, until: Instant) {
+        self.wait_while(Some(until), |state| !state.closed);
+    }
+
+    fn wait_while(&self, until: Option<Instant>, waits: impl Fn(&State) -> bool) {
+        let mut state = self.state();
+        while waits(&state) {
+            state = match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) if left.is_zero() => return,
+                Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+    }
+
+    /// Takes no further writes.
+    pub(super) fn close(&self) {
+        self.state().closed = true;
+        self.changed.notify_all();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        locked(&self.state)
+    }
+}
+
+impl State {
+    fn push(&mut self, lane: &[u8], slot: Slot) {
+        self.waiting += 1;
+        if let Some(slots) = self.lanes.get_mut(lane) {
+            return slots.push_back(slot);
+        }
+        let lane: Arc<[u8]> = lane.into();
+        self.lanes.insert(lane.clone(), VecDeque::from([slot]));
+        self.turns.push_back(lane);
+    }
+
+    fn pop(&mut self) -> Option<Slot> {
+        let lane = self.turns.pop_front()?;
+        let slots = self.lanes.get_mut(&lane)?;
+        let slot = slots.pop_front();
+        if slots.is_empty() {
+            self.lanes.remove(&lane);
+        } else {
+            self.turns.push_back(lane);
+        }
+        self.waiting -= 1;
+        slot
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        drop(locked(&self.0).take());
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").field("waiting", &self.state().waiting).finish_non_exhaustive()
+    }
+}
+
+/// Nothing panics while these locks are held.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
