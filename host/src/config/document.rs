@@ -29,9 +29,10 @@ pub(super) enum Value {
         written: String,
     },
     Integer(i64),
+    Truth(bool),
     Array(Vec<Node>),
     Table(Table),
-    /// A value of a kind that no setting has (a fraction, a truth value, a date), as written.
+    /// A value of a kind that no setting has (a fraction, a date), as written.
     Other(String),
 }
 
@@ -43,6 +44,7 @@ impl Value {
             Self::Integer(_) => "a number",
             Self::Array(_) => "a list",
             Self::Table(_) => "a table",
+            Self::Truth(_) => "a truth value",
             Self::Other(_) => "no text",
         }
     }
@@ -54,6 +56,7 @@ impl fmt::Display for Value {
         match self {
             Self::Text { written, .. } => write!(formatter, "{:?}", shorten(written)),
             Self::Integer(number) => write!(formatter, "{number}"),
+            Self::Truth(truth) => write!(formatter, "{truth}"),
             Self::Other(written) => formatter.write_str(&shorten(written)),
             Self::Array(_) | Self::Table(_) => formatter.write_str(self.kind()),
         }
@@ -149,7 +152,7 @@ impl Reader<'_> {
             DeValue::Array(items) => Value::Array(self.items(path, items.iter())),
             DeValue::Table(table) => Value::Table(self.table(path, table)),
             DeValue::Float(number) => Value::Other(number.to_string()),
-            DeValue::Boolean(truth) => Value::Other(truth.to_string()),
+            DeValue::Boolean(truth) => Value::Truth(*truth),
             DeValue::Datetime(date) => Value::Other(date.to_string()),
         };
         Node { place, value }
