@@ -18,6 +18,7 @@ mod contract;
 mod conversations;
 mod dispatch;
 mod fuzz_corpus;
+mod kv;
 mod modes;
 mod reload;
 mod versions;

@@ -3,7 +3,13 @@
 wasmtime::component::bindgen!({
     path: "../wit",
     world: "bot",
-    imports: { default: async },
+    imports: {
+        // A handle too many ends the guest.
+        "aviary:bot/kv": async | trappable,
+        default: async,
+    },
+    trappable_error_type: { "aviary:bot/kv.error" => super::kv::Refusal },
+    with: { "aviary:bot/kv.bucket": crate::store::kv::Bucket },
     exports: { default: async },
     include_component_type: true,
     additional_derives: [PartialEq, serde::Serialize, serde::Deserialize],

@@ -10,7 +10,7 @@ use crate::config::PluginSettings;
 
 /// The host's side of one guest. It lives in the guest's store and is dropped with it.
 pub struct Guest {
-    plugin: Arc<str>,
+    pub(super) plugin: Arc<str>,
     /// What is being answered; nothing while a plugin is only tried.
     pub(super) message: Option<Arc<Message>>,
     pub(super) settings: Arc<PluginSettings>,
@@ -21,7 +21,7 @@ pub struct Guest {
     output: Output,
     /// Made when the guest first asks for it: many never do.
     wasi: Option<Box<WasiCtx>>,
-    table: ResourceTable,
+    pub(super) table: ResourceTable,
 }
 
 /// A guest's computing time, in ticks of the engine's epoch.
