@@ -37,6 +37,10 @@ const CACHE_BYTES: usize = 8 << 20;
 /// How many reads may go on at once: each has a thread, and a slow disk needs no more.
 const READS_MAX: usize = 16;
 
+/// A file up to this size is read whole when it is opened, to see whether it is damaged. That takes some 100 ms at most; a
+/// larger one would keep WeChat waiting, so its damage shows where it is read.
+const CHECKED_BYTES_MAX: u64 = 32 << 20;
+
 /// What the file says of itself.
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 
@@ -75,7 +79,7 @@ struct Engine {
 /// What the writing thread and the reads share.
 pub(super) struct Shared {
     place: Place,
-    /// Nothing while it is being opened again after a failure.
+    /// Nothing after a failure, until it could be opened again.
     database: RwLock<Option<Database>>,
     pub(super) queue: Queue,
     reads: Arc<Semaphore>,
@@ -170,7 +174,7 @@ impl Drop for Engine {
             // It catches its panics.
             _ = writer.join();
         }
-        self.shared.set(None);
+        self.shared.close();
     }
 }
 
@@ -191,16 +195,17 @@ impl Shared {
         op(database.as_ref().ok_or(redb::Error::DatabaseClosed)?)
     }
 
-    /// Closes the database and opens it again: after a failure, redb wants nothing else.
+    /// Closes the database and opens it again: after a failure, redb takes nothing else. Reads wait meanwhile.
     pub(super) fn reopen(&self) -> Result<(), OpenError> {
-        self.set(None);
-        self.set(Some(self.place.open()?));
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        *database = None;
+        *database = Some(self.place.open()?);
         Ok(())
     }
 
-    /// Waits for the reads that go on.
-    fn set(&self, database: Option<Database>) {
-        *self.database.write().unwrap_or_else(PoisonError::into_inner) = database;
+    /// Closes the database, after the reads that go on.
+    fn close(&self) {
+        *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub(super) fn place(&self) -> &impl fmt::Display {
@@ -220,7 +225,10 @@ impl Place {
         let database = match self {
             Self::Memory => builder.create_with_backend(InMemoryBackend::new()),
             Self::File(path) => {
-                let file = private_file(path).map_err(|error| OpenError::Io { path: path.clone(), error })?;
+                let to_io = |error| OpenError::Io { path: path.clone(), error };
+                let file = private_file(path).map_err(to_io)?;
+                let bytes = file.metadata().map_err(to_io)?.len();
+                builder.set_check_integrity_on_open((1..=CHECKED_BYTES_MAX).contains(&bytes));
                 FileBackend::new(file).and_then(|backend| builder.create_with_backend(backend))
             }
         };
@@ -307,5 +315,247 @@ impl fmt::Display for Place {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("place", &self.shared.place).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::Future,
+        pin::pin,
+        sync::mpsc,
+        task::{Context, Poll, Waker},
+        time::Duration,
+    };
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Far longer than anything here takes.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    const TEXTS: TableDefinition<'_, &str, &str> = TableDefinition::new("test_texts");
+
+    fn later() -> Instant {
+        Instant::now() + PATIENCE
+    }
+
+    fn insert(transaction: &WriteTransaction, key: &str) -> Result<(), redb::Error> {
+        transaction.open_table(TEXTS)?.insert(key, "")?;
+        Ok(())
+    }
+
+    /// Starts a write that does not end before something is sent, and waits until it has begun.
+    fn block(store: &Embedded) -> mpsc::Sender<()> {
+        let (release, released) = mpsc::channel();
+        let (begin, begun) = mpsc::channel();
+        let store = store.clone();
+        tokio::spawn(async move {
+            let op = move |_: &WriteTransaction| {
+                begin.send(()).unwrap();
+                released.recv_timeout(PATIENCE).unwrap();
+                Ok(())
+            };
+            store.write(b"blocking", later(), op).await
+        });
+        begun.recv_timeout(PATIENCE).unwrap();
+        release
+    }
+
+    /// What was committed, of these keys.
+    async fn committed(store: &Embedded, keys: &'static [&'static str]) -> Vec<&'static str> {
+        let op = move |transaction: &ReadTransaction| {
+            let table = match transaction.open_table(TEXTS) {
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                table => table?,
+            };
+            let mut found = Vec::new();
+            for key in keys {
+                found.extend(table.get(*key)?.map(|_| *key));
+            }
+            Ok(found)
+        };
+        store.read(later(), op).await.unwrap()
+    }
+
+    fn is_pending(future: &mut (impl Future + Unpin)) -> bool {
+        matches!(pin!(future).poll(&mut Context::from_waker(Waker::noop())), Poll::Pending)
+    }
+
+    fn open_error(dir: &Path) -> OpenError {
+        Embedded::open(dir).map(|_| ()).unwrap_err()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_write_is_answered_when_its_group_is_durable_and_no_read_waits_for_it() {
+        let store = Embedded::scratch();
+        store.write(b"", later(), |transaction| insert(transaction, "before")).await.unwrap();
+        let release = block(&store);
+        // Both wait behind the first, so they share its transaction.
+        let (carried_out, was_carried_out) = mpsc::channel();
+        let quick = move |transaction: &WriteTransaction| {
+            carried_out.send(()).unwrap();
+            insert(transaction, "quick")
+        };
+        let (go_on, goes_on) = mpsc::channel();
+        let slow = move |_: &WriteTransaction| {
+            goes_on.recv_timeout(PATIENCE).unwrap();
+            Ok(())
+        };
+        let mut quick = Box::pin(store.write(b"quick", later(), quick));
+        assert!(is_pending(&mut quick));
+        let mut slow = Box::pin(store.write(b"slow", later(), slow));
+        assert!(is_pending(&mut slow));
+        release.send(()).unwrap();
+        was_carried_out.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(committed(&store, &["before", "quick"]).await, ["before"]);
+        assert!(is_pending(&mut quick));
+        go_on.send(()).unwrap();
+        quick.await.unwrap();
+        slow.await.unwrap();
+        assert_eq!(committed(&store, &["before", "quick"]).await, ["before", "quick"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_write_that_is_late_is_told_so_and_not_carried_out_after_all() {
+        let store = Embedded::scratch();
+        let release = block(&store);
+        let late = store.write(b"", Instant::now(), |transaction| insert(transaction, "late")).await;
+        assert_eq!(late, Err(Unavailable::Late));
+        release.send(()).unwrap();
+        store.write(b"", later(), |transaction| insert(transaction, "next")).await.unwrap();
+        assert_eq!(committed(&store, &["late", "next"]).await, ["next"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_write_that_fails_takes_its_group_with_it_and_nothing_else() {
+        let dir = TempDir::new().unwrap();
+        let store = Embedded::open(dir.path()).unwrap();
+        store.write(b"", later(), |transaction| insert(transaction, "before")).await.unwrap();
+        for panics in [false, true] {
+            let release = block(&store);
+            let mut beside = Box::pin(store.write(b"", later(), |transaction| insert(transaction, "beside")));
+            assert!(is_pending(&mut beside));
+            let mut failing = Box::pin(store.write::<()>(b"", later(), move |_| {
+                assert!(!panics, "as redb does on some damage");
+                Err(panicked())
+            }));
+            assert!(is_pending(&mut failing));
+            release.send(()).unwrap();
+            assert_eq!(failing.await, Err(Unavailable::Failed));
+            assert_eq!(beside.await, Err(Unavailable::Failed));
+            assert_eq!(committed(&store, &["before", "beside"]).await, ["before"]);
+        }
+        store.write(b"", later(), |transaction| insert(transaction, "after")).await.unwrap();
+        assert_eq!(committed(&store, &["before", "beside", "after"]).await, ["before", "after"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_read_that_fails_or_is_late_is_told_so() {
+        let store = Embedded::scratch();
+        assert_eq!(store.read::<()>(later(), |_| Err(panicked())).await, Err(Unavailable::Failed));
+        assert_eq!(
+            store.read::<()>(later(), |_| panic!("as redb does on some damage")).await,
+            Err(Unavailable::Failed)
+        );
+        let (release, released) = mpsc::channel();
+        let hangs = move |_: &ReadTransaction| Ok(released.recv_timeout(PATIENCE).unwrap());
+        assert_eq!(store.read(Instant::now() + Duration::from_millis(1), hangs).await, Err(Unavailable::Late));
+        release.send(()).unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_file_is_its_owners_alone_and_keeps_what_was_written() {
+        let dir = TempDir::new().unwrap();
+        let data_dir = dir.path().join("new/data");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let store = Embedded::open(&data_dir).unwrap();
+        assert_eq!((mode(&data_dir), mode(&data_dir.join(FILE))), (0o700, 0o600));
+        store.write(b"", later(), |transaction| insert(transaction, "kept")).await.unwrap();
+        drop(store);
+        // As a backup may put it back.
+        fs::set_permissions(data_dir.join(FILE), fs::Permissions::from_mode(0o644)).unwrap();
+        let store = Embedded::open(&data_dir).unwrap();
+        assert_eq!(mode(&data_dir.join(FILE)), 0o600);
+        assert_eq!(committed(&store, &["kept"]).await, ["kept"]);
+    }
+
+    #[test]
+    fn a_directory_has_one_host_and_the_second_is_told_what_to_do() {
+        let dir = TempDir::new().unwrap();
+        let first = Embedded::open(dir.path()).unwrap();
+        let path = dir.path().join(FILE);
+        assert_eq!(
+            open_error(dir.path()).to_string(),
+            format!("{} is in use by another host; stop that one, or give each its own `data_dir`", path.display())
+        );
+        drop(first);
+        Embedded::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_a_directory_is_told() {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = open_error(&file);
+        assert!(matches!(error, OpenError::Io { .. }), "{error}");
+        assert!(error.to_string().contains("`data_dir` must be a directory"), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_another_form_is_refused_and_left_alone() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join(FILE);
+        let newer = Database::create(&path).unwrap();
+        let transaction = newer.begin_write().unwrap();
+        transaction.open_table(ABOUT).unwrap().insert("form", FORM + 1).unwrap();
+        transaction.commit().unwrap();
+        drop(newer);
+        let error = open_error(dir.path()).to_string();
+        assert!(error.contains("has form 2, and this version knows form 1"), "{error}");
+    }
+
+    /// A file with so much in it that it has pages of every kind.
+    async fn filled() -> Vec<u8> {
+        let dir = TempDir::new().unwrap();
+        let store = Embedded::open(dir.path()).unwrap();
+        let fill = |transaction: &WriteTransaction| {
+            let mut table = transaction.open_table(TEXTS)?;
+            for number in 0..2_000 {
+                table.insert(format!("key {number}").as_str(), "x".repeat(number).as_str())?;
+            }
+            Ok(())
+        };
+        store.write(b"", later(), fill).await.unwrap();
+        drop(store);
+        fs::read(dir.path().join(FILE)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_is_refused_and_left_as_it_is() {
+        let whole = filled().await;
+        let zeroed = |from: usize, to: usize| {
+            let mut bytes = whole.clone();
+            bytes[from..to].fill(0);
+            bytes
+        };
+        let cases = [
+            ("no store", b"[accounts.main]\n".repeat(1_000)),
+            ("cut in the header", whole[..100].to_vec()),
+            ("cut in half", whole[..whole.len() / 2].to_vec()),
+            ("without its beginning", zeroed(0, 4_096)),
+            ("with a hole", zeroed(whole.len() / 4, whole.len() / 2)),
+        ];
+        for (case, bytes) in cases {
+            let dir = TempDir::new().unwrap();
+            let path = dir.path().join(FILE);
+            fs::write(&path, &bytes).unwrap();
+            let error = open_error(dir.path());
+            assert!(matches!(error, OpenError::Damaged { .. }), "{case}: {error}");
+            assert!(error.to_string().contains("put a backup in its place, or move it away"), "{case}: {error}");
+            assert!(fs::read(&path).unwrap() == bytes, "{case}: the file was changed");
+        }
     }
 }

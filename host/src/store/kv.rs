@@ -209,3 +209,92 @@ fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const WIDE: Quota = Quota { bytes: u64::MAX, keys: u64::MAX };
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    fn bucket(store: &Store) -> Bucket {
+        Bucket::new(store.clone(), Space::shared("main", "notes"), WIDE)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn keys_and_values_have_bounds() {
+        let bucket = bucket(&Store::scratch());
+        let longest = "k".repeat(KEY_BYTES_MAX);
+        bucket.set(&longest, vec![1; VALUE_BYTES_MAX], Some(u32::MAX), later()).await.unwrap();
+        assert_eq!(bucket.get(&longest, later()).await.unwrap().unwrap().len(), VALUE_BYTES_MAX);
+        let too_long = longest + "k";
+        for (key, bytes) in [("", 0), (too_long.as_str(), 513)] {
+            let refused = Error::KeyLength { bytes };
+            assert_eq!(bucket.get(key, later()).await, Err(refused.clone()));
+            assert_eq!(bucket.set(key, vec![], None, later()).await, Err(refused.clone()));
+            assert_eq!(bucket.delete(key, later()).await, Err(refused.clone()));
+            assert_eq!(bucket.increment(key, 1, None, later()).await, Err(refused.clone()));
+            assert_eq!(bucket.compare_and_set(key, None, None, None, later()).await, Err(refused));
+        }
+        let value = vec![1; VALUE_BYTES_MAX + 1];
+        let refused = Error::ValueLength { bytes: VALUE_BYTES_MAX + 1 };
+        assert_eq!(bucket.set("a", value.clone(), None, later()).await, Err(refused.clone()));
+        assert_eq!(bucket.compare_and_set("a", None, Some(value), None, later()).await, Err(refused));
+        assert_eq!(bucket.set("a", vec![], Some(0), later()).await, Err(Error::NoTime));
+        assert_eq!(bucket.increment("a", 1, Some(0), later()).await, Err(Error::NoTime));
+        assert_eq!(bucket.compare_and_set("a", None, None, Some(0), later()).await, Err(Error::NoTime));
+        for limit in [0, LISTED_MAX + 1] {
+            assert_eq!(bucket.keys(String::new(), None, limit, later()).await, Err(Error::Limit { limit }));
+        }
+        assert_eq!(bucket.keys(String::new(), None, LISTED_MAX, later()).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_clone_is_the_same_store_and_it_outlives_them_in_its_file() {
+        let dir = TempDir::new().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        bucket(&store).set("a", b"x".to_vec(), None, later()).await.unwrap();
+        assert_eq!(bucket(&store.clone()).get("a", later()).await, Ok(Some(b"x".to_vec())));
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(bucket(&store).get("a", later()).await, Ok(Some(b"x".to_vec())));
+        // Scratch stores have nothing in common.
+        assert_eq!(bucket(&Store::scratch()).get("a", later()).await, Ok(None));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn counting_at_once_from_many_tasks_loses_nothing() {
+        const TASKS: i64 = 50;
+        const EACH: i64 = 20;
+        let store = Store::scratch();
+        let count = |bucket: Bucket| async move {
+            for _ in 0..EACH {
+                bucket.increment("n", 1, None, later()).await.unwrap();
+            }
+        };
+        let tasks: Vec<_> = (0..TASKS).map(|_| tokio::spawn(count(bucket(&store)))).collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(bucket(&store).increment("n", 0, None, later()).await, Ok(TASKS * EACH));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_ran_out_is_removed_by_itself() {
+        let store = Store::scratch();
+        let full = Quota { bytes: u64::MAX, keys: 1 };
+        let bucket = Bucket::new(store, Space::shared("main", "notes"), full);
+        bucket.set("a", vec![], Some(1), later()).await.unwrap();
+        let deadline = later();
+        while let Err(error) = bucket.set("b", vec![], None, deadline).await {
+            assert_eq!(error, Error::FullOfKeys { keys_max: 1 });
+            assert!(Instant::now() < deadline, "it is not removed");
+            tokio::task::yield_now().await;
+        }
+    }
+}

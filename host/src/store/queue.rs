@@ -136,3 +136,87 @@ impl fmt::Debug for Queue {
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use redb::{Database, backends::InMemoryBackend};
+
+    use super::*;
+
+    /// A queue whose writes note their names.
+    struct Noting {
+        queue: Queue,
+        noted: Arc<Mutex<Vec<&'static str>>>,
+    }
+
+    impl Noting {
+        fn new() -> Self {
+            Self { queue: Queue::default(), noted: Arc::default() }
+        }
+
+        fn push(&self, lane: &str, name: &'static str) -> Option<Waiting> {
+            let noted = self.noted.clone();
+            let op: Op = Box::new(move |_| {
+                noted.lock().unwrap().push(name);
+                Ok(Box::new(|| ()))
+            });
+            self.queue.push(lane.as_bytes(), op)
+        }
+
+        /// Carries out what waits, and returns the names.
+        fn run(&self) -> Vec<&'static str> {
+            let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
+            let transaction = database.begin_write().unwrap();
+            while let Some(op) = self.queue.pop() {
+                op(&transaction).unwrap()();
+            }
+            std::mem::take(&mut self.noted.lock().unwrap())
+        }
+    }
+
+    #[test]
+    fn lanes_take_turns_and_each_keeps_its_order() {
+        let noting = Noting::new();
+        let names = [("a", "a1"), ("a", "a2"), ("a", "a3"), ("b", "b1"), ("c", "c1"), ("b", "b2")];
+        let _waiting: Vec<_> = names.map(|(lane, name)| noting.push(lane, name).unwrap()).into();
+        assert_eq!(noting.run(), ["a1", "b1", "c1", "a2", "b2", "a3"]);
+        assert!(noting.queue.state().lanes.is_empty() && noting.queue.state().turns.is_empty());
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_passed_over_and_its_memory_given_back() {
+        let noting = Noting::new();
+        let held = Arc::new(());
+        let in_op = held.clone();
+        let op: Op = Box::new(move |_| {
+            drop(in_op);
+            unreachable!("it was taken back")
+        });
+        let given_up = noting.queue.push(b"a", op).unwrap();
+        let _kept = noting.push("a", "kept");
+        drop(given_up);
+        assert_eq!(Arc::strong_count(&held), 1);
+        assert_eq!(noting.run(), ["kept"]);
+    }
+
+    #[test]
+    fn a_full_queue_takes_nothing_more_until_something_was_taken() {
+        let noting = Noting::new();
+        let waiting: Vec<_> = (0..WAITING_MAX).map_while(|_| noting.push("a", "first")).collect();
+        assert_eq!(waiting.len(), WAITING_MAX);
+        assert!(noting.push("b", "too much").is_none());
+        assert!(noting.queue.pop().is_some());
+        assert!(noting.push("b", "fits").is_some());
+    }
+
+    #[test]
+    fn a_closed_queue_gives_out_what_it_has_and_takes_nothing() {
+        let noting = Noting::new();
+        let _waiting = noting.push("a", "last").unwrap();
+        noting.queue.close();
+        assert!(noting.push("a", "too late").is_none());
+        assert!(noting.queue.wait(None));
+        assert_eq!(noting.run(), ["last"]);
+        assert!(!noting.queue.wait(None));
+    }
+}

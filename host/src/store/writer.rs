@@ -24,42 +24,54 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Writes until the queue is closed and empty.
 pub(super) fn run(shared: &Shared) {
-    let mut failed = false;
+    let mut trouble = None;
     // At once: what ran out while the host was down.
     let mut upkeep = Some(Instant::now());
     while shared.queue.wait(upkeep) {
         let group = || shared.with(|database| write_group(database, shared));
         match catch_unwind(AssertUnwindSafe(group)).unwrap_or_else(|_| Err(panicked())) {
-            Ok(next) => {
+            Ok(Group { committed, next }) => {
                 upkeep = next;
-                if std::mem::take(&mut failed) {
+                if committed && trouble.take().is_some() {
                     info!("The store writes to {} again", shared.place());
                 }
             }
             Err(error) => {
-                if !std::mem::replace(&mut failed, true) {
-                    error!(
-                        "The store could not write to {}: {error}; plugins are told so, and it is tried again. Is the disk full?",
-                        shared.place()
-                    );
-                }
-                upkeep = Some(Instant::now() + RETRY_AFTER);
-                recover(shared);
+                recover(shared, &error, &mut trouble);
+                upkeep = Some(Instant::now());
             }
         }
     }
 }
 
-/// Opens the database again. Whoever wants to write meanwhile waits, as long as its deadline allows.
-fn recover(shared: &Shared) {
-    if let Err(error) = shared.reopen() {
-        error!("The store cannot be opened again: {error}");
+/// Opens the database again. While that fails, whoever wants to write waits, as long as its deadline allows. A trouble that
+/// lasts is told once.
+fn recover(shared: &Shared, error: &redb::Error, trouble: &mut Option<String>) {
+    let reopened = shared.reopen();
+    let what = match &reopened {
+        Ok(()) => error.to_string(),
+        Err(why) => why.to_string(),
+    };
+    if trouble.as_ref() != Some(&what) {
+        let place = shared.place();
+        error!("The store could not write to {place}, and told the plugins so; it goes on trying: {what}");
+        *trouble = Some(what);
+    }
+    if reopened.is_err() {
         shared.queue.pause(Instant::now() + RETRY_AFTER);
     }
 }
 
-/// Carries out what waits, and some upkeep. Returns when upkeep is due next.
-fn write_group(database: &Database, shared: &Shared) -> Result<Option<Instant>, redb::Error> {
+/// What came of one transaction.
+struct Group {
+    /// Whether there was anything to write.
+    committed: bool,
+    /// When upkeep is due next.
+    next: Option<Instant>,
+}
+
+/// Carries out what waits, and some upkeep.
+fn write_group(database: &Database, shared: &Shared) -> Result<Group, redb::Error> {
     let mut transaction = database.begin_write()?;
     // Whoever chooses the values may choose them so that a crash in mid-commit is taken for a finished one, if there is
     // one flush for both; and after a crash, the file is ready at once, however large.
@@ -71,11 +83,12 @@ fn write_group(database: &Database, shared: &Shared) -> Result<Option<Instant>, 
         answers.push(op(&transaction)?);
     }
     let sweep = kv::sweep(&transaction)?;
-    if answers.is_empty() && sweep.removed == 0 {
-        transaction.abort()?;
-    } else {
+    let committed = !answers.is_empty() || sweep.removed > 0;
+    if committed {
         transaction.commit()?;
+    } else {
+        transaction.abort()?;
     }
     answers.into_iter().for_each(|answer| answer());
-    Ok(sweep.next.map(|after| Instant::now() + after))
+    Ok(Group { committed, next: sweep.next.map(|after| Instant::now() + after) })
 }
