@@ -13,6 +13,9 @@ use crate::nested_cargo;
 /// Does what a text tells it, above all what no plugin should; see its source for the orders.
 pub static MISBEHAVE: LazyLock<Vec<u8>> = LazyLock::new(|| build("aviary-misbehave", "wasm32-wasip2"));
 
+/// Keeps keys and values as a text tells it; see its source for the orders.
+pub static KEEPER: LazyLock<Vec<u8>> = LazyLock::new(|| build("aviary-keeper", "wasm32-wasip2"));
+
 /// Says every text back as `鹦鹉：…`.
 pub static PARROT: LazyLock<Vec<u8>> = LazyLock::new(|| build("aviary-test-parrot", "wasm32-unknown-unknown"));
 

@@ -105,6 +105,11 @@ impl Running {
         self.seen.iter().filter(|line| line.contains(part)).count()
     }
 
+    /// Ends it as a crash would: it gets no say.
+    pub async fn kill(mut self) {
+        timeout(PATIENCE, self.child.kill()).await.expect("it ends in time").expect("it is ours");
+    }
+
     /// Asks it to end, as systemd does, and returns its exit code.
     pub async fn terminate(mut self) -> Option<i32> {
         let id = self.child.id().expect("it was not waited for");
