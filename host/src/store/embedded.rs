@@ -27,6 +27,7 @@ use tokio::{
 use tracing::error;
 
 use super::{Unavailable, kv, queue::Queue, writer};
+use crate::refusal::OnceAMinute;
 
 /// The store's file in `data_dir`.
 const FILE: &str = "store.redb";
@@ -83,6 +84,7 @@ pub(super) struct Shared {
     database: RwLock<Option<Database>>,
     pub(super) queue: Queue,
     reads: Arc<Semaphore>,
+    told: OnceAMinute<&'static str>,
 }
 
 /// Where a database is.
@@ -157,8 +159,8 @@ impl Embedded {
 impl Engine {
     fn start(place: Place) -> Result<Self, OpenError> {
         let database = RwLock::new(Some(place.open()?));
-        let shared =
-            Arc::new(Shared { place, database, queue: Queue::default(), reads: Arc::new(Semaphore::new(READS_MAX)) });
+        let reads = Arc::new(Semaphore::new(READS_MAX));
+        let shared = Arc::new(Shared { place, database, queue: Queue::default(), reads, told: OnceAMinute::default() });
         let writing = shared.clone();
         let writer = thread::Builder::new().name("store".into()).spawn(move || writer::run(&writing));
         let writer = Some(writer.map_err(|error| OpenError::Io { path: shared.place.path(), error })?);
@@ -184,7 +186,7 @@ impl Shared {
         // redb panics on some damage that it meets.
         let read = catch_unwind(AssertUnwindSafe(reading)).unwrap_or_else(|_| Err(panicked()));
         read.map_err(|error| {
-            error!("The store could not be read from {}: {error}", self.place);
+            self.tell("read", &error);
             Unavailable::Failed
         })
     }
@@ -208,8 +210,15 @@ impl Shared {
         *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    pub(super) fn place(&self) -> &impl fmt::Display {
-        &self.place
+    /// Tells the operator what the store could not be, at most once a minute each.
+    pub(super) fn tell(&self, what: &'static str, error: &dyn std::error::Error) {
+        if let Some(unsaid) = self.told.turn(what, Instant::now()) {
+            let more = if unsaid > 0 { format!(" ({unsaid} more times in between)") } else { String::new() };
+            error!(
+                "The store could not be {what}, so plugins were told that it is unavailable: {error}{more}; see {}",
+                self.place
+            );
+        }
     }
 }
 

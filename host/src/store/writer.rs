@@ -6,7 +6,6 @@ use std::{
 };
 
 use redb::Database;
-use tracing::{error, info};
 
 use super::{
     embedded::{Shared, panicked},
@@ -24,54 +23,31 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Writes until the queue is closed and empty.
 pub(super) fn run(shared: &Shared) {
-    let mut trouble = None;
     // At once: what ran out while the host was down.
     let mut upkeep = Some(Instant::now());
     while shared.queue.wait(upkeep) {
         let group = || shared.with(|database| write_group(database, shared));
-        match catch_unwind(AssertUnwindSafe(group)).unwrap_or_else(|_| Err(panicked())) {
-            Ok(Group { committed, next }) => {
-                upkeep = next;
-                if committed && trouble.take().is_some() {
-                    info!("The store writes to {} again", shared.place());
-                }
-            }
+        upkeep = match catch_unwind(AssertUnwindSafe(group)).unwrap_or_else(|_| Err(panicked())) {
+            Ok(next) => next,
             Err(error) => {
-                recover(shared, &error, &mut trouble);
-                upkeep = Some(Instant::now());
+                shared.tell("written", &error);
+                recover(shared);
+                Some(Instant::now() + RETRY_AFTER)
             }
-        }
+        };
     }
 }
 
-/// Opens the database again. While that fails, whoever wants to write waits, as long as its deadline allows. A trouble that
-/// lasts is told once.
-fn recover(shared: &Shared, error: &redb::Error, trouble: &mut Option<String>) {
-    let reopened = shared.reopen();
-    let what = match &reopened {
-        Ok(()) => error.to_string(),
-        Err(why) => why.to_string(),
-    };
-    if trouble.as_ref() != Some(&what) {
-        let place = shared.place();
-        error!("The store could not write to {place}, and told the plugins so; it goes on trying: {what}");
-        *trouble = Some(what);
-    }
-    if reopened.is_err() {
+/// Opens the database again. While that fails, whoever wants to write waits, as long as its deadline allows.
+fn recover(shared: &Shared) {
+    if let Err(error) = shared.reopen() {
+        shared.tell("opened again", &error);
         shared.queue.pause(Instant::now() + RETRY_AFTER);
     }
 }
 
-/// What came of one transaction.
-struct Group {
-    /// Whether there was anything to write.
-    committed: bool,
-    /// When upkeep is due next.
-    next: Option<Instant>,
-}
-
-/// Carries out what waits, and some upkeep.
-fn write_group(database: &Database, shared: &Shared) -> Result<Group, redb::Error> {
+/// Carries out what waits, and some upkeep. Returns when upkeep is due next.
+fn write_group(database: &Database, shared: &Shared) -> Result<Option<Instant>, redb::Error> {
     let mut transaction = database.begin_write()?;
     // Whoever chooses the values may choose them so that a crash in mid-commit is taken for a finished one, if there is
     // one flush for both; and after a crash, the file is ready at once, however large.
@@ -83,12 +59,11 @@ fn write_group(database: &Database, shared: &Shared) -> Result<Group, redb::Erro
         answers.push(op(&transaction)?);
     }
     let sweep = kv::sweep(&transaction)?;
-    let committed = !answers.is_empty() || sweep.removed > 0;
-    if committed {
-        transaction.commit()?;
-    } else {
+    if answers.is_empty() && sweep.removed == 0 {
         transaction.abort()?;
+    } else {
+        transaction.commit()?;
     }
     answers.into_iter().for_each(|answer| answer());
-    Ok(Group { committed, next: sweep.next.map(|after| Instant::now() + after) })
+    Ok(sweep.next.map(|after| Instant::now() + after))
 }
