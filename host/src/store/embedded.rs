@@ -6,7 +6,7 @@
 
 use std::{
     fmt, fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock, PoisonError, RwLock},
@@ -100,9 +100,10 @@ impl Embedded {
         let path = data_dir.join(FILE);
         let to_io = |error| OpenError::Io { path: path.clone(), error };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(to_io)?;
-        let engine = Engine::start(Place::File(path.clone()))?;
-        // A file that was just made is there only when its directory says so on disk.
-        fs::File::open(data_dir).and_then(|dir| dir.sync_all()).map_err(to_io)?;
+        if !path.try_exists().map_err(to_io)? {
+            make(data_dir, &path).map_err(to_io)?;
+        }
+        let engine = Engine::start(Place::File(path))?;
         Ok(Self(Arc::new(OnceLock::from(Some(engine)))))
     }
 
@@ -280,9 +281,23 @@ impl Place {
     }
 }
 
-/// Opens a file, or makes it, and sees that nobody else may read it.
+/// Makes an empty store, whole or not at all: what a crash leaves half made would be taken for damaged.
+fn make(data_dir: &Path, path: &Path) -> io::Result<()> {
+    // For us alone, and removed if anything fails.
+    let partial = tempfile::Builder::new().prefix(FILE).suffix(".partial").tempfile_in(data_dir)?;
+    Database::create(partial.path()).map_err(io::Error::other)?;
+    match partial.persist_noclobber(path) {
+        // Another host was quicker; whether it runs is seen next.
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error.error),
+        // A file has its name only when its directory says so on disk.
+        Ok(_) => fs::File::open(data_dir)?.sync_all(),
+    }
+}
+
+/// Opens a file, and sees that nobody else may read it.
 fn private_file(path: &Path) -> io::Result<fs::File> {
-    let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
     if file.metadata()?.permissions().mode() & 0o077 != 0 {
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
     }
@@ -469,7 +484,10 @@ mod tests {
             Err(Unavailable::Failed)
         );
         let (release, released) = mpsc::channel();
-        let hangs = move |_: &ReadTransaction| Ok(released.recv_timeout(PATIENCE).unwrap());
+        let hangs = move |_: &ReadTransaction| {
+            released.recv_timeout(PATIENCE).unwrap();
+            Ok(())
+        };
         assert_eq!(store.read(Instant::now() + Duration::from_millis(1), hangs).await, Err(Unavailable::Late));
         release.send(()).unwrap();
     }
@@ -481,6 +499,7 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let store = Embedded::open(&data_dir).unwrap();
         assert_eq!((mode(&data_dir), mode(&data_dir.join(FILE))), (0o700, 0o600));
+        assert_eq!(fs::read_dir(&data_dir).unwrap().count(), 1);
         store.write(b"", later(), |transaction| insert(transaction, "kept")).await.unwrap();
         drop(store);
         // As a backup may put it back.
