@@ -1,7 +1,10 @@
 //! `grants.kv`: keys of the plugin's own in the store.
 
 use super::Section;
-use crate::{config::document::Value, store::kv::Quota};
+use crate::{
+    config::{defaults, document::Value},
+    store::kv::Quota,
+};
 
 /// How much a plugin may keep in one account, all of its users together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +19,12 @@ impl KvGrant {
     /// Reads the table, or takes the defaults where there is none.
     fn of(table: &Section<'_>) -> Self {
         Self { mib: table.number("mib", 1..=65_536), keys: table.number("keys", 1..=100_000_000) }
+    }
+
+    /// The grant of a plugin that is tried out: what `kv = true` gives.
+    pub(super) fn scratch() -> Self {
+        let number = |key| defaults::number(defaults::table(defaults::table(defaults::plugin(), "grants"), "kv"), key);
+        Self { mib: number("mib"), keys: number("keys") }
     }
 
     /// Returns the grant as the store counts it.
