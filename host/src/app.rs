@@ -44,6 +44,7 @@ const CLAIM_OUTLIVES_SIGNATURE: Duration = Duration::from_secs(30);
 pub struct App {
     live: watch::Sender<Arc<Live>>,
     pub dedupe: Dedupe,
+    egress: Egress,
     pub refusals: Refusals,
     users: UserNames,
     /// Which previous secret of which account was told of lately.
@@ -93,7 +94,8 @@ impl App {
     pub fn new(config: Config, compiler: &Path) -> anyhow::Result<Arc<Self>> {
         tell_config(&config);
         let engine = Engine::new(&config.engine)?;
-        let services = Services { store: Store::open(&config.data_dir)?, egress: Egress::Network };
+        let egress = Egress::network(&config.http);
+        let services = Services { store: Store::open(&config.data_dir)?, egress: egress.clone() };
         let cache_dir = config.cache_dir.clone();
         let loader = Loader::new(engine, compiler.into(), cache_dir, config.compile.clone(), services)?;
         let versions = Arc::new(Versions::open(config.data_dir.join("versions"))?);
@@ -105,6 +107,7 @@ impl App {
         };
         Ok(Arc::new(Self {
             dedupe: Dedupe::new(config.dedupe.keys_max, claim_lifetime(&config)),
+            egress,
             refusals: Refusals::default(),
             users: UserNames::new(config.log.user),
             previous: OnceAMinute::default(),
@@ -199,6 +202,7 @@ impl App {
         if is_new {
             loading.set.forgive();
             self.dedupe.resize(config.dedupe.keys_max, claim_lifetime(&config));
+            self.egress.configure(&config.http);
             // A new token counts at once, however long the plugins take.
             if is_ready {
                 self.publish(&mut loading.set, &config).await;

@@ -13,6 +13,7 @@ mod expand;
 mod fixture;
 mod grants;
 mod host;
+mod http;
 mod limits;
 mod matches;
 mod plugin;
@@ -29,8 +30,9 @@ use std::{
 
 pub use account::{Account, Mode};
 pub use error::ConfigError;
-pub use grants::{Grants, HttpGrant, KvGrant};
+pub use grants::{Grants, HostPattern, HttpGrant, KvGrant};
 pub use host::{Canary, Compile, Dedupe, Engine, Late, Listener, Log, LogFormat, LogUser, Versions, Watch};
+pub use http::{Http, Proxy};
 pub use limits::{Limits, MEMORY_MIB_MAX, TABLE_ELEMENTS_MAX, WASM_STACK_BYTES};
 pub use matches::MatchRule;
 pub use plugin::PluginSettings;
@@ -78,6 +80,8 @@ pub struct Config {
     pub versions: Versions,
     /// `[canary]`.
     pub canary: Canary,
+    /// `[http]`.
+    pub http: Http,
     /// `[limits]`, for a plugin of which nothing is said.
     pub limits: Limits,
     /// The accounts in the order of their names; at least one.
@@ -114,12 +118,18 @@ impl Config {
                 Err(error) => problems.extend(error.into_problems()),
             }
         }
+        if let Some(file) = &config.http.ca_file {
+            sources.watch(file);
+        }
         // Once more, now that every account is under every shared table.
         config = Self::read(&all, &sources)?;
         if config.accounts.is_empty() {
             let text = "no account; add a table [accounts.main] with its `token`, or let `aviary init` write one";
             problems.push(format!("{}: {text}", sources.place(&sources.main)));
             return Err(problems.into());
+        }
+        if let Some(file) = &config.http.ca_file {
+            sources.watch(file);
         }
         Ok(Self { problems, watched: sources.into_watched(), ..config })
     }
@@ -216,6 +226,7 @@ impl Config {
             versions: Versions::read(&table("versions")),
             canary: Canary::read(&table("canary")),
             plugin_files_max: top.count("plugin_files_max", 1..=100_000),
+            http: Http::read(&table("http"), &sources.directory),
             notes: accounts.iter().filter_map(|account| account.note()).collect(),
             listen: listen?,
             log: log?,

@@ -1,19 +1,157 @@
 //! The way out: HTTP that guests ask for, to the hosts that their grants name and to no others.
+//!
+//! A [`Request`] is well-formed (`request`, `target`). The [`Client`](client::Client) finds the grant that allows it, adds the
+//! grant's headers, and waits for a turn (`gates`). It takes a connection that nobody uses (`pool`), or makes one
+//! (`connector`) to an address that was checked (`address`). What comes back passes through [`AnswerBody`], which ends
+//! it in time, unpacks it (`unpack`), keeps it small, and takes the grant's headers out again (`redact`).
 
-use crate::conversation::Exchange;
+pub mod address;
+mod answer;
+mod client;
+mod connector;
+mod gates;
+mod played;
+mod pool;
+mod redact;
+pub mod request;
+pub mod target;
+mod unpack;
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use tracing::warn;
+
+pub use self::{
+    answer::{Answer, AnswerBody},
+    request::Request,
+};
+use self::{client::Client, played::Played};
+use crate::{
+    config::{Http, HttpGrant},
+    conversation::Exchange,
+    refusal::OnceAMinute,
+};
+
+/// What a guest keeps of its time for saying that no answer came.
+const LEFT_FOR_THE_GUEST: Duration = Duration::from_millis(100);
 
 /// Sends guests' requests. Cheap to clone: all clones share their connections.
 #[derive(Clone, Debug)]
 pub enum Egress {
     /// To the network.
-    Network,
+    Network(Arc<Network>),
     /// To nobody: the exchanges of a conversation file are played, anything else is refused.
-    Played(std::sync::Arc<[Exchange]>),
+    Played(Arc<Played>),
+}
+
+/// The way to the network, as the settings have it now.
+#[derive(Debug)]
+pub struct Network {
+    client: RwLock<Arc<Client>>,
+    /// Which plugin's denied requests were told of lately.
+    denials: OnceAMinute<Arc<str>>,
+}
+
+/// How long an exchange may take, and its parts.
+#[derive(Clone, Copy, Debug)]
+pub struct Waits {
+    /// When all of it is over.
+    pub deadline: Instant,
+    /// The connection, if the guest limits it.
+    pub connect: Option<Duration>,
+    /// From the request to the answer's header.
+    pub first_byte: Option<Duration>,
+    /// From one part of the body to the next.
+    pub between_bytes: Option<Duration>,
+}
+
+/// Why there was no answer. No text has a URL's path or query in it, or a header's value.
+#[derive(Debug, thiserror::Error)]
+pub enum NoAnswer {
+    /// The grants do not allow it. The text ends a sentence that begins with who asked.
+    #[error("{0}")]
+    Denied(String),
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    #[error("nothing came in time")]
+    Timeout,
+    #[error("the body has more than {0} bytes")]
+    TooLarge(u64),
+    #[error("{0}")]
+    Unreachable(String),
 }
 
 impl Egress {
-    /// Plays these exchanges.
+    /// Opens the way to the network.
+    pub fn network(http: &Http) -> Self {
+        let client = RwLock::new(Arc::new(Client::new(http.clone())));
+        Self::Network(Arc::new(Network { client, denials: OnceAMinute::default() }))
+    }
+
+    /// Plays these exchanges. They say what the guest may meet, so no grant is needed.
     pub fn played(exchanges: Vec<Exchange>) -> Self {
-        Self::Played(exchanges.into())
+        Self::Played(Arc::new(Played::new(exchanges)))
+    }
+
+    /// Follows a change of the settings. Requests on their way end under the old ones; their connections are not kept.
+    pub fn configure(&self, http: &Http) {
+        if let Self::Network(network) = self {
+            *network.client.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Client::new(http.clone()));
+        }
+    }
+
+    /// Sends a request if one of the grants allows it. Redirects are answers like others: they are not followed.
+    ///
+    /// # Errors
+    ///
+    /// [`NoAnswer`], also from the body of an answer. An answer of any status is one.
+    pub async fn send(&self, grants: &[HttpGrant], request: Request, waits: Waits) -> Result<Answer, NoAnswer> {
+        match self {
+            Self::Network(network) => network.client().send(grants, request, waits).await,
+            Self::Played(played) => {
+                let exchange = played.find(&request)?;
+                drop(request);
+                Played::answer(exchange, waits).await
+            }
+        }
+    }
+
+    /// The largest header of an answer, in bytes.
+    pub fn header_bytes_max(&self) -> usize {
+        match self {
+            Self::Network(network) => network.client().http.header_bytes_max,
+            Self::Played(_) => played::HEADER_BYTES_MAX,
+        }
+    }
+
+    /// Tells the operator which grant a plugin missed: once a minute for each plugin.
+    pub fn tell_denied(&self, plugin: &Arc<str>, reason: &str) {
+        if let Self::Network(network) = self
+            && network.denials.turn(plugin.clone(), Instant::now()).is_some()
+        {
+            warn!(plugin.name = %plugin, "Plugin `{plugin}` {reason}");
+        }
+    }
+}
+
+impl Network {
+    fn client(&self) -> Arc<Client> {
+        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Waits {
+    /// An exchange of a guest whose call ends at `deadline`. It ends a little earlier, so that the guest can still
+    /// answer without it.
+    pub fn of_call(deadline: Instant, timeout: Option<Duration>) -> Self {
+        let now = Instant::now();
+        let left = deadline.saturating_duration_since(now);
+        let left = left - LEFT_FOR_THE_GUEST.min(left / 10);
+        let deadline = now + timeout.map_or(left, |timeout| timeout.min(left));
+        Self { deadline, connect: None, first_byte: None, between_bytes: None }
     }
 }

@@ -35,6 +35,7 @@ mod call_info;
 mod customer_service;
 mod http;
 mod kv;
+mod wasi_http;
 mod wechat_api;
 
 use self::{

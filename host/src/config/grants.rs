@@ -3,7 +3,7 @@
 pub mod http;
 pub mod kv;
 
-pub use http::HttpGrant;
+pub use http::{HostPattern, HttpGrant};
 pub use kv::KvGrant;
 
 use super::section::Section;

@@ -83,6 +83,11 @@ impl Sources {
         files.into_iter().take(INCLUDES_MAX).collect()
     }
 
+    /// Follows a file that a setting names, from before it is read for the last time.
+    pub(super) fn watch(&mut self, file: &Path) {
+        self.seen.look(file);
+    }
+
     /// Returns every file and directory whose change may change the settings, as it was before it was read.
     pub(super) fn into_watched(mut self) -> Stamps {
         self.seen.extend(self.variables.files);

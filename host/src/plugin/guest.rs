@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Instant};
 use wasmtime::{Store, StoreContextMut, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::{Plugin, bindings::Message, limits::Limiter, log::Output, services::Services};
+use super::{
+    Plugin, bindings::Message, limits::Limiter, log::Output, services::Services, wasi_http::WasiHttp,
+};
 use crate::config::PluginSettings;
 
 /// The host's side of one guest. It lives in the guest's store and is dropped with it.
@@ -21,6 +23,8 @@ pub struct Guest {
     output: Output,
     /// Made when the guest first asks for it: many never do.
     wasi: Option<Box<WasiCtx>>,
+    /// The same.
+    wasi_http: Option<Box<WasiHttp>>,
     pub(super) table: ResourceTable,
 }
 
@@ -63,6 +67,7 @@ impl Guest {
             clock: Clock { ticks: 0, ticks_max: limits.cpu_ms },
             output: Output::new(limits.log_bytes_max),
             wasi: None,
+            wasi_http: None,
             table,
         }
     }
@@ -83,6 +88,13 @@ impl Guest {
     /// What the guest wrote to standard output and error.
     pub(super) fn take_output(&self) -> Vec<String> {
         self.output.take()
+    }
+
+    /// The guest's `wasi:http`, made at its first use, and the table of its handles.
+    pub(super) fn wasi_http(&mut self) -> (&mut WasiHttp, &mut ResourceTable) {
+        let Self { plugin, settings, services, deadline, wasi_http: made, table, .. } = self;
+        let make = || Box::new(WasiHttp::new(plugin, settings, &services.egress, *deadline));
+        (made.get_or_insert_with(make), table)
     }
 
     /// The answer to a call of an interface that the operator has not granted.

@@ -1,0 +1,272 @@
+//! Makes connections: looks a name up once, checks every address, and connects to one of those it checked.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    sync::Arc,
+    time::Duration,
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use hyper::{client::conn::http1, header::HeaderValue};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::spawn_blocking,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+use tokio_util::{either::Either, task::AbortOnDropHandle};
+
+use super::{
+    NoAnswer,
+    address::Reach,
+    client::{Outgoing, root_cause},
+    gates::Turn,
+    pool::Connection,
+    target::{Host, Target},
+};
+use crate::config::{Http, HttpGrant, Proxy};
+
+/// How many of a name's addresses are tried.
+const ADDRESSES_MAX: usize = 8;
+
+/// How long one address may take while there are others to try.
+const ADDRESS_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The largest header of a proxy's answer.
+const PROXY_HEADER_BYTES_MAX: usize = 8_192;
+
+/// Names that lead to this machine or its network, whoever looks them up.
+const LOCAL_ENDINGS: [&str; 6] = [".localhost", ".local", ".internal", ".lan", ".home.arpa", ".intranet"];
+
+pub(super) struct Connector {
+    tls: TlsConnector,
+    http: Http,
+}
+
+/// Which way a request goes.
+#[derive(Clone, Debug)]
+pub(super) enum Route {
+    /// To an address that the operator wrote down.
+    Address(SocketAddr),
+    /// To an address of this name, private ones included or not.
+    Name { name: String, port: u16, private: bool },
+    /// Through a proxy, which looks the name up.
+    Proxy(Proxy),
+}
+
+impl Connector {
+    pub(super) fn new(http: &Http) -> Self {
+        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
+        for authority in &http.authorities {
+            roots.add(authority.clone()).expect("it was tried when the settings were read");
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring has the ciphers of both versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Self { tls: TlsConnector::from(Arc::new(config)), http: http.clone() }
+    }
+
+    /// Finds the way to a target that a grant allows.
+    ///
+    /// # Errors
+    ///
+    /// [`NoAnswer::Denied`] for a name of the own network that would be left to a proxy.
+    pub(super) fn route(&self, grant: &HttpGrant, target: &Target) -> Result<Route, NoAnswer> {
+        let port = target.port;
+        let name = match &target.host {
+            // Only a grant by this very address fits it.
+            Host::Address(address) => match &self.http.proxy {
+                Some(proxy) if Reach::of(*address) == Reach::Public => return Ok(Route::Proxy(proxy.clone())),
+                _ => return Ok(Route::Address(SocketAddr::new(*address, port))),
+            },
+            Host::Name(name) => name,
+        };
+        if let Some((address, own_port)) = self.http.resolve.get(name) {
+            return Ok(Route::Address(SocketAddr::new(*address, own_port.unwrap_or(port))));
+        }
+        match &self.http.proxy {
+            Some(proxy) if !grant.private => match is_local(name) {
+                true => Err(leads(Reach::Private, target)),
+                false => Ok(Route::Proxy(proxy.clone())),
+            },
+            _ => Ok(Route::Name { name: name.clone(), port, private: grant.private }),
+        }
+    }
+
+    /// Makes a connection that is ready for a request. `lookup` waits until a name may be looked up.
+    pub(super) async fn connect(
+        &self,
+        target: &Target,
+        route: &Route,
+        lookup: impl Future<Output = Turn>,
+    ) -> Result<Connection, NoAnswer> {
+        let unreachable = |error: io::Error| {
+            let reason = root_cause(&error);
+            NoAnswer::Unreachable(format!("cannot reach {}: {reason}", target.origin()))
+        };
+        let stream = match route {
+            Route::Address(address) => first_of(&[*address]).await.map_err(unreachable)?,
+            Route::Name { name, port, private } => {
+                let addresses = looked_up(name, *port, lookup.await).await.map_err(unreachable)?;
+                check(&addresses, *private, target)?;
+                first_of(&addresses).await.map_err(unreachable)?
+            }
+            Route::Proxy(proxy) => self.through(proxy, target, lookup).await.map_err(unreachable)?,
+        };
+        let stream = match target.secure {
+            true => Either::Left(self.tls.connect(server_name(target), stream).await.map_err(unreachable)?),
+            false => Either::Right(stream),
+        };
+        let broken = |error: hyper::Error| unreachable(io::Error::other(error));
+        let mut http1 = http1::Builder::new();
+        // The buffer holds a header: this bounds it.
+        http1.max_buf_size(self.http.header_bytes_max);
+        let (sender, driver) = http1.handshake::<_, Outgoing>(TokioIo::new(stream)).await.map_err(broken)?;
+        let driver = tokio::spawn(async move {
+            // What goes wrong is told to whoever waits for the answer.
+            let _ = driver.await;
+        });
+        Ok(Connection { sender, _driver: AbortOnDropHandle::new(driver) })
+    }
+
+    /// Connects to a proxy, and with TLS lets it make a tunnel to the target.
+    async fn through(
+        &self,
+        proxy: &Proxy,
+        target: &Target,
+        lookup: impl Future<Output = Turn>,
+    ) -> io::Result<TcpStream> {
+        let of_proxy = |error: io::Error| io::Error::other(format!("the proxy (`http.proxy`): {}", root_cause(&error)));
+        let addresses = match &proxy.host {
+            Host::Address(address) => vec![SocketAddr::new(*address, proxy.port)],
+            Host::Name(name) => looked_up(name, proxy.port, lookup.await).await.map_err(of_proxy)?,
+        };
+        let mut stream = first_of(&addresses).await.map_err(of_proxy)?;
+        if target.secure {
+            tunnel(&mut stream, proxy, target).await.map_err(of_proxy)?;
+        }
+        Ok(stream)
+    }
+}
+
+impl Proxy {
+    /// The header `Proxy-Authorization`, if the proxy asks for a user.
+    pub(super) fn authorization(&self) -> Option<HeaderValue> {
+        let encoded = BASE64_STANDARD.encode(self.user.as_ref()?.expose());
+        let mut value = HeaderValue::from_str(&format!("Basic {encoded}")).expect("base64 is ASCII");
+        value.set_sensitive(true);
+        Some(value)
+    }
+}
+
+/// Looks a name up on a thread of its own. The turn goes with it: a name server that does not answer holds the thread
+/// longer than the guest waits.
+async fn looked_up(name: &str, port: u16, turn: Turn) -> io::Result<Vec<SocketAddr>> {
+    let name = name.to_owned();
+    let looked_up = spawn_blocking(move || {
+        let _turn = turn;
+        (name.as_str(), port).to_socket_addrs().map(|addresses| addresses.take(ADDRESSES_MAX).collect::<Vec<_>>())
+    });
+    let addresses = looked_up.await.map_err(io::Error::other)??;
+    match addresses.is_empty() {
+        true => Err(io::Error::other("the name has no address")),
+        false => Ok(addresses),
+    }
+}
+
+/// Refuses a name if one of its addresses is not what the grant is about: the next lookup could give that one alone.
+fn check(addresses: &[SocketAddr], private: bool, target: &Target) -> Result<(), NoAnswer> {
+    let reaches = addresses.iter().map(|address| Reach::of(address.ip()));
+    let allowed = |reach: &Reach| *reach == Reach::Public || (private && *reach == Reach::Private);
+    match reaches.into_iter().find(|reach| !allowed(reach)) {
+        None => Ok(()),
+        Some(reach) => Err(leads(reach, target)),
+    }
+}
+
+/// What to say of a name that leads where the grant does not.
+fn leads(reach: Reach, target: &Target) -> NoAnswer {
+    let (host, origin) = (&target.host, target.origin());
+    NoAnswer::Denied(match reach {
+        Reach::Public | Reach::Private => format!(
+            "may not reach `{origin}`: the name leads to a private address; if that is meant, grant it as \
+             {{ url = \"{origin}\", private = true }}"
+        ),
+        Reach::Metadata => format!(
+            "may not reach `{origin}`: the name leads to a link-local address or one where a cloud keeps credentials; only \
+             a URL with the address itself can be granted"
+        ),
+        Reach::Nowhere => format!("may not reach `{origin}`: `{host}` leads to an address that no host has"),
+    })
+}
+
+fn is_local(name: &str) -> bool {
+    !name.contains('.') || LOCAL_ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Connects to the first address that answers.
+async fn first_of(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let mut error = io::Error::other("the name has no address");
+    for (index, address) in addresses.iter().enumerate() {
+        let is_last = index + 1 == addresses.len();
+        // The last one has what is left of the time for connecting.
+        let patience = if is_last { Duration::MAX } else { ADDRESS_PATIENCE };
+        match timeout(patience, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Ok(Err(reason)) => error = reason,
+            Err(_) => error = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(error)
+}
+
+/// Asks a proxy for a tunnel, and reads its answer up to the first byte of the tunnel.
+async fn tunnel(stream: &mut TcpStream, proxy: &Proxy, target: &Target) -> io::Result<()> {
+    let to = format!("{}:{}", target.host, target.port);
+    let mut request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n").into_bytes();
+    if let Some(authorization) = proxy.authorization() {
+        request.extend_from_slice(b"Proxy-Authorization: ");
+        request.extend_from_slice(authorization.as_bytes());
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"\r\n");
+    stream.write_all(&request).await?;
+
+    let mut header = Vec::new();
+    while !header.ends_with(b"\r\n\r\n") {
+        if header.len() == PROXY_HEADER_BYTES_MAX {
+            return Err(io::Error::other("its answer has a header without end"));
+        }
+        header.push(stream.read_u8().await?);
+    }
+    let status = header.split(|byte| *byte == b' ').nth(1).map(String::from_utf8_lossy).unwrap_or_default();
+    match &*status {
+        "200" => Ok(()),
+        "407" => Err(io::Error::other("it asks for another user or password (407)")),
+        status => Err(io::Error::other(format!("it answered {:?} to CONNECT", status.get(..3).unwrap_or_default()))),
+    }
+}
+
+fn server_name(target: &Target) -> ServerName<'static> {
+    match &target.host {
+        Host::Address(address) => ServerName::from(IpAddr::from(*address)),
+        // rustls knows stricter names than the rest of the world; none of its certificates fits an empty one.
+        Host::Name(name) => ServerName::try_from(name.clone())
+            .unwrap_or_else(|_| ServerName::try_from("invalid.invalid").expect("it is a name")),
+    }
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Connector").finish_non_exhaustive()
+    }
+}
