@@ -10,6 +10,7 @@ mod http;
 mod log;
 mod plugins;
 mod process;
+mod upstream;
 
 mod canary;
 mod check;
@@ -17,6 +18,7 @@ mod cli;
 mod contract;
 mod conversations;
 mod dispatch;
+mod egress;
 mod fuzz_corpus;
 mod kv;
 mod modes;

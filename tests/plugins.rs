@@ -16,6 +16,9 @@ pub static MISBEHAVE: LazyLock<Vec<u8>> = LazyLock::new(|| build("aviary-misbeha
 /// Keeps keys and values as a text tells it; see its source for the orders.
 pub static KEEPER: LazyLock<Vec<u8>> = LazyLock::new(|| build("aviary-keeper", "wasm32-wasip2"));
 
+/// Sends HTTP as a text tells it; see its source for the orders.
+pub static FETCHER: LazyLock<Vec<u8>> = LazyLock::new(|| build("aviary-test-fetcher", "wasm32-unknown-unknown"));
+
 /// Says every text back as `鹦鹉：…`.
 pub static PARROT: LazyLock<Vec<u8>> = LazyLock::new(|| build("aviary-test-parrot", "wasm32-unknown-unknown"));
 
