@@ -13,6 +13,7 @@ use flate2::{Compression, write::GzEncoder};
 
 use crate::{
     bot::{Bot, PATIENCE, Setup, new_header},
+    log::Log,
     plugins::FETCHER,
     upstream::{Answer, Upstream, ok},
 };
@@ -366,6 +367,32 @@ async fn a_connection_serves_again_under_the_same_policy() {
     let answer = call(other, &format!("ours GET {url}/")).await;
     assert!(answer.contains("leads to a private address"), "{answer}");
     assert_eq!(upstream.connections(), 3);
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_uses_is_closed_after_a_while() {
+    for idle_timeout_ms in [0, 100] {
+        let upstream = Upstream::plain(|_| ok("", "ok")).await;
+        let url = upstream.origin();
+        let bot = bot(&format!("\"{url}\""), &format!("[http]\nidle_timeout_ms = {idle_timeout_ms}")).await;
+        assert_eq!(first(&fetch(&bot, format!("ours GET {url}/")).await), "200 2 ok");
+        upstream.all_closed().await;
+    }
+}
+
+#[tokio::test]
+async fn no_log_has_a_query_or_a_granted_key() {
+    let log = Log::capture();
+    let upstream = Upstream::plain(|request| ok("", request)).await;
+    let url = upstream.origin();
+    let bot = bot(&format!("{{ url = \"{url}\", headers = {{ x-key = \"sk-secret7\" }} }}"), "").await;
+    for by in BOTH {
+        for target in [&*url, "http://127.0.0.1:1", "http://user:secret7@evil", "https://evil.example.com"] {
+            fetch(&bot, format!("{by} GET {target}/secret7?secret7 authorization=secret7 | secret7")).await;
+        }
+    }
+    assert_eq!(log.lines("Plugin `fetcher` may not reach `http://127.0.0.1:1`; add it to its grants").len(), 1);
+    assert_eq!(log.lines("secret7"), [""; 0]);
 }
 
 #[tokio::test]

@@ -12,9 +12,13 @@ use crate::config::{Log, LogFormat};
 
 pub use self::lines::flush;
 
+/// What is not logged unless `[log] level` names it: wasmtime warns of every odd request that a guest makes, as often as the
+/// guest likes.
+const UNSAID: &str = "wasmtime_wasi_http=off";
+
 /// Starts logging to standard error, as `[log]` says.
 pub fn start(settings: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&settings.level)
+    let filter = EnvFilter::try_new(format!("{UNSAID},{}", settings.level))
         .with_context(|| format!("`log.level` is {:?}, which is no level such as \"info\"", settings.level))?;
     let lines = Lines::start()?;
     let log = fmt().with_env_filter(filter).with_writer(lines).with_ansi(std::io::stderr().is_terminal());

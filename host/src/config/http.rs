@@ -35,6 +35,8 @@ pub struct Http {
     pub authorities: Vec<CertificateDer<'static>>,
     /// The largest body of a request and of an answer, in MiB. Default 4.
     pub body_mib_max: usize,
+    /// How much of answers is held at once until they are complete, in MiB. Default 256.
+    pub answers_mib_max: usize,
     /// The largest header of an answer. Default 65,536 bytes.
     pub header_bytes_max: usize,
     /// `connect_timeout_ms`: how long a connection may take to be made, TLS included. Default 3 s.
@@ -75,6 +77,7 @@ impl Http {
             ca_file,
             authorities,
             body_mib_max: section.count("body_mib_max", 1..=64),
+            answers_mib_max: section.count("answers_mib_max", 64..=65_536),
             header_bytes_max: section.count("header_bytes_max", 8_192..=1_048_576),
             connect_timeout: section.millis("connect_timeout_ms", 100..=60_000),
             idle_timeout: section.millis("idle_timeout_ms", 0..=600_000),

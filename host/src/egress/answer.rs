@@ -14,7 +14,10 @@ use hyper::{
     body::{Body, Frame, Incoming},
     header::{CONTENT_ENCODING, CONTENT_LENGTH},
 };
-use tokio::time::{Sleep, sleep_until};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Sleep, sleep_until},
+};
 
 use super::{
     NoAnswer, Waits,
@@ -50,6 +53,13 @@ pub struct AnswerBody {
     exchange: Option<Exchange>,
 }
 
+/// A body that is all here, with the room that it takes.
+#[derive(Debug)]
+pub struct Whole {
+    pub bytes: Vec<u8>,
+    room: Option<OwnedSemaphorePermit>,
+}
+
 #[derive(Debug)]
 enum Source {
     Network(Incoming),
@@ -64,6 +74,7 @@ pub(super) struct Exchange {
     pub(super) key: Key,
     pub(super) pool: Arc<Pool>,
     pub(super) outflow: Arc<Outflow>,
+    pub(super) room: Arc<Semaphore>,
     pub(super) _turn: Turn,
 }
 
@@ -108,6 +119,19 @@ impl Answer {
     }
 }
 
+impl Whole {
+    fn take_room(&mut self, room: &Arc<Semaphore>, bytes: usize) -> Result<(), NoAnswer> {
+        const FULL: &str = "the host holds too many answers at the moment (`http.answers_mib_max`)";
+        let taken = u32::try_from(bytes).ok().and_then(|bytes| room.clone().try_acquire_many_owned(bytes).ok());
+        let taken = taken.ok_or_else(|| NoAnswer::Unreachable(FULL.into()))?;
+        match &mut self.room {
+            Some(room) => room.merge(taken),
+            none => *none = Some(taken),
+        }
+        Ok(())
+    }
+}
+
 impl AnswerBody {
     fn new(source: Source, waits: Waits, bytes_max: usize) -> Self {
         Self {
@@ -124,8 +148,21 @@ impl AnswerBody {
     }
 
     /// Waits for the whole body.
-    pub async fn whole(self) -> Result<Bytes, NoAnswer> {
-        Ok(self.collect().await?.to_bytes())
+    ///
+    /// # Errors
+    ///
+    /// [`NoAnswer`]; [`NoAnswer::Unreachable`] also when the host holds too much for others already.
+    pub async fn whole(mut self) -> Result<Whole, NoAnswer> {
+        let room = self.exchange.as_ref().map(|exchange| exchange.room.clone());
+        let mut whole = Whole { bytes: Vec::new(), room: None };
+        while let Some(frame) = self.frame().await {
+            let part = frame?.into_data().unwrap_or_default();
+            if let Some(room) = &room {
+                whole.take_room(room, part.len())?;
+            }
+            whole.bytes.extend_from_slice(&part);
+        }
+        Ok(whole)
     }
 
     /// Takes a part from the network, and returns as much as can be handed on.
@@ -141,7 +178,7 @@ impl AnswerBody {
     /// Ends the body, and returns the rest. The connection is kept if it is good for more.
     fn finish(&mut self) -> Result<Bytes, NoAnswer> {
         let unpacked = self.unpacker.finish(self.packed_bytes == 0)?;
-        if let Some(Exchange { connection, key, pool, outflow, _turn }) = self.exchange.take()
+        if let Some(Exchange { connection, key, pool, outflow, .. }) = self.exchange.take()
             && outflow.has_ended()
         {
             pool.put(key, connection);

@@ -17,7 +17,7 @@ use hyper::{
     body::{Body, Frame, SizeHint},
     header::{ACCEPT_ENCODING, HOST, HeaderValue, RANGE, USER_AGENT},
 };
-use tokio::time::timeout_at;
+use tokio::{sync::Semaphore, time::timeout_at};
 
 use super::{
     Answer, NoAnswer, Request, Waits,
@@ -45,11 +45,14 @@ pub struct Client {
     connector: Connector,
     gates: Gates,
     pool: Arc<Pool>,
+    /// Bytes of answers that may be held until they are complete.
+    room: Arc<Semaphore>,
 }
 
 impl Client {
     pub(super) fn new(http: Http) -> Self {
-        Self { connector: Connector::new(&http), gates: Gates::new(&http), pool: Pool::new(&http), http }
+        let room = Arc::new(Semaphore::new(http.answers_mib_max << 20));
+        Self { connector: Connector::new(&http), gates: Gates::new(&http), pool: Pool::new(&http), room, http }
     }
 
     /// Sends a request if one of the grants allows it, and waits for the header of the answer.
@@ -94,7 +97,8 @@ impl Client {
             let Ok(sent) = sent else { return Err(NoAnswer::Timeout) };
             match sent {
                 Ok(response) => {
-                    let exchange = Exchange { connection, key, pool: self.pool.clone(), outflow, _turn: turn };
+                    let (pool, room) = (self.pool.clone(), self.room.clone());
+                    let exchange = Exchange { connection, key, pool, outflow, room, _turn: turn };
                     return Answer::of(response, exchange, redactor, waits, bytes_max);
                 }
                 // The other side closed a kept connection just now, and nothing was sent on it.

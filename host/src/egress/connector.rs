@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    net::{SocketAddr, ToSocketAddrs},
     sync::Arc,
     time::Duration,
 };
@@ -120,7 +120,10 @@ impl Connector {
             Route::Proxy(proxy) => self.through(proxy, target, lookup).await.map_err(unreachable)?,
         };
         let stream = match target.secure {
-            true => Either::Left(self.tls.connect(server_name(target), stream).await.map_err(unreachable)?),
+            true => {
+                let name = server_name(target).map_err(unreachable)?;
+                Either::Left(self.tls.connect(name, stream).await.map_err(unreachable)?)
+            }
             false => Either::Right(stream),
         };
         let broken = |error: hyper::Error| unreachable(io::Error::other(error));
@@ -256,17 +259,96 @@ async fn tunnel(stream: &mut TcpStream, proxy: &Proxy, target: &Target) -> io::R
     }
 }
 
-fn server_name(target: &Target) -> ServerName<'static> {
+fn server_name(target: &Target) -> io::Result<ServerName<'static>> {
     match &target.host {
-        Host::Address(address) => ServerName::from(IpAddr::from(*address)),
-        // rustls knows stricter names than the rest of the world; none of its certificates fits an empty one.
-        Host::Name(name) => ServerName::try_from(name.clone())
-            .unwrap_or_else(|_| ServerName::try_from("invalid.invalid").expect("it is a name")),
+        Host::Address(address) => Ok(ServerName::from(*address)),
+        Host::Name(name) => {
+            ServerName::try_from(name.clone()).map_err(|_| io::Error::other("no certificate has such a name"))
+        }
     }
 }
 
 impl std::fmt::Debug for Connector {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Connector").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(url: &str) -> Target {
+        Target::parse(url).unwrap()
+    }
+
+    fn grant(url: &str, private: bool) -> HttpGrant {
+        let Target { secure, host, port, .. } = target(url);
+        let host = crate::config::HostPattern::Exact(host);
+        HttpGrant { written: url.into(), secure, host, port, path: String::new(), private, headers: Vec::new() }
+    }
+
+    /// Which way a request goes: `address`, `name`, `proxy` or `denied`.
+    fn way(http: &Http, url: &str, private: bool) -> String {
+        match Connector::new(http).route(&grant(url, private), &target(url)) {
+            Ok(Route::Address(address)) => address.to_string(),
+            Ok(Route::Name { name, port, private }) => format!("{name}:{port} {private}"),
+            Ok(Route::Proxy(_)) => "proxy".into(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_name_is_allowed_if_all_of_its_addresses_are() {
+        for (addresses, public, private) in [
+            ("1.1.1.1 2606:4700::1111", true, true),
+            ("127.0.0.1", false, true),
+            ("::1 127.0.0.1 10.0.0.1", false, true),
+            ("1.1.1.1 10.0.0.1", false, true),
+            ("1.1.1.1 169.254.169.254", false, false),
+            ("10.0.0.1 fd00:ec2::254", false, false),
+            ("::ffff:169.254.169.254", false, false),
+            ("100.100.100.200", false, false),
+            ("0.0.0.0", false, false),
+            ("1.1.1.1 224.0.0.1", false, false),
+        ] {
+            let all: Vec<_> = addresses.split(' ').map(|ip| SocketAddr::new(ip.parse().unwrap(), 80)).collect();
+            let target = target("http://a/");
+            assert_eq!(check(&all, false, &target).is_ok(), public, "{addresses}");
+            assert_eq!(check(&all, true, &target).is_ok(), private, "{addresses} private");
+        }
+    }
+
+    #[test]
+    fn what_the_operator_wrote_down_is_not_looked_up_and_not_left_to_a_proxy() {
+        let resolve = [
+            ("a.com".to_owned(), ([127, 0, 0, 1].into(), Some(1))),
+            ("b.com".to_owned(), ([10, 0, 0, 1].into(), None)),
+        ];
+        let direct = Http { resolve: resolve.into(), ..Http::default() };
+        let proxy = Proxy { host: Host::Name("proxy".into()), port: 3128, user: None };
+        let proxied = Http { proxy: Some(proxy), ..direct.clone() };
+        for (url, private, directly, by_proxy) in [
+            ("https://a.com", false, "127.0.0.1:1", "127.0.0.1:1"),
+            ("https://b.com", false, "10.0.0.1:443", "10.0.0.1:443"),
+            ("https://c.com", false, "c.com:443 false", "proxy"),
+            ("http://c.com:8080", true, "c.com:8080 true", "c.com:8080 true"),
+            ("http://10.0.0.2", false, "10.0.0.2:80", "10.0.0.2:80"),
+            ("http://169.254.169.254", false, "169.254.169.254:80", "169.254.169.254:80"),
+            ("http://1.1.1.1", false, "1.1.1.1:80", "proxy"),
+            ("http://llm", true, "llm:80 true", "llm:80 true"),
+        ] {
+            assert_eq!(way(&direct, url, private), directly, "{url}");
+            assert_eq!(way(&proxied, url, private), by_proxy, "{url}");
+        }
+        for local in [
+            "http://llm",
+            "http://localhost",
+            "http://a.localhost",
+            "http://metadata.google.internal",
+            "http://nas.local",
+        ] {
+            assert!(way(&proxied, local, false).contains("leads to a private address"), "{local}");
+        }
     }
 }

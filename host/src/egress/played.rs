@@ -82,7 +82,7 @@ mod tests {
         let waits = Waits::of_call(Instant::now() + time, None);
         let answer = egress.send(&[], request, waits).await?;
         let status = answer.status.as_u16();
-        Ok(format!("{status} {}", String::from_utf8_lossy(&answer.body.whole().await?)))
+        Ok(format!("{status} {}", String::from_utf8_lossy(&answer.body.whole().await?.bytes)))
     }
 
     #[tokio::test]

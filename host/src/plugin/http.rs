@@ -39,7 +39,7 @@ async fn exchange(
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
     let headers = answer.headers.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes())));
     let (status, headers) = (answer.status.as_u16(), headers.collect());
-    Ok(Response { status, headers, body: answer.body.whole().await?.to_vec() })
+    Ok(Response { status, headers, body: answer.body.whole().await?.bytes })
 }
 
 impl Guest {

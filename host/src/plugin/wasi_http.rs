@@ -7,6 +7,7 @@ use hyper::{
     header::{CONTENT_LENGTH, HOST},
     http,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, Result, WasiBody, WasiHttpCtx,
     WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
@@ -17,6 +18,9 @@ use crate::{
     config::PluginSettings,
     egress::{Answer, Egress, NoAnswer, Request, Waits, request},
 };
+
+/// How many requests one guest may have on their way at once; the next ones wait for a body to be read or dropped.
+const REQUESTS_MAX: usize = 64;
 
 /// The host's side of `wasi:http` for one guest.
 pub(super) struct WasiHttp {
@@ -30,6 +34,7 @@ struct Hooks {
     settings: Arc<PluginSettings>,
     egress: Egress,
     deadline: Instant,
+    turns: Arc<Semaphore>,
 }
 
 /// What hyper and wasmtime do with an answer in the background: for us nothing.
@@ -39,7 +44,9 @@ impl WasiHttp {
     pub(super) fn new(plugin: &Arc<str>, settings: &Arc<PluginSettings>, egress: &Egress, deadline: Instant) -> Self {
         let mut context = WasiHttpCtx::new();
         context.set_field_size_limit(egress.header_bytes_max());
-        let hooks = Hooks { plugin: plugin.clone(), settings: settings.clone(), egress: egress.clone(), deadline };
+        let turns = Arc::new(Semaphore::new(REQUESTS_MAX));
+        let (plugin, settings, egress) = (plugin.clone(), settings.clone(), egress.clone());
+        let hooks = Hooks { plugin, settings, egress, deadline, turns };
         Self { context, hooks }
     }
 }
@@ -66,8 +73,10 @@ impl WasiHttpHooks for Hooks {
         _: Background,
     ) -> Box<dyn Future<Output = Result<(http::Response<WasiBody>, Background)>> + Send> {
         let (plugin, settings, egress) = (self.plugin.clone(), self.settings.clone(), self.egress.clone());
-        let waits = waits(self.deadline, options.unwrap_or_default());
+        let (waits, turns) = (waits(self.deadline, options.unwrap_or_default()), self.turns.clone());
         Box::new(async move {
+            // The call's deadline ends this wait.
+            let turn = turns.acquire_owned().await.map_err(|_| Error::ConnectionLimitReached)?;
             let answer = match asked(request) {
                 Ok(request) => egress.send(&settings.grants.http, request, waits).await,
                 Err(error) => Err(error),
@@ -75,7 +84,7 @@ impl WasiHttpHooks for Hooks {
             if let Err(NoAnswer::Denied(reason)) = &answer {
                 egress.tell_denied(&plugin, reason);
             }
-            Ok((response(answer.map_err(error)?), Box::new(async { Ok(()) }) as Background))
+            Ok((response(answer.map_err(error)?, turn), Box::new(async { Ok(()) }) as Background))
         })
     }
 }
@@ -101,8 +110,13 @@ fn asked(request: http::Request<WasiBody>) -> std::result::Result<Request, NoAns
     Ok(Request { length: length.or(request.length), ..request })
 }
 
-fn response(answer: Answer) -> http::Response<WasiBody> {
-    let mut response = http::Response::new(answer.body.map_err(error).boxed_unsync());
+/// Hands an answer over; its turn ends with its body.
+fn response(answer: Answer, turn: OwnedSemaphorePermit) -> http::Response<WasiBody> {
+    let body = answer.body.map_err(move |reason| {
+        let _held = &turn;
+        error(reason)
+    });
+    let mut response = http::Response::new(body.boxed_unsync());
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
     response
