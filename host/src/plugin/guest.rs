@@ -5,9 +5,7 @@ use std::{sync::Arc, time::Instant};
 use wasmtime::{Store, StoreContextMut, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::{
-    Plugin, bindings::Message, limits::Limiter, log::Output, services::Services, wasi_http::WasiHttp,
-};
+use super::{Plugin, bindings::Message, limits::Limiter, log::Output, services::Services, wasi_http::WasiHttp};
 use crate::config::PluginSettings;
 
 /// The host's side of one guest. It lives in the guest's store and is dropped with it.
