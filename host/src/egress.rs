@@ -1,6 +1,6 @@
 //! The way out: HTTP that guests ask for, to the hosts that their grants name and to no others.
 //!
-//! A [`Request`] is well-formed (`request`, `target`). The [`Client`](client::Client) finds the grant that allows it, adds the
+//! A [`Request`] is well-formed (`request`, `target`). The `client` finds the grant that allows it, adds the
 //! grant's headers, and waits for a turn (`gates`). It takes a connection that nobody uses (`pool`), or makes one
 //! (`connector`) to an address that was checked (`address`). What comes back passes through [`AnswerBody`], which ends
 //! it in time, unpacks it (`unpack`), keeps it small, and takes the grant's headers out again (`redact`).
