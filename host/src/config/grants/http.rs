@@ -154,7 +154,7 @@ fn of_table(key: &str, table: &BTreeMap<String, Node>) -> Result<HttpGrant, Stri
     }
     let private = match table.get("private").map(|node| &node.value) {
         None => false,
-        Some(Value::Other(truth)) if truth == "true" || truth == "false" => truth == "true",
+        Some(Value::Truth(private)) => *private,
         Some(value) => return Err(format!("`{key}.private` is {value}; it must be true or false")),
     };
     let (name_key, node, is_url) = match (table.get("host"), table.get("url")) {
