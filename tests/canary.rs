@@ -153,7 +153,9 @@ async fn what_held_its_conversation_is_not_made_to_at_a_restart_until_it_changes
         );
         let setup = Setup::new().plugin("20-bot.wasm", &MISBEHAVE).file("plugins/20-bot.txt", canary);
         let bot = setup.settings(&settings).start().await;
-        bot.chain().len()
+        let loaded = bot.chain().len();
+        bot.stop().await;
+        loaded
     };
     let inode = || {
         let cache = fs::read_dir(data.path().join("cache")).unwrap();

@@ -389,6 +389,7 @@ async fn a_file_that_does_not_compile_is_not_compiled_again_after_a_restart() {
         let bot = setup.settings(&settings).compiler(&gate.compiler()).start().await;
         assert_eq!(bot.chain(), ["echo"]);
         let [line] = &log.lines("10-half.wasm is not loaded")[..] else { panic!("{:?}", log.lines("half")) };
+        bot.stop().await;
         (line.clone(), gate.compiled())
     };
     let (line, compiled) = start("").await;

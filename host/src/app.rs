@@ -45,6 +45,7 @@ pub struct App {
     live: watch::Sender<Arc<Live>>,
     pub dedupe: Dedupe,
     egress: Egress,
+    store: Store,
     pub refusals: Refusals,
     users: UserNames,
     /// Which previous secret of which account was told of lately.
@@ -95,7 +96,8 @@ impl App {
         tell_config(&config);
         let engine = Engine::new(&config.engine)?;
         let egress = Egress::network(&config.http);
-        let services = Services { store: Store::open(&config.data_dir)?, egress: egress.clone() };
+        let store = Store::open(&config.data_dir)?;
+        let services = Services { store: store.clone(), egress: egress.clone() };
         let cache_dir = config.cache_dir.clone();
         let loader = Loader::new(engine, compiler.into(), cache_dir, config.compile.clone(), services)?;
         let versions = Arc::new(Versions::open(config.data_dir.join("versions"))?);
@@ -108,6 +110,7 @@ impl App {
         Ok(Arc::new(Self {
             dedupe: Dedupe::new(config.dedupe.keys_max, claim_lifetime(&config)),
             egress,
+            store,
             refusals: Refusals::default(),
             users: UserNames::new(config.log.user),
             previous: OnceAMinute::default(),
@@ -118,6 +121,11 @@ impl App {
             versions,
             live: watch::Sender::new(Arc::new(Live::new(Arc::new(config), None))),
         }))
+    }
+
+    /// Lets go of the files, for the host that is started next. Nothing may be in flight any more.
+    pub async fn close(&self) {
+        self.store.close().await;
     }
 
     /// Returns what serves now.

@@ -41,6 +41,7 @@ pub async fn run(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Out
     if timeout(settings.shutdown, drained).await.is_err() {
         warn!("Stopped with {} messages unfinished after {:?}", app.tasks.len(), settings.shutdown);
     }
+    app.close().await;
 }
 
 async fn accept(listener: &TcpListener, settings: &config::Listener, router: &Router, graceful: &GracefulShutdown) {

@@ -32,6 +32,14 @@ impl Store {
     pub fn scratch() -> Self {
         Self::Embedded(Embedded::scratch())
     }
+
+    /// Ends what was begun and lets go of the files, for all clones: from now on every operation fails. For a host that stops.
+    pub async fn close(&self) {
+        let Self::Embedded(embedded) = self;
+        let embedded = embedded.clone();
+        // It only fails if closing panicked, and then there is nothing left to close.
+        let _ = tokio::task::spawn_blocking(move || embedded.close()).await;
+    }
 }
 
 /// Why the store gave no answer. A write may have been carried out all the same.

@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock, PoisonError, RwLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
     thread::{self, JoinHandle},
     time::Instant,
 };
@@ -74,7 +74,8 @@ pub enum OpenError {
 /// A database with the thread that writes to it.
 struct Engine {
     shared: Arc<Shared>,
-    writer: Option<JoinHandle<()>>,
+    /// Taken when it is told to end.
+    writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What the writing thread and the reads share.
@@ -110,6 +111,13 @@ impl Embedded {
     /// A store in memory, made when it is first used: most trials never do.
     pub fn scratch() -> Self {
         Self(Arc::default())
+    }
+
+    /// Ends what was begun and closes the file; from now on every operation fails.
+    pub(super) fn close(&self) {
+        if let Some(Some(engine)) = self.0.get() {
+            engine.close();
+        }
     }
 
     fn engine(&self) -> Result<&Engine, Unavailable> {
@@ -164,20 +172,27 @@ impl Engine {
         let shared = Arc::new(Shared { place, database, queue: Queue::default(), reads, told: OnceAMinute::default() });
         let writing = shared.clone();
         let writer = thread::Builder::new().name("store".into()).spawn(move || writer::run(&writing));
-        let writer = Some(writer.map_err(|error| OpenError::Io { path: shared.place.path(), error })?);
-        Ok(Self { shared, writer })
+        let writer = writer.map_err(|error| OpenError::Io { path: shared.place.path(), error })?;
+        Ok(Self { shared, writer: Mutex::new(Some(writer)) })
     }
 }
 
-/// Waits for what was begun, and closes the file: whoever opens it next finds it free.
-impl Drop for Engine {
-    fn drop(&mut self) {
+impl Engine {
+    /// Waits for what was begun, and closes the file: whoever opens it next finds it free.
+    fn close(&self) {
         self.shared.queue.close();
-        if let Some(writer) = self.writer.take() {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
             // It catches its panics.
             _ = writer.join();
         }
         self.shared.close();
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
