@@ -484,6 +484,7 @@ async fn a_conversation_file_is_the_network_of_those_who_play_it() {
         file: plugin.file.clone(),
         code: plugin.code.clone(),
         settings: plugin.settings.clone(),
+        lane: plugin.lane.clone(),
         services: Services { egress: Egress::played(exchanges), ..plugin.services.clone() },
     };
     for by in BOTH {

@@ -10,7 +10,7 @@ mod document;
 mod error;
 mod expand;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod grants;
 mod host;
 mod http;
@@ -31,9 +31,11 @@ use std::{
 pub use account::{Account, Mode};
 pub use error::ConfigError;
 pub use grants::{Grants, HostPattern, HttpGrant, KvGrant};
-pub use host::{Canary, Compile, Dedupe, Engine, Late, Listener, Log, LogFormat, LogUser, Versions, Watch};
+pub use host::{
+    AccountCalls, Canary, Compile, Dedupe, Engine, Late, Listener, Log, LogFormat, LogUser, Versions, Watch,
+};
 pub use http::{Http, Proxy};
-pub use limits::{Limits, MEMORY_MIB_MAX, TABLE_ELEMENTS_MAX, WASM_STACK_BYTES};
+pub use limits::{CORE_INSTANCES_MAX, Limits, MEMORIES_MAX, MEMORY_MIB_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 pub use matches::MatchRule;
 pub use plugin::PluginSettings;
 pub use restart::needs_restart;

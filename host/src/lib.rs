@@ -38,6 +38,7 @@ pub mod store;
 
 pub mod bundled;
 pub mod conversation;
+mod machine;
 mod private_dir;
 pub mod rehearsal;
 mod stamp;

@@ -28,6 +28,7 @@ mod log;
 pub mod rules;
 pub mod services;
 pub mod set;
+pub mod turns;
 pub mod versions;
 pub mod watch;
 
@@ -44,6 +45,7 @@ use self::{
     engine::Class,
     guest::Guest,
     services::Services,
+    turns::{Ask, Busy, Lane},
 };
 use crate::config::PluginSettings;
 
@@ -115,6 +117,8 @@ pub struct Plugin {
     pub code: Arc<Code>,
     pub settings: Arc<PluginSettings>,
     pub services: Services,
+    /// Where its calls take their turns.
+    pub lane: Lane,
 }
 
 /// What a call came to, with what it took.
@@ -144,8 +148,9 @@ pub enum Failure {
     Trap(String),
     #[error("said: {0}")]
     Guest(String),
-    #[error("found no free instance within {limit_ms} ms; raise `engine.instances_max` if memory allows")]
-    Busy { limit_ms: u64 },
+    /// Not the plugin's fault: the host, or what its account or the plugin may have of it, is in use.
+    #[error(transparent)]
+    Busy(#[from] Busy),
     #[error("gave a reply that WeChat would refuse: {0}")]
     Refused(#[from] crate::reply::Refused),
 }
@@ -159,17 +164,19 @@ impl Plugin {
         let started = Instant::now();
         let deadline = self.own_deadline(started, deadline);
         let limit_ms = millis(deadline.saturating_duration_since(started));
-        let engine = &self.code.engine;
-        let Ok(Ok(_slot)) = timeout_at(deadline.into(), engine.slots.acquire()).await else {
-            return Call::unasked(Failure::Busy { limit_ms }, started);
+        let (code, limits) = (&self.code, &self.settings.limits);
+        // Declared before the store and so dropped after it: the next call finds the instance free.
+        let _turn = match self.lane.turn(Ask::to_start(code.places, code.start_bytes(), limits), deadline).await {
+            Ok(turn) => turn,
+            Err(busy) => return Call::unasked(busy.into(), started),
         };
-        let mut store = Guest::of_call(self, message, deadline).into_store(self.code.wasmtime());
-        let running = engine.run_clock();
+        let mut store = Guest::of_call(self, message, deadline).into_store(code.wasmtime());
+        let running = code.engine.run_clock();
         let answer = match timeout_at(deadline.into(), self.ask(&mut store, message)).await {
             Ok(Ok(Ok(reply))) => Ok(reply),
             Ok(Ok(Err(text))) => Err(Failure::Guest(text.chars().take(GUEST_ERROR_CHARS_MAX).collect())),
             Ok(Err(error)) => Err(self.explain(&error, &store)),
-            Err(_) => Err(Failure::Timeout { limit_ms }),
+            Err(_) => Err(store.data().limiter.busy().map_or(Failure::Timeout { limit_ms }, Failure::from)),
         };
         drop(running);
         Call {
@@ -199,12 +206,15 @@ impl Plugin {
     /// Finds the reason behind wasmtime's error: a limit of ours, if one was hit.
     fn explain(&self, error: &wasmtime::Error, store: &Store<Guest>) -> Failure {
         let guest = store.data();
+        if let Some(busy) = guest.limiter.busy() {
+            return busy.into();
+        }
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) if guest.clock.is_used_up() => Failure::Cpu { limit_ms: self.settings.limits.cpu_ms },
             Some(Trap::StackOverflow) => Failure::Stack,
             _ if guest.limiter.memory_refused() => Failure::Memory { limit_bytes: guest.limiter.memory_bytes_max() },
             Some(trap) => Failure::Trap(trap.to_string()),
-            None => Failure::Trap(error.root_cause().to_string()),
+            None => Failure::Trap(limits::explained(error)),
         }
     }
 }

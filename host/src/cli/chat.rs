@@ -124,6 +124,7 @@ async fn named(files: &[PathBuf], config: &Config, loader: &Loader) -> anyhow::R
         let loaded = loader.load(file, look, &source, &terms, &Progress::unwatched()).await.with_context(not_loaded)?;
         let name = name_of(file).unwrap_or_else(|| file.display().to_string());
         plugins.push(Plugin {
+            lane: loaded.code.lane("main", &name),
             name: name.into(),
             account: "main".into(),
             file: file.into(),

@@ -12,7 +12,7 @@ use hyper::Uri;
 use super::{
     document::Value,
     error::{Place, Problems},
-    host::Late,
+    host::{AccountCalls, Late},
     plugin::PluginTable,
     section::Section,
     sources,
@@ -53,6 +53,8 @@ pub struct Account {
     pub plugins_dir: Option<PathBuf>,
     /// `chain`: which plugins are asked, by name, in this order. Default empty: all, in the order of their file names.
     pub plugins: Vec<String>,
+    /// `calls_max` and `calls_waiting_max`.
+    pub calls: AccountCalls,
     /// `[accounts.NAME.late]` over `[late]`.
     pub late: Late,
     /// `[accounts.NAME.plugins.PLUGIN]`.
@@ -87,6 +89,7 @@ impl Account {
         let plugins_dir = section.text("plugins_dir");
         Some(Self {
             late: Late::read(&section.table("late").over(&shared.table("late"))),
+            calls: AccountCalls::read(section),
             plugins: chain(section),
             plugin_tables: match is_list(section, "plugins") {
                 true => BTreeMap::new(),

@@ -39,7 +39,7 @@ impl Directory {
 }
 
 /// Loads a main file alone.
-pub(super) fn load(main: &str) -> Config {
+pub(crate) fn load(main: &str) -> Config {
     Directory::with(main).load()
 }
 

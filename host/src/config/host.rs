@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::section::Section;
+use super::{
+    defaults,
+    section::{Section, to_usize},
+};
+use crate::machine;
 
 /// `[listener]`: the public listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,8 +78,21 @@ pub struct Watch {
 /// `[engine]`: what is reserved once, for all plugins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Engine {
-    /// How many calls may run or wait at once. Default 1,100.
+    /// How many calls may run at once. Default 1,100.
     pub instances_max: usize,
+    /// The linear memory of all guests together, in MiB. Default 0: half of the machine's.
+    pub memory_mib: usize,
+    /// The stack that a guest may use, in KiB. Default 512.
+    pub stack_kib: usize,
+}
+
+/// How many calls of one account's plugins may run and wait: keys of `[accounts.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountCalls {
+    /// `calls_max`: how many run at once. Default 0: all that the host has for its only account, else three quarters.
+    pub calls_max: usize,
+    /// `calls_waiting_max`: how many wait for their turn. Default 1,000.
+    pub waiting_max: usize,
 }
 
 /// `[compile]`: what turning a `.wasm` file into machine code may take.
@@ -196,7 +213,41 @@ impl Watch {
 
 impl Engine {
     pub(super) fn read(section: &Section<'_>) -> Self {
-        Self { instances_max: section.count("instances_max", 1..=10_000) }
+        Self {
+            instances_max: section.count("instances_max", 1..=10_000),
+            memory_mib: section.count("memory_mib", 0..=16_777_216),
+            stack_kib: section.count("stack_kib", 64..=1_024),
+        }
+    }
+
+    /// Returns `memory_mib` in bytes; for 0, half of what the machine or the container has.
+    pub fn memory_bytes(&self) -> usize {
+        match self.memory_mib {
+            0 => machine::memory_bytes() / 2,
+            mib => mib << 20,
+        }
+    }
+
+    /// Returns `stack_kib` in bytes.
+    pub fn stack_bytes(&self) -> usize {
+        self.stack_kib << 10
+    }
+}
+
+impl AccountCalls {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        Self {
+            calls_max: section.count("calls_max", 0..=10_000),
+            waiting_max: section.count("calls_waiting_max", 1..=100_000),
+        }
+    }
+}
+
+/// For an account of which nothing is said.
+impl Default for AccountCalls {
+    fn default() -> Self {
+        let number = |key| to_usize(defaults::number(defaults::account(), key));
+        Self { calls_max: number("calls_max"), waiting_max: number("calls_waiting_max") }
     }
 }
 

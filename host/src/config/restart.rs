@@ -5,7 +5,7 @@ use super::Config;
 /// Says whether a setting differs between two configurations.
 type Differs = fn(&Config, &Config) -> bool;
 
-static AFTER_RESTART: [(&str, Differs); 14] = [
+static AFTER_RESTART: [(&str, Differs); 15] = [
     ("listen", |old, new| old.listen != new.listen),
     ("data_dir", |old, new| old.data_dir != new.data_dir),
     ("cache_dir", |old, new| old.cache_dir != new.cache_dir),
@@ -17,6 +17,7 @@ static AFTER_RESTART: [(&str, Differs); 14] = [
     ("log.format", |old, new| old.log.format != new.log.format),
     ("log.user", |old, new| old.log.user != new.log.user),
     ("engine.instances_max", |old, new| old.engine.instances_max != new.engine.instances_max),
+    ("engine.stack_kib", |old, new| old.engine.stack_kib != new.engine.stack_kib),
     ("compile.memory_mib", |old, new| old.compile.memory_mib != new.compile.memory_mib),
     ("compile.cpu_s", |old, new| old.compile.cpu_s != new.compile.cpu_s),
     ("compile.timeout_s", |old, new| old.compile.timeout_s != new.compile.timeout_s),

@@ -2,7 +2,10 @@
 
 use std::{
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,9 +16,11 @@ use super::{
     bindings::BotPre,
     engine::{Class, Engine},
     guest::Guest,
+    limits::over_count,
     one_line,
+    turns::Lane,
 };
-use crate::config::PluginSettings;
+use crate::config::{Limits, PluginSettings};
 
 /// The package that a bot's handler comes from.
 const HANDLER: &str = "aviary:bot/handler";
@@ -34,6 +39,36 @@ pub struct Code {
     pub(super) engine: Engine,
     class: Class,
     pub(super) pre: BotPre<Guest>,
+    /// How many places of the instance pool it takes.
+    pub(super) places: usize,
+    /// The linear memory that it has once it is instantiated; 0 until it was.
+    start_bytes: AtomicUsize,
+}
+
+/// What a plugin has as soon as it is instantiated, whatever it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    pub memories: usize,
+    pub tables: usize,
+    /// All memories together.
+    pub start_bytes: usize,
+}
+
+impl Needs {
+    /// Says of each limit that they exceed what to raise it to.
+    pub fn over(&self, limits: &Limits) -> Vec<String> {
+        let start_mib = self.start_bytes.div_ceil(1 << 20);
+        let needs = [
+            (start_mib, limits.memory_mib, "MiB of memory", "memory_mib"),
+            (self.memories, limits.memories_max, "memories", "memories_max"),
+            (self.tables, limits.tables_max, "tables", "tables_max"),
+        ];
+        let over = needs.into_iter().filter(|(needed, most, ..)| needed > most);
+        over.map(|(needed, most, things, setting)| {
+            format!("it needs {needed} {things}; raise its `limits.{setting}`, which is {most}")
+        })
+        .collect()
+    }
 }
 
 /// Why code does not become a plugin.
@@ -48,6 +83,8 @@ pub enum LoadError {
     OtherVersion { found: String },
     #[error("it does not fit this host: {0}")]
     Unlinkable(String),
+    #[error("{0}")]
+    TooMuch(String),
     #[error("it does not start: {0}")]
     NoStart(String),
     #[error("its cached code does not load: {0}")]
@@ -60,14 +97,16 @@ impl Code {
         let Content { hash, .. } = content;
         let class = content.class();
         let runtime = engine.runtime(class);
-        let component = deserialize(&runtime.wasmtime, file).map_err(|error| LoadError::Cache(one_line(&error)))?;
+        let component = deserialize(&runtime.wasmtime, file).map_err(|error| not_loaded(&error))?;
         let handler = check_exports(&runtime.wasmtime, &component)?;
         let pre = runtime
             .linker
             .instantiate_pre(&component)
             .and_then(BotPre::new)
             .map_err(|error| LoadError::Unlinkable(one_line(&error)))?;
-        Ok(Arc::new(Self { hash, handler, engine: engine.clone(), class, pre }))
+        let (memories, tables) = counts(&component);
+        let (places, start_bytes) = (engine.turns.places(memories, tables), AtomicUsize::new(0));
+        Ok(Arc::new(Self { hash, handler, engine: engine.clone(), class, pre, places, start_bytes }))
     }
 
     /// Returns the interfaces that it imports, with their versions.
@@ -81,22 +120,48 @@ impl Code {
         &self.engine.runtime(self.class).wasmtime
     }
 
+    /// Returns where the calls of a plugin with this code take their turns.
+    pub fn lane(&self, account: &str, plugin: &str) -> Lane {
+        self.engine.turns.lane(account, plugin)
+    }
+
+    /// Says what it has as soon as it is instantiated.
+    pub fn needs(&self) -> Needs {
+        let (memories, tables) = counts(self.pre.instance_pre().component());
+        Needs { memories, tables, start_bytes: self.start_bytes() }
+    }
+
+    /// Returns the linear memory that it has once it is instantiated; 0 until it was.
+    pub(super) fn start_bytes(&self) -> usize {
+        self.start_bytes.load(Ordering::Relaxed)
+    }
+
     /// Instantiates it once in a store that is thrown away: a record or variant that differs from ours shows only then.
     pub(super) async fn try_start(&self, settings: &Arc<PluginSettings>) -> Result<(), LoadError> {
+        let over = self.needs().over(&settings.limits);
+        if !over.is_empty() {
+            return Err(LoadError::TooMuch(over.join("; ")));
+        }
         let deadline = Instant::now() + START_MAX;
         let mut store = Guest::on_trial(settings, deadline).into_store(self.wasmtime());
         let _running = self.engine.run_clock();
+        let limits = &settings.limits;
         match tokio::time::timeout_at(deadline.into(), self.pre.instantiate_async(&mut store)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) if store.data().clock.is_used_up() => Err(LoadError::NoStart(format!(
-                "it computed longer than {} ms (`limits.cpu_ms`)",
-                settings.limits.cpu_ms
-            ))),
+            Ok(Ok(_)) => {
+                self.start_bytes.store(store.data().limiter.memory_bytes(), Ordering::Relaxed);
+                Ok(())
+            }
+            Ok(Err(_)) if store.data().clock.is_used_up() => {
+                Err(LoadError::NoStart(format!("it computed longer than {} ms (`limits.cpu_ms`)", limits.cpu_ms)))
+            }
             Ok(Err(_)) if store.data().limiter.memory_refused() => Err(LoadError::NoStart(format!(
                 "it needs more than {} MiB of memory; raise its `limits.memory_mib`",
-                settings.limits.memory_mib
+                limits.memory_mib
             ))),
-            Ok(Err(error)) => Err(LoadError::NoStart(one_line(&error))),
+            Ok(Err(error)) => Err(match over_count(&error) {
+                Some(needs) => LoadError::TooMuch(needs),
+                None => LoadError::NoStart(one_line(&error)),
+            }),
             Err(_) => Err(LoadError::NoStart(format!("it was not ready within {START_MAX:?}"))),
         }
     }
@@ -117,6 +182,21 @@ fn deserialize(engine: &wasmtime::Engine, file: &Path) -> wasmtime::Result<Compo
     // Now rather than at the first message.
     component.initialize_copy_on_write_image()?;
     Ok(component)
+}
+
+/// Tells a component that is too large for any slot of the pool, which no compiling again will mend, from spoilt code.
+fn not_loaded(error: &wasmtime::Error) -> LoadError {
+    let text = one_line(error);
+    match text.contains("pooling allocator") {
+        true => LoadError::TooMuch(format!("no plugin of this host can be so large: {text}")),
+        false => LoadError::Cache(text),
+    }
+}
+
+/// How many memories and tables a component has. One that imports core modules may have others, but no host gives it any.
+fn counts(component: &Component) -> (usize, usize) {
+    let needs = component.resources_required();
+    needs.map_or((0, 0), |needs| (needs.num_memories as usize, needs.num_tables as usize))
 }
 
 /// Returns the handler, if it is one that this host can call.

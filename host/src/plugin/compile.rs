@@ -196,13 +196,6 @@ pub fn memory_bytes(wasm_bytes: usize) -> u64 {
     MEMORY_BASE_BYTES + (wasm_bytes as u64).saturating_mul(MEMORY_BYTES_PER_BYTE)
 }
 
-/// How much memory this machine has left, in bytes, as far as the system tells.
-pub fn memory_bytes_left() -> Option<u64> {
-    let facts = fs::read_to_string("/proc/meminfo").ok()?;
-    let left = facts.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    left.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
-}
-
 /// Feeds the child and reads what it says, all at once, so that no pipe fills up. Of code that is too large, one byte more
 /// than `code_bytes_max` is read.
 async fn talk(child: &mut Child, wasm: Vec<u8>, code_bytes_max: u64) -> io::Result<(ExitStatus, Vec<u8>, String)> {

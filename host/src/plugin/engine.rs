@@ -14,14 +14,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Semaphore;
 use tracing::warn;
 use wasmtime::{
     Config, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
     component::{HasSelf, Linker},
 };
 
-use super::{bindings::Bot, guest::Guest};
+use super::{
+    bindings::Bot,
+    guest::Guest,
+    turns::{MEMORIES_PER_PLACE, TABLES_PER_PLACE, Turns},
+};
 use crate::config;
 
 /// How often a running guest lets others run, and the unit in which its computing time is counted.
@@ -78,8 +81,8 @@ impl Class {
 pub struct Engine {
     small: Runtime,
     large: Runtime,
-    /// One permit for each call that may run at once; fewer than the pools have room for.
-    pub(super) slots: Arc<Semaphore>,
+    /// How many calls may run at once, and whose turn it is.
+    pub turns: Turns,
     ticker: Arc<Ticker>,
 }
 
@@ -96,7 +99,7 @@ impl Engine {
     pub fn new(settings: &config::Engine) -> anyhow::Result<Self> {
         let (small, large) = (Runtime::new(Class::Small, settings)?, Runtime::new(Class::Large, settings)?);
         Ok(Self {
-            slots: Arc::new(Semaphore::new(settings.instances_max)),
+            turns: Turns::new(settings),
             ticker: Ticker::start([small.wasmtime.weak(), large.wasmtime.weak()])?,
             small,
             large,
@@ -142,7 +145,7 @@ impl Runtime {
                     error = %error,
                     "No room for an instance pool; each call allocates its own memory, which is slower: {error}"
                 );
-                wasmtime::Engine::new(&serving(class)).map_err(plain)?
+                wasmtime::Engine::new(&serving(class, settings)).map_err(plain)?
             }
         };
         Ok(Self { linker: linker(&wasmtime).map_err(plain)?, wasmtime })
@@ -184,10 +187,11 @@ fn code(class: Class) -> Config {
     config
 }
 
-/// The same code, with the stack a guest may use.
-fn serving(class: Class) -> Config {
+/// The same code, with the stack a guest may use. wasmtime looks at it whenever a guest is entered, not when code is compiled;
+/// but it looks at the engine's, so that no plugin can have its own.
+fn serving(class: Class, settings: &config::Engine) -> Config {
     let mut config = code(class);
-    config.max_wasm_stack(config::WASM_STACK_BYTES);
+    config.max_wasm_stack(settings.stack_bytes());
     config
 }
 
@@ -195,28 +199,31 @@ fn pooled(class: Class, settings: &config::Engine) -> Config {
     // One more than calls may run: a plugin that is loaded is tried while all of them do.
     let instances = u32::try_from(settings.instances_max).unwrap_or(u32::MAX).saturating_add(1);
     let mut pool = PoolingAllocationConfig::new();
-    // A component is often several core instances: a wasip1 module with its adapter is four.
+    let total = |per_place: usize, one_more: usize| {
+        u32::try_from(settings.instances_max * per_place + one_more).unwrap_or(u32::MAX)
+    };
+    let all = |most: usize| u32::try_from(most).unwrap_or(u32::MAX);
     pool.total_component_instances(instances)
-        .total_core_instances(instances.saturating_mul(4))
-        .total_memories(instances.saturating_mul(2))
-        .total_tables(instances.saturating_mul(4))
+        .total_core_instances(instances.saturating_mul(all(config::CORE_INSTANCES_MAX)))
+        // The largest component fits beside all calls: it may be on trial. One memory more is a garbage collector's heap.
+        .total_memories(total(MEMORIES_PER_PLACE, config::MEMORIES_MAX + 1))
+        .total_tables(total(TABLES_PER_PLACE, config::TABLES_MAX))
         .total_stacks(instances)
-        .total_gc_heaps(instances.min(64))
+        .total_gc_heaps(instances)
         .max_component_instance_size(10 << 20)
         .max_core_instance_size(10 << 20)
-        // Python made into a component is about a hundred core instances.
-        .max_core_instances_per_component(200)
-        .max_memories_per_component(8)
-        .max_tables_per_component(64)
-        .max_memories_per_module(2)
-        .max_tables_per_module(2)
+        .max_core_instances_per_component(all(config::CORE_INSTANCES_MAX))
+        .max_memories_per_component(all(config::MEMORIES_MAX))
+        .max_tables_per_component(all(config::TABLES_MAX))
+        .max_memories_per_module(all(config::MEMORIES_MAX))
+        .max_tables_per_module(all(config::TABLES_MAX))
         .table_elements(config::TABLE_ELEMENTS_MAX)
         .max_memory_size(config::MEMORY_MIB_MAX << 20)
         .max_unused_warm_slots(instances)
         .linear_memory_keep_resident(class.keep_resident_bytes())
         .table_keep_resident(64 << 10)
         .async_stack_keep_resident(16 << 10);
-    let mut config = serving(class);
+    let mut config = serving(class, settings);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }

@@ -1,11 +1,14 @@
 //! The running instance: what the host keeps for one call, and nothing that outlives it.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use wasmtime::{Store, StoreContextMut, UpdateDeadline, component::ResourceTable};
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
 
-use super::{Plugin, bindings::Message, limits::Limiter, log::Output, services::Services, wasi_http::WasiHttp};
+use super::{Plugin, bindings::Message, limits::Limiter, log::Output, millis, services::Services, wasi_http::WasiHttp};
 use crate::config::PluginSettings;
 
 /// The host's side of one guest. It lives in the guest's store and is dropped with it.
@@ -43,7 +46,9 @@ impl Guest {
     /// The guest of one call, which ends at `deadline`.
     pub(super) fn of_call(plugin: &Plugin, message: &Arc<Message>, deadline: Instant) -> Self {
         let message = Some(message.clone());
-        Self { message, ..Self::new(&plugin.name, &plugin.settings, &plugin.services, deadline) }
+        let limits = &plugin.settings.limits;
+        let limiter = Limiter::sharing(limits, &plugin.lane, plugin.code.start_bytes(), deadline);
+        Self { message, limiter, ..Self::new(&plugin.name, &plugin.settings, &plugin.services, deadline) }
     }
 
     /// A guest that is started, and asked nothing.
@@ -61,7 +66,7 @@ impl Guest {
             settings: settings.clone(),
             services: services.clone(),
             deadline,
-            limiter: Limiter::new(limits.memory_bytes(), limits.table_elements_max),
+            limiter: Limiter::alone(limits),
             clock: Clock { ticks: 0, ticks_max: limits.cpu_ms },
             output: Output::new(limits.log_bytes_max),
             wasi: None,
@@ -74,7 +79,7 @@ impl Guest {
     pub(super) fn into_store(self, engine: &wasmtime::Engine) -> Store<Self> {
         let (host_data_bytes, handles_max) = (self.settings.limits.host_data_bytes(), self.settings.limits.handles_max);
         let mut store = Store::new(engine, self);
-        store.limiter(|guest| &mut guest.limiter);
+        store.limiter_async(|guest| &mut guest.limiter);
         store.set_hostcall_fuel(host_data_bytes);
         store.set_max_component_handles(handles_max);
         // A deadline of 0 would trap at the first instruction.
@@ -113,15 +118,63 @@ fn on_tick(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDead
     })
 }
 
-/// WASI with clocks, random numbers, the plugin's settings as environment variables, and output that becomes log lines:
+/// How many random bytes a guest gets at once: what takes less than a tick to make.
+const RANDOM_BYTES_MAX: u64 = 256 << 10;
+
+/// WASI with coarse clocks, random numbers, the plugin's settings as environment variables, and output that becomes log lines:
 /// no files, no sockets, no input, no arguments.
 fn wasi(settings: &PluginSettings, output: &Output) -> WasiCtx {
     let mut builder = WasiCtx::builder();
     builder.stdout(output.clone()).stderr(output.clone());
+    builder.monotonic_clock(CoarseClock::new()).wall_clock(CoarseWallClock).max_random_size(RANDOM_BYTES_MAX);
     for (name, value) in &settings.env {
         builder.env(name, value.expose());
     }
     builder.allow_tcp(false).allow_udp(false).build()
+}
+
+/// The step of a guest's clocks. What a guest could learn about others by timing takes finer ones.
+const CLOCK_STEP: Duration = Duration::from_millis(1);
+
+/// Time since a second before the guest first asked for anything of WASI, in whole steps. Go takes a clock that stands at 0 for
+/// a broken one.
+struct CoarseClock(Instant);
+
+impl CoarseClock {
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl HostMonotonicClock for CoarseClock {
+    fn resolution(&self) -> u64 {
+        nanos(CLOCK_STEP)
+    }
+
+    fn now(&self) -> u64 {
+        nanos(Duration::from_secs(1) + whole_steps(self.0.elapsed()))
+    }
+}
+
+/// The time of day, in whole steps.
+struct CoarseWallClock;
+
+impl HostWallClock for CoarseWallClock {
+    fn resolution(&self) -> Duration {
+        CLOCK_STEP
+    }
+
+    fn now(&self) -> Duration {
+        whole_steps(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+    }
+}
+
+fn whole_steps(time: Duration) -> Duration {
+    Duration::from_millis(millis(time))
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl WasiView for Guest {

@@ -20,14 +20,16 @@ use super::{
     cache::{Cache, Tidied},
     canary::{self, Canary, CanaryError},
     code::{Code, LoadError},
-    compile::{CompileError, Compiler, memory_bytes, memory_bytes_left},
+    compile::{CompileError, Compiler, memory_bytes},
     directory::canary_of,
     engine::Engine,
     file_name::name_of,
     services::Services,
+    turns::Turns,
 };
 use crate::{
     config::{self, Account, Config, PluginSettings},
+    machine::memory_bytes_left,
     stamp::{Stamp, open_file},
 };
 
@@ -265,6 +267,11 @@ impl Loader {
     pub async fn read(&self, file: &Path, look: Look, terms: &Terms) -> Result<Source, ReadError> {
         let (file, bytes_max) = (file.to_owned(), terms.file_bytes_max);
         aside(move || read(&file, look, bytes_max)).await
+    }
+
+    /// The turns of the engine in which its plugins run.
+    pub fn turns(&self) -> &Turns {
+        &self.engine.turns
     }
 
     /// Makes code of a file that was read.

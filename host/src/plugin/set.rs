@@ -253,6 +253,7 @@ impl Set {
 
     /// Makes the chains of all accounts out of what is loaded, in the order of the accounts.
     pub fn chains(&mut self, config: &Config) -> Vec<Chain> {
+        self.loader.turns().apply(config);
         let chains = config.accounts.iter().map(|account| self.chain(config, account)).collect();
         self.refused_plugins.end_round();
         chains
@@ -284,6 +285,7 @@ impl Set {
                 ));
             }
             plugins.push(Plugin {
+                lane: code.lane(&account.name, &name),
                 name: name.into(),
                 account: account.name.as_str().into(),
                 file: path,

@@ -1,0 +1,75 @@
+//! What the machine has, and what is left of it.
+
+use std::{fs, path::Path};
+
+/// What is assumed where the system does not say: the smallest machine one would rent.
+const MEMORY_BYTES: usize = 1 << 30;
+
+/// Returns how much memory there is for this process: the machine's, or less if its container has less.
+pub fn memory_bytes() -> usize {
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| fact(&text, "MemTotal:"));
+    let machine = machine.and_then(|bytes| usize::try_from(bytes).ok());
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    groups_of(&groups)
+        .filter_map(|group| bound(Path::new("/sys/fs/cgroup"), group))
+        .chain(machine)
+        .min()
+        .unwrap_or(MEMORY_BYTES)
+}
+
+/// Returns how much memory this machine has left, in bytes, as far as the system tells.
+pub fn memory_bytes_left() -> Option<u64> {
+    fact(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+}
+
+/// Finds a line such as `MemTotal:  16384000 kB`, and returns bytes.
+fn fact(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+/// The process's group of the one hierarchy (`0::/system.slice/aviary.service`), and those above it.
+fn groups_of(cgroup: &str) -> impl Iterator<Item = &str> {
+    let own = cgroup.lines().find_map(|line| line.strip_prefix("0::/"));
+    std::iter::successors(own, |group| match *group {
+        "" => None,
+        group => Some(group.rsplit_once('/').map_or("", |(above, _)| above)),
+    })
+}
+
+/// The group's bound; none if it has none (`max`) or the system keeps it elsewhere.
+fn bound(root: &Path, group: &str) -> Option<usize> {
+    fs::read_to_string(root.join(group).join("memory.max")).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_the_machine_is_read_in_kib() {
+        assert_eq!(fact("MemFree:         1 kB\nMemTotal:       16384 kB\n", "MemTotal:"), Some(16 << 20));
+        assert_eq!(fact("nothing of the kind", "MemTotal:"), None);
+        assert!(memory_bytes() > 0);
+    }
+
+    #[test]
+    fn a_group_lies_in_others_that_bound_it_too() {
+        let groups: Vec<_> = groups_of("0::/system.slice/aviary.service\n").collect();
+        assert_eq!(groups, ["system.slice/aviary.service", "system.slice", ""]);
+        assert_eq!(groups_of("0::/\n").collect::<Vec<_>>(), [""]);
+        assert_eq!(groups_of("1:memory:/old\n").count(), 0);
+    }
+
+    #[test]
+    fn a_group_without_a_bound_has_none() {
+        let root = tempfile::tempdir().unwrap();
+        for (group, text) in [("a", "max\n"), ("b", "1048576\n")] {
+            fs::create_dir(root.path().join(group)).unwrap();
+            fs::write(root.path().join(group).join("memory.max"), text).unwrap();
+        }
+        let bounds = ["a", "b", "c"].map(|group| bound(root.path(), group));
+        assert_eq!(bounds, [None, Some(1 << 20), None]);
+    }
+}
