@@ -52,8 +52,8 @@ async fn a_bot_that_is_well_is_shown_with_its_accounts_and_plugins() {
         )
     );
     let plugin = part(&checked, "Plugin `echo`: plugins/20-echo.wasm");
-    assert!(plugin.contains("\ncontract aviary:bot/handler@0.1.0\nimports nothing\ncode compiled in "), "{plugin}");
-    assert!(plugin.ends_with("\nasked by main"), "{plugin}");
+    assert!(plugin.contains("\ncontract aviary:bot/handler@0.1.0\ncode compiled in "), "{plugin}");
+    assert!(plugin.ends_with("\nstarts with 64 KiB of memory\nasked by main\nimports nothing"), "{plugin}");
     assert!(checked.stdout.ends_with("\nAll is well.\n"));
     assert!(!checked.stdout.contains(TOKEN) && !checked.stdout.contains("jWmY"), "it shows no secret");
 
@@ -168,8 +168,23 @@ async fn a_plugin_in_an_accounts_own_directory_is_asked_by_that_account_alone() 
     let checked = check(dir.path(), &[]).await;
     assert_eq!(checked.code, Some(0), "{}", checked.stdout);
     assert!(part(&checked, "Account `two`").ends_with("asks welcome, echo"), "{}", checked.stdout);
-    assert!(part(&checked, "Plugin `echo`").ends_with("asked by main, two"));
-    assert!(part(&checked, "Plugin `welcome`: two/10-welcome.wasm").ends_with("asked by two"));
+    assert!(part(&checked, "Plugin `echo`").contains("\nasked by main, two\n"));
+    assert!(part(&checked, "Plugin `welcome`: two/10-welcome.wasm").contains("\nasked by two\n"));
+}
+
+#[tokio::test]
+async fn a_plugin_that_does_not_fit_into_one_accounts_limits_is_wrong_there() {
+    let two = format!(
+        "[accounts.two]\npath = \"/two\"\ntoken = \"{TOKEN}\"\n[accounts.two.plugins.misbehave.limits]\ntables_max = 1\n"
+    );
+    let dir = bot("", &two);
+    fs::write(dir.path().join("plugins/30-misbehave.wasm"), &*MISBEHAVE).unwrap();
+    let checked = check(dir.path(), &[]).await;
+    assert_eq!(checked.code, Some(1), "{}", checked.stdout);
+    assert_eq!(
+        wrong(&checked),
+        ["it cannot start in account `two`: it needs 2 tables; raise its `limits.tables_max`, which is 1"]
+    );
 }
 
 #[tokio::test]
@@ -192,11 +207,12 @@ async fn plugins_are_checked_without_a_bot() {
     let checked = check(dir.path(), &["30-misbehave-1.0.wasm"]).await;
     assert_eq!(checked.code, Some(0), "{}", checked.stdout);
     let plugin = part(&checked, "Plugin `misbehave`");
-    assert!(plugin.contains("aviary:bot/kv@0.1.0") && plugin.contains("wasi:cli/environment@"), "{plugin}");
-    assert!(
-        plugin.contains("note: this version grants http, kv, customer-service, wechat-api to no plugin"),
-        "{plugin}"
-    );
+    assert!(plugin.contains("\nimports aviary:bot/call-info@0.1.0, wasi:cli/{environment, "), "{plugin}");
+    assert!(plugin.contains("}@0.2.6 (always there)\n"), "{plugin}");
+    assert!(plugin.contains("\naviary:bot/kv@0.1.0 (`kv` is not granted)\n"), "{plugin}");
+    let toml = "[plugins.misbehave.grants]\nkv = true\nhttp = [\"api.example.com\"] # the hosts that it is to reach\n";
+    assert!(plugin.contains(toml), "{plugin}");
+    assert!(plugin.contains("note: this version grants wechat_api, customer_service to no plugin"), "{plugin}");
     assert!(!dir.path().join("data").exists());
 
     let missing = check(dir.path(), &["30-misbehave-1.0.wasm", "nowhere.wasm"]).await;

@@ -4,6 +4,7 @@
 //! its answer or a setting from its meaning; a *note* is for whoever did not mean it so.
 
 mod account;
+mod imports;
 mod online;
 mod plugin;
 mod report;
@@ -17,10 +18,10 @@ use std::{
 
 use clap::builder::RangedU64ValueParser;
 
-use self::report::Report;
+use self::{imports::Asker, plugin::Examined, report::Report};
 use super::bot::{Bot, CONFIG_FILE};
 use crate::{
-    config::Config,
+    config::{Account, Config},
     dispatch::Chain,
     plugin::{
         engine::Engine,
@@ -93,15 +94,22 @@ async fn bot(config: &Config, report: &mut Report) -> anyhow::Result<()> {
     let mut chains = Vec::new();
     for (account, chain) in config.accounts.iter().zip(set.chains(config)) {
         account::check(account, &chain, config, &plugins, report);
-        chains.push((account.name.as_str(), chain));
+        chains.push((account, chain));
     }
     for plugin in &plugins {
-        let asks = |chain: &Chain| chain.plugins.iter().any(|asked| asked.file == plugin.file);
-        let accounts = chains.iter().filter(|(_, chain)| asks(chain)).map(|(name, _)| *name);
-        plugin::print(plugin, shown(&plugin.file, config), Some(&accounts.collect::<Vec<_>>()), report);
+        let askers: Vec<Asker<'_>> =
+            chains.iter().filter_map(|(account, chain)| asker(account, chain, plugin)).collect();
+        plugin::print(plugin, shown(&plugin.file, config), Some(&askers), report);
     }
     plugin::check_tables(config, report);
     Ok(())
+}
+
+/// The account as one that asks a plugin, if it does.
+fn asker<'a>(account: &'a Account, chain: &'a Chain, plugin: &Examined) -> Option<Asker<'a>> {
+    let asked = chain.plugins.iter().find(|asked| asked.file == plugin.file)?;
+    let is_own = account.plugins_dir.as_deref() == plugin.file.parent();
+    Some(Asker { account: &account.name, is_own, settings: &asked.settings })
 }
 
 /// A path as short as can be.

@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::report::Report;
+use super::{
+    imports::{self, Asker},
+    report::Report,
+};
 use crate::{
     config::{Account, Config},
     plugin::{
@@ -15,15 +18,6 @@ use crate::{
         loader::{Loaded, Loader, Look, NotLoaded, Progress, ReadError, Terms},
     },
 };
-
-/// Our own interfaces; what else a plugin imports is its language's.
-const OWN: &str = "aviary:bot/";
-
-/// The interface that every plugin has, as it hears and says something.
-const TYPES: &str = "aviary:bot/types@";
-
-/// Our own interface that needs no grant.
-const UNGRANTED: &str = "call-info";
 
 /// How many slips of the pen may lie between a table's name and the plugin's.
 const SLIPS_MAX: usize = 2;
@@ -87,8 +81,8 @@ async fn load(loader: &Loader, file: &Path, terms: &Terms, hash: &mut Option<Has
     loader.load(file, look, &source, terms, &Progress::unwatched()).await
 }
 
-/// Prints a plugin, shown as a path; `accounts` are those that ask it.
-pub(super) fn print(plugin: &Examined, shown: &Path, accounts: Option<&[&str]>, report: &mut Report) {
+/// Prints a plugin, shown as a path; `askers` are the accounts that ask it.
+pub(super) fn print(plugin: &Examined, shown: &Path, askers: Option<&[Asker<'_>]>, report: &mut Report) {
     let shown = shown.display();
     match plugin.name.as_str() {
         "" => report.heading(&format!("\nFile {shown}")),
@@ -104,31 +98,26 @@ pub(super) fn print(plugin: &Examined, shown: &Path, accounts: Option<&[&str]>, 
         Ok(loaded) => loaded,
         Err(why) => return report.wrong(&format!("not loaded: {why}")),
     };
-    // Types hold no functions: there is nothing to ask for.
-    let imports: Vec<String> = loaded.code.imports().into_iter().filter(|import| !import.starts_with(TYPES)).collect();
     let compiled = loaded.compiled.map(|took| format!("compiled in {} ms", took.as_millis()));
     report.fact("contract", &loaded.code.handler);
-    report.fact("imports", &if imports.is_empty() { "nothing".to_owned() } else { imports.join(", ") });
     report.fact("code", compiled.as_deref().unwrap_or("cached"));
+    let needs = loaded.code.needs();
+    report.fact("starts with", &format!("{} of memory", size(needs.start_bytes as u64)));
     if let Some(count) = loaded.held {
         report.fact("conversation", &format!("{} ({count} replies as expected)", canary::file_name(&plugin.file)));
     }
-    match accounts {
+    match askers {
         Some([]) => report.note("no account asks it"),
-        Some(accounts) => report.fact("asked by", &accounts.join(", ")),
+        Some(askers) => {
+            report.fact("asked by", &askers.iter().map(|asker| asker.account).collect::<Vec<_>>().join(", "));
+        }
         None => {}
     }
-    let denied = denied(&imports);
-    if !denied.is_empty() {
-        report
-            .note(&format!("this version grants {} to no plugin: every call is answered `denied`", denied.join(", ")));
+    for Asker { account, settings, .. } in askers.unwrap_or_default() {
+        let over = needs.over(&settings.limits);
+        over.iter().for_each(|over| report.wrong(&format!("it cannot start in account `{account}`: {over}")));
     }
-}
-
-/// Which of our own interfaces are imported and answer nothing else than `denied`.
-fn denied(imports: &[String]) -> Vec<&str> {
-    let own = imports.iter().filter_map(|import| import.strip_prefix(OWN)?.split('@').next());
-    own.filter(|name| *name != UNGRANTED).collect()
+    imports::print(&plugin.name, &loaded.code.imports(), askers.unwrap_or_default(), report);
 }
 
 fn size(bytes: u64) -> String {

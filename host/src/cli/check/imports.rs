@@ -1,0 +1,242 @@
+//! What a plugin imports, held against what it is granted.
+
+use std::collections::BTreeMap;
+
+use super::report::Report;
+use crate::config::{Grants, PluginSettings};
+
+/// The interface that every plugin has, as it hears and says something. It holds no functions: there is nothing to ask for.
+const TYPES: &str = "aviary:bot/types";
+
+/// An account that asks a plugin, and what it lets it do.
+pub(super) struct Asker<'a> {
+    pub(super) account: &'a str,
+    /// Whether the file is in the account's own directory.
+    pub(super) is_own: bool,
+    pub(super) settings: &'a PluginSettings,
+}
+
+/// How an import is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// Always as it should be.
+    Always,
+    /// Only with a refusal: a language's runtime imports it whether its program needs it or not.
+    Never,
+    /// As the grants say.
+    Granted(Grant),
+}
+
+/// What the operator can grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Grant {
+    Kv,
+    Http,
+    WechatApi,
+    CustomerService,
+}
+
+const GRANTS: [Grant; 4] = [Grant::Kv, Grant::Http, Grant::WechatApi, Grant::CustomerService];
+
+impl Answer {
+    fn to(import: &str) -> Self {
+        match name(import) {
+            "aviary:bot/kv" => Self::Granted(Grant::Kv),
+            "aviary:bot/http" | "wasi:http/outgoing-handler" => Self::Granted(Grant::Http),
+            "aviary:bot/wechat-api" => Self::Granted(Grant::WechatApi),
+            "aviary:bot/customer-service" => Self::Granted(Grant::CustomerService),
+            name if name.starts_with("wasi:sockets/") || name.starts_with("wasi:filesystem/") => Self::Never,
+            _ => Self::Always,
+        }
+    }
+}
+
+impl Grant {
+    /// Its key in a table of grants.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Kv => "kv",
+            Self::Http => "http",
+            Self::WechatApi => "wechat_api",
+            Self::CustomerService => "customer_service",
+        }
+    }
+
+    /// A line of TOML that grants it; none if this version grants it to nobody.
+    fn toml(self) -> Option<&'static str> {
+        match self {
+            Self::Kv => Some("kv = true"),
+            Self::Http => Some("http = [\"api.example.com\"]  # the hosts that it is to reach"),
+            Self::WechatApi | Self::CustomerService => None,
+        }
+    }
+
+    fn is_in(self, grants: &Grants) -> bool {
+        match self {
+            Self::Kv => grants.kv.is_some(),
+            Self::Http => !grants.http.is_empty(),
+            Self::WechatApi | Self::CustomerService => false,
+        }
+    }
+}
+
+/// Prints a plugin's imports, and how to grant what it asks for. Nobody asks a plugin that is checked without a bot.
+pub(super) fn print(plugin: &str, imports: &[String], askers: &[Asker<'_>], report: &mut Report) {
+    let imports: Vec<&String> = imports.iter().filter(|import| name(import) != TYPES).collect();
+    if imports.is_empty() {
+        return report.fact("imports", "nothing");
+    }
+    let answered = |answer: Answer| {
+        grouped(imports.iter().map(|import| import.as_str()).filter(|import| Answer::to(import) == answer))
+    };
+    let mut fact = |name: &str, imports: String, why: &str| {
+        if !imports.is_empty() {
+            report.fact(name, &format!("{imports}{why}"));
+        }
+    };
+    fact("imports", answered(Answer::Always), " (always there)");
+    fact("", answered(Answer::Never), " (always refused; a language's runtime imports it without need)");
+    for grant in GRANTS {
+        fact("", answered(Answer::Granted(grant)), &format!(" ({})", standing(grant, askers)));
+    }
+    let is_asked = |grant: &Grant| imports.iter().any(|import| Answer::to(import) == Answer::Granted(*grant));
+    let asked: Vec<Grant> = GRANTS.into_iter().filter(is_asked).collect();
+    let missing = missing(plugin, &asked, askers);
+    if !missing.is_empty() {
+        report.note("what is not granted is answered `denied`; if it is to have it, add to the settings:");
+        missing.iter().for_each(|line| report.heading(&format!("      {line}")));
+    }
+    let never: Vec<_> = asked.iter().filter(|grant| grant.toml().is_none()).map(|grant| grant.key()).collect();
+    if !never.is_empty() {
+        report.note(&format!("this version grants {} to no plugin: every call is answered `denied`", never.join(", ")));
+    }
+}
+
+/// Names interfaces, those of one package together: `wasi:cli/{environment, exit}@0.2.6`.
+fn grouped<'a>(imports: impl Iterator<Item = &'a str>) -> String {
+    let mut packages: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for import in imports {
+        let (name, version) = import.split_once('@').unwrap_or((import, ""));
+        let (package, interface) = name.split_once('/').unwrap_or((name, ""));
+        packages.entry((package, version)).or_default().push(interface);
+    }
+    let group = |((package, version), interfaces): ((&str, &str), Vec<&str>)| match interfaces.as_slice() {
+        [interface] => format!("{package}/{interface}@{version}"),
+        interfaces => format!("{package}/{{{}}}@{version}", interfaces.join(", ")),
+    };
+    packages.into_iter().map(group).collect::<Vec<_>>().join(", ")
+}
+
+/// Says who grants it.
+fn standing(grant: Grant, askers: &[Asker<'_>]) -> String {
+    let (granting, others): (Vec<_>, Vec<_>) = askers.iter().partition(|asker| grant.is_in(&asker.settings.grants));
+    let names = |askers: &[&Asker<'_>]| askers.iter().map(|asker| asker.account).collect::<Vec<_>>().join(", ");
+    match (granting.as_slice(), others.as_slice()) {
+        ([], _) => format!("`{}` is not granted", grant.key()),
+        (_, []) => format!("`{}` is granted", grant.key()),
+        (granting, others) => {
+            format!("`{}` is granted in {}, not granted in {}", grant.key(), names(granting), names(others))
+        }
+    }
+}
+
+/// Writes the tables that grant what is asked for and missing: one for all, unless accounts differ.
+fn missing(plugin: &str, asked: &[Grant], askers: &[Asker<'_>]) -> Vec<String> {
+    let lacks = |asker: &Asker<'_>, grant: &Grant| !grant.is_in(&asker.settings.grants);
+    let shared: Vec<Grant> =
+        asked.iter().copied().filter(|grant| askers.iter().all(|asker| lacks(asker, grant))).collect();
+    let shares = !askers.iter().any(|asker| asker.is_own);
+    let mut lines = if shares { table(&format!("plugins.{}", key(plugin)), &shared) } else { Vec::new() };
+    for asker in askers {
+        let own = asked.iter().copied().filter(|grant| lacks(asker, grant) && !(shares && shared.contains(grant)));
+        let path = format!("accounts.{}.plugins.{}", asker.account, key(plugin));
+        lines.extend(table(&path, &own.collect::<Vec<_>>()));
+    }
+    lines
+}
+
+/// Writes one table of grants; nothing if nothing in it can be granted.
+fn table(path: &str, grants: &[Grant]) -> Vec<String> {
+    let lines: Vec<String> = grants.iter().filter_map(|grant| grant.toml()).map(str::to_owned).collect();
+    if lines.is_empty() { lines } else { [vec![format!("[{path}.grants]")], lines].concat() }
+}
+
+/// An interface without its version.
+fn name(import: &str) -> &str {
+    import.split('@').next().unwrap_or(import)
+}
+
+/// A plugin's name as a key of TOML.
+fn key(name: &str) -> String {
+    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    match !name.is_empty() && name.bytes().all(is_bare) {
+        true => name.to_owned(),
+        false => format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::fixture::load;
+
+    const ACCOUNTS: &str = "[accounts.main]\ntoken = \"abc\"\n[accounts.shop]\npath = \"/shop\"\ntoken = \"abc\"\n";
+
+    fn askers<'a>(config: &'a Config, settings: &'a [PluginSettings], is_own: bool) -> Vec<Asker<'a>> {
+        let named = config.accounts.iter().zip(settings);
+        named.map(|(account, settings)| Asker { account: &account.name, is_own, settings }).collect()
+    }
+
+    fn settings(config: &Config) -> Vec<PluginSettings> {
+        config.accounts.iter().map(|account| config.plugin(account, "weather", false)).collect()
+    }
+
+    #[test]
+    fn what_needs_no_grant_is_told_from_what_does_and_from_what_nobody_gets() {
+        for (import, answer) in [
+            ("aviary:bot/call-info@0.1.0", Answer::Always),
+            ("wasi:clocks/wall-clock@0.2.9", Answer::Always),
+            ("wasi:http/types@0.2.6", Answer::Always),
+            ("aviary:bot/kv@0.1.0", Answer::Granted(Grant::Kv)),
+            ("aviary:bot/http@0.1.0", Answer::Granted(Grant::Http)),
+            ("wasi:http/outgoing-handler@0.2.6", Answer::Granted(Grant::Http)),
+            ("wasi:sockets/tcp@0.2.9", Answer::Never),
+            ("wasi:filesystem/preopens@0.2.9", Answer::Never),
+        ] {
+            assert_eq!(Answer::to(import), answer, "{import}");
+        }
+    }
+
+    #[test]
+    fn the_interfaces_of_one_package_are_named_together() {
+        let imports = ["wasi:cli/exit@0.2.6", "aviary:bot/kv@0.1.0", "wasi:cli/stdin@0.2.6"];
+        assert_eq!(grouped(imports.into_iter()), "aviary:bot/kv@0.1.0, wasi:cli/{exit, stdin}@0.2.6");
+    }
+
+    #[test]
+    fn what_nobody_grants_is_written_for_all_accounts() {
+        let config = load(ACCOUNTS);
+        let settings = settings(&config);
+        let asked = [Grant::Kv, Grant::Http, Grant::WechatApi];
+        let lines = missing("weather", &asked, &askers(&config, &settings, false));
+        let http = "http = [\"api.example.com\"]  # the hosts that it is to reach";
+        assert_eq!(lines, ["[plugins.weather.grants]", "kv = true", http]);
+        assert_eq!(missing("weather", &asked, &[]), lines, "without a bot it is the same");
+        assert_eq!(standing(Grant::Kv, &[]), "`kv` is not granted");
+    }
+
+    #[test]
+    fn a_plugin_of_an_accounts_own_gets_its_grants_there() {
+        let config = load(ACCOUNTS);
+        let settings = settings(&config);
+        let askers = askers(&config, &settings[..1], true);
+        let lines = missing("天气", &[Grant::Kv], &askers);
+        assert_eq!(lines, ["[accounts.main.plugins.\"天气\".grants]", "kv = true"]);
+    }
+
+    #[test]
+    fn what_cannot_be_granted_yet_makes_no_table() {
+        assert_eq!(missing("weather", &[Grant::WechatApi, Grant::CustomerService], &[]), [""; 0]);
+    }
+}
