@@ -21,6 +21,7 @@ mod dispatch;
 mod egress;
 mod fuzz_corpus;
 mod kv;
+mod limits;
 mod modes;
 mod reload;
 mod versions;

@@ -11,6 +11,7 @@
 //! | `panic` | says why on standard error, then traps |
 //! | `exit N` | asks to end the process: as a success if N is 0, else as a failure |
 //! | `grow N` | fills N MiB of memory and says so; traps when it gets less |
+//! | `hold N` | fills N MiB of memory and keeps them for ever |
 //! | `wait MS` | blocks for so long, then says `waited` |
 //! | `fail WORDS` | answers `err(WORDS)` |
 //! | `pass` | answers none |
@@ -24,6 +25,10 @@
 //! | `message` | says the message as it arrived, in Rust's debug form |
 //! | `env NAME` | says the variable's value, or `unset` |
 //! | `info` | says milliseconds left, whether a late reply can be delivered, and the attempt: `4500 true 1` |
+//! | `clock` | says how fine its clocks are: what is left of the time in ns after whole milliseconds |
+//! | `input` | says how many bytes it reads from standard input |
+//! | `open PATH` | says what comes of reading a file |
+//! | `connect ADDRESS` | says what comes of connecting there |
 //! | `print TEXT` | writes a line to standard output, then says `printed` |
 //! | `complain TEXT` | writes a line to standard error, then says `complained` |
 //! | `kv KEY` | adds 1 to one of the plugin's keys and says the sum |
@@ -43,8 +48,9 @@ wit_bindgen::generate!({
 
 use std::fmt::{Debug, Display};
 use std::hint::{black_box, spin_loop};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use aviary::bot::types::{Article, Body, Message, Reply};
 use aviary::bot::{call_info, customer_service, http, kv, wechat_api};
@@ -81,6 +87,11 @@ fn obey(order: &str, message: &Message) -> Result<Option<Reply>, String> {
         "panic" => panic!("told to panic"),
         "exit" => std::process::exit(number()?.cast_signed()),
         "grow" => say(grow(number()?)),
+        "hold" => {
+            let _block = black_box(vec![1_u8; (number()? as usize) << 20]);
+            std::thread::sleep(Duration::MAX);
+            say("held")
+        }
         "wait" => {
             std::thread::sleep(Duration::from_millis(number()?.into()));
             say("waited")
@@ -97,6 +108,10 @@ fn obey(order: &str, message: &Message) -> Result<Option<Reply>, String> {
         "message" => say(format!("{message:?}")),
         "env" => say(std::env::var(rest).unwrap_or_else(|_| "unset".into())),
         "info" => say(info()),
+        "clock" => say(clock()),
+        "input" => say(or_error(std::io::read_to_string(std::io::stdin()).map(|text| text.len()))),
+        "open" => say(or_error(std::fs::read_to_string(rest))),
+        "connect" => say(or_error(TcpStream::connect(rest).map(|_| "connected"))),
         "print" => {
             println!("{rest}");
             say("printed")
@@ -137,6 +152,17 @@ fn descend(depth: u64) -> u64 {
         return 1;
     }
     descend(depth - 1).rotate_left(7) ^ depth
+}
+
+/// What its clocks tell beyond milliseconds, as they stand one after another for a while: 0, if they are coarse.
+fn clock() -> u128 {
+    let start = Instant::now();
+    (0..1_000).map(|_| start.elapsed().as_nanos() % 1_000_000 + now().as_nanos() % 1_000_000).sum()
+}
+
+/// The time of day.
+fn now() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Fills memory: pages that were never written might never exist.
