@@ -38,6 +38,16 @@ async fn chat_replays_every_conversation_file() {
 }
 
 #[tokio::test]
+async fn the_bundled_echo_keeps_what_every_echo_promises() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("20-echo.wasm"), &*ECHO).unwrap();
+    let promises = workspace().join("examples/echo.txt");
+    let promises = promises.to_str().expect("the workspace has a readable path");
+    let output = finish(aviary(dir.path(), &["chat", "20-echo.wasm", "--replay", promises])).await;
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+}
+
+#[tokio::test]
 async fn chat_shows_the_difference_where_a_replay_goes_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("wrong.txt");
