@@ -1,4 +1,4 @@
-//! What is measured, built from the source beside it: the host of our own profile, and the test plugin.
+//! What is measured, built from the source beside it: the host of our own profile, and plugins.
 
 use std::{
     env,
@@ -11,8 +11,11 @@ use anyhow::{Context, ensure};
 #[path = "../../../host/build/nested_cargo.rs"]
 mod nested_cargo;
 
-/// What the bundled plugins are built for.
-const TARGET: &str = "wasm32-unknown-unknown";
+/// What the bundled plugins are built for: no WASI at all.
+pub const BARE: &str = "wasm32-unknown-unknown";
+
+/// What an author of a Rust plugin builds for.
+pub const WASIP2: &str = "wasm32-wasip2";
 
 /// Builds the host, if it is not up to date, and returns its binary. Always asked: an old one would give figures of code
 /// that is gone.
@@ -30,16 +33,17 @@ pub fn host() -> anyhow::Result<PathBuf> {
     Ok(host)
 }
 
-/// Builds the plugin that answers otherwise than echo, and returns its bytes.
-pub fn parrot() -> anyhow::Result<Vec<u8>> {
+/// Builds a plugin of this workspace for a target, with the profile of those that ship, and returns its bytes.
+pub fn plugin(package: &str, target: &str) -> anyhow::Result<Vec<u8>> {
     let ours = env::current_exe()?;
     let target_dir = ours.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file()).context("no target directory")?;
-    let modules = nested_cargo::build(&workspace_dir(), &["aviary-test-parrot"], TARGET, &target_dir.join("wasm"))
+    let modules = nested_cargo::build(&workspace_dir(), &[package], target, &target_dir.join("wasm"))
         .map_err(anyhow::Error::msg)?;
     let module = modules.first().context("no module was built")?;
     std::fs::read(module).with_context(|| format!("cannot read {}", module.display()))
 }
 
-fn workspace_dir() -> PathBuf {
+/// The directory of this workspace.
+pub fn workspace_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }

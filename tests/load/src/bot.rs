@@ -37,8 +37,7 @@ impl Bot {
         let init = Command::new(host).args(["init", "--sandbox"]).arg(bot.home()).output();
         let init = init.with_context(|| format!("{} does not run", host.display()))?;
         ensure!(init.status.success(), "`aviary init` failed: {}", String::from_utf8_lossy(&init.stderr));
-        fs::write(bot.home().join("aviary.toml"), config(mode, log_level))
-            .context("`aviary init` made no directory")?;
+        fs::write(bot.config_file(), config(mode, log_level)).context("`aviary init` made no directory")?;
         if plugins == Plugins::Echo {
             for file in ["10-welcome.wasm", "90-fallback.wasm"] {
                 fs::remove_file(bot.home().join("plugins").join(file))
@@ -46,6 +45,27 @@ impl Bot {
             }
         }
         Ok(bot)
+    }
+
+    /// Adds a plugin's file, or replaces one.
+    pub fn with_plugin(self, file: &str, bytes: &[u8]) -> anyhow::Result<Self> {
+        let path = self.home().join("plugins").join(file);
+        fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(self)
+    }
+
+    /// Adds tables to its settings.
+    pub fn with_settings(self, tables: &str) -> anyhow::Result<Self> {
+        let settings = fs::read_to_string(self.config_file())?;
+        fs::write(self.config_file(), settings + "\n" + tables)?;
+        Ok(self)
+    }
+
+    /// Compiles its plugins into its cache, as an operator would before a restart.
+    pub fn warm_up(&self) -> anyhow::Result<()> {
+        let check = Command::new(&self.host).arg("check").arg(self.home()).output()?;
+        ensure!(check.status.success(), "`aviary check` failed: {}", String::from_utf8_lossy(&check.stderr));
+        Ok(())
     }
 
     /// Serves it with the host's own settings otherwise.
@@ -64,6 +84,16 @@ impl Bot {
     /// A path for a file that is not the bot's yet, on the same file system.
     pub fn beside(&self) -> PathBuf {
         self.dir.path().join("next.wasm")
+    }
+
+    /// Its settings.
+    pub fn config_file(&self) -> PathBuf {
+        self.home().join("aviary.toml")
+    }
+
+    /// The host that serves it.
+    pub fn host(&self) -> &Path {
+        &self.host
     }
 
     fn home(&self) -> PathBuf {

@@ -1,6 +1,6 @@
 //! The comparison: what a message costs each server.
 
-use std::{env, path::PathBuf, process::Command, sync::Arc, time::Duration};
+use std::{env, process::Command, sync::Arc, time::Duration};
 
 use crate::{
     Run,
@@ -24,7 +24,7 @@ pub struct Contestant {
 
 #[derive(Debug)]
 enum Server {
-    Native { log: PathBuf },
+    Native { dir: tempfile::TempDir },
     Host(Bot),
 }
 
@@ -50,46 +50,50 @@ pub struct Figures {
 
 /// Measures all servers in turns and prints the table.
 pub async fn run(run: &Run) -> anyhow::Result<Failures> {
-    let dir = tempfile::tempdir()?;
     let host = run.host.clone().map_or_else(binaries::host, Ok)?;
-    let native = |name, mode| Contestant {
-        name,
-        mode,
-        server: Server::Native { log: dir.path().join("log") },
-        turns: Vec::new(),
-    };
     let hosted = |name, mode, plugins| -> anyhow::Result<Contestant> {
-        Ok(Contestant {
-            name,
-            mode,
-            server: Server::Host(Bot::new(&host, plugins, mode, &run.log)?),
-            turns: Vec::new(),
-        })
+        Ok(Contestant::host(name, mode, Bot::new(&host, plugins, mode, &run.log)?))
     };
     let mut contestants = vec![
-        native("native", Mode::Plain),
+        Contestant::native("native", Mode::Plain)?,
         hosted("host, echo", Mode::Plain, Plugins::Echo)?,
         hosted("host, the bundled three", Mode::Plain, Plugins::Bundled)?,
     ];
     if run.safe {
-        contestants.push(native("native, safe mode", Mode::Safe));
+        contestants.push(Contestant::native("native, safe mode", Mode::Safe)?);
         contestants.push(hosted("host, echo, safe mode", Mode::Safe, Plugins::Echo)?);
     }
 
     let mut failures = Failures::default();
-    for round in 1..=run.rounds {
-        for contestant in &mut contestants {
-            eprintln!("round {round} of {}: {}", run.rounds, contestant.name);
-            let turn = contestant.turn(run, &mut failures).await?;
-            contestant.turns.push(turn);
-        }
-    }
+    rounds(&mut contestants, run, &mut failures).await?;
     println!("{}", heading(run));
     print!("{}", table::print(&contestants));
     Ok(failures)
 }
 
+/// Measures each server once a round.
+pub async fn rounds(contestants: &mut [Contestant], run: &Run, failures: &mut Failures) -> anyhow::Result<()> {
+    for round in 1..=run.rounds {
+        for contestant in &mut *contestants {
+            eprintln!("round {round} of {}: {}", run.rounds, contestant.name);
+            let turn = contestant.turn(run, failures).await?;
+            contestant.turns.push(turn);
+        }
+    }
+    Ok(())
+}
+
 impl Contestant {
+    /// The native handler.
+    pub fn native(name: &'static str, mode: Mode) -> anyhow::Result<Self> {
+        Ok(Self { name, mode, server: Server::Native { dir: tempfile::tempdir()? }, turns: Vec::new() })
+    }
+
+    /// The host, with a bot of that mode.
+    pub fn host(name: &'static str, mode: Mode, bot: Bot) -> Self {
+        Self { name, mode, server: Server::Host(bot), turns: Vec::new() }
+    }
+
     /// Starts the server, measures it, and ends it: every turn begins with a fresh process.
     async fn turn(&self, run: &Run, failures: &mut Failures) -> anyhow::Result<Turn> {
         let server = self.server.start(self.mode)?;
@@ -121,10 +125,10 @@ async fn measure(
 impl Server {
     fn start(&self, mode: Mode) -> anyhow::Result<ServerProcess> {
         match self {
-            Self::Native { log } => {
+            Self::Native { dir } => {
                 let mut command = Command::new(env::current_exe()?);
                 command.args(["native", "--port", "0"]).args((mode == Mode::Safe).then_some("--safe"));
-                ServerProcess::start(command, log)
+                ServerProcess::start(command, &dir.path().join("log"))
             }
             Self::Host(bot) => bot.serve(),
         }
@@ -146,7 +150,8 @@ impl Figures {
     }
 }
 
-fn heading(run: &Run) -> String {
+/// Says on what and how a run measures.
+pub fn heading(run: &Run) -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let profile = if cfg!(debug_assertions) { "debug build, figures mean little" } else { "release build" };
     let Run { connections, rounds, seconds, rate, log, .. } = run;

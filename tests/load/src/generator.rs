@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::JoinSet,
@@ -58,13 +58,15 @@ pub enum Pace {
     Offered { per_second: u32 },
 }
 
-/// Which answers are right.
+/// What messages say, and which answers are right.
 #[derive(Clone, Debug)]
 pub enum Expected {
-    /// Each message's own text.
+    /// A text of its own each, and that text.
     Echo,
-    /// What the plugin says that is in place.
+    /// A text of its own each, and what the plugin says that is in place.
     Flock(Arc<Flock>),
+    /// All say the one, and are answered the other; nothing: whatever comes, also `success`.
+    Words { said: &'static str, heard: Option<&'static str> },
 }
 
 /// What came of a run.
@@ -184,7 +186,10 @@ async fn drive(
     let mut tally = Tally::default();
     loop {
         // Before its turn comes, so that making it is in no latency.
-        let push = wechat.push(now_s());
+        let push = match expected {
+            Expected::Echo | Expected::Flock(_) => wechat.push(now_s()),
+            Expected::Words { said, .. } => wechat.say(now_s(), said),
+        };
         let Some(intended) = turns.next().await else { return tally };
         match tell(&mut connection, &push, &wechat, &expected).await {
             Ok(()) => tally.latencies.add(intended.elapsed()),
@@ -205,19 +210,26 @@ async fn drive(
 /// Sends one message and judges the answer.
 async fn tell(connection: &mut Connection, push: &Push, wechat: &WeChat, expected: &Expected) -> anyhow::Result<()> {
     let generation = match expected {
-        Expected::Echo => 0,
         Expected::Flock(flock) => flock.newest_heard(),
+        Expected::Echo | Expected::Words { .. } => 0,
     };
     let response = connection.exchange(&push.request).await?;
     if response.status != 200 {
         bail!("a message was answered with status {}", response.status);
     }
-    let content = wechat.read(push, response.body).map_err(anyhow::Error::msg)?;
-    match expected {
-        Expected::Echo if content == push.text => Ok(()),
-        Expected::Echo => bail!("{:?} was answered with {content:?}", push.text),
-        Expected::Flock(flock) => flock.hear(generation, &push.text, &content).map_err(anyhow::Error::msg),
+    if let Expected::Words { heard: None, .. } = expected {
+        return Ok(());
     }
+    let content = wechat.read(push, response.body).map_err(anyhow::Error::msg)?;
+    let right = match expected {
+        Expected::Words { heard: Some(heard), .. } => heard,
+        Expected::Echo | Expected::Words { heard: None, .. } => push.text.as_str(),
+        Expected::Flock(flock) => {
+            return flock.hear(generation, &push.text, &content).map_err(anyhow::Error::msg);
+        }
+    };
+    ensure!(content == right, "{:?} was answered with {content:?}", push.text);
+    Ok(())
 }
 
 /// When a connection sends.

@@ -22,6 +22,11 @@ impl Latencies {
         self.0.len()
     }
 
+    /// All of them, one after another: over the time they were measured in, how many messages were under way at once.
+    pub fn total(&self) -> Duration {
+        self.0.iter().copied().map(Duration::from_nanos).sum()
+    }
+
     /// Returns the latency that `percent` of the answers did not exceed; zero if there were none.
     pub fn percentile(&mut self, percent: usize) -> Duration {
         self.0.sort_unstable();

@@ -2,7 +2,7 @@
 //!
 //! A run goes through these files in this order: [`binaries`] builds what is measured, [`bot`] writes a bot directory,
 //! [`server_process`] starts a server as a process of its own, [`generator`] plays WeChat with what [`wechat`] signs and
-//! [`http`] carries, and [`table`] prints what came of it. [`compare`] and [`reload`] are the two kinds of run;
+//! [`http`] carries, and [`table`] prints what came of it. [`compare`], [`reload`] and [`budget`] are the kinds of run;
 //! [`native`] is the server that the host is compared with.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -11,9 +11,13 @@ use anyhow::bail;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::generator::Failures;
+
 mod compare;
 
 mod reload;
+
+mod budget;
 
 mod native;
 
@@ -61,6 +65,8 @@ struct Run {
     /// Instead of comparing, replace the plugin ten times under load and miss no message
     #[arg(long, conflicts_with = "safe")]
     reload: bool,
+    #[command(flatten)]
+    budget: budget::Args,
     /// How often every server is measured; they take turns, and the table shows medians
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -105,6 +111,14 @@ fn main() -> ExitCode {
     }
 }
 
+async fn measure(run: &Run) -> anyhow::Result<Failures> {
+    match run {
+        Run { reload: true, .. } => reload::run(run).await,
+        Run { budget, .. } if budget.budget => budget::run(run).await,
+        _ => compare::run(run).await,
+    }
+}
+
 /// Loads on one thread, so that the servers have the rest of the machine. When the process is told to stop, the run is
 /// dropped where it is, and its servers and directories with it.
 fn load(run: &Run) -> anyhow::Result<ExitCode> {
@@ -112,7 +126,7 @@ fn load(run: &Run) -> anyhow::Result<ExitCode> {
     let failures = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
-            failures = async { if run.reload { reload::run(run).await } else { compare::run(run).await } } => failures,
+            failures = measure(run) => failures,
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
             _ = terminate.recv() => bail!("told to stop"),
         }

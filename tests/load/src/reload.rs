@@ -2,7 +2,7 @@
 //! but by what it says.
 
 use std::{
-    fs,
+    fmt, fs,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -59,7 +59,7 @@ struct Heard {
 /// Replaces the plugin under a saturated load, and under the offered rate.
 pub async fn run(run: &Run) -> anyhow::Result<Failures> {
     let host = run.host.clone().map_or_else(binaries::host, Ok)?;
-    let parrot = binaries::parrot()?;
+    let parrot = binaries::plugin("aviary-test-parrot", binaries::BARE)?;
     let mut failures = Failures::default();
     let offered = Pace::Offered { per_second: run.rate };
     let paces = [("saturated".into(), Pace::Saturated), (format!("{} messages/s", run.rate), offered)];
@@ -69,12 +69,43 @@ pub async fn run(run: &Run) -> anyhow::Result<Failures> {
             run.connections
         );
         let bot = Bot::new(&host, Plugins::Echo, Mode::Plain, &run.log)?;
-        failures.merge(replace_under_load(&bot, &parrot, run, pace).await?);
+        let replaced = replace_under_load(&bot, &parrot, run, pace).await?;
+        println!("{replaced}");
+        failures.merge(replaced.failures);
     }
     Ok(failures)
 }
 
-async fn replace_under_load(bot: &Bot, parrot: &[u8], run: &Run, pace: Pace) -> anyhow::Result<Failures> {
+/// What came of the replacements under one load.
+#[derive(Debug)]
+pub struct Replaced {
+    /// From each rename to the first answer of the new build; none if one was not heard.
+    pub times: Vec<Duration>,
+    pub answered: usize,
+    pub elapsed: Duration,
+    /// Of all answers meanwhile, in ms.
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub longest_ms: f64,
+    pub failures: Failures,
+}
+
+impl fmt::Display for Replaced {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { times, answered, elapsed, p50_ms, p99_ms, longest_ms, failures } = self;
+        let times: Vec<String> = times.iter().map(|time| time.as_millis().to_string()).collect();
+        writeln!(formatter, "  ms from rename to the first answer of the new build: {}", times.join(" "))?;
+        writeln!(formatter, "  {answered} messages answered by echo or parrot, {} failures", failures.count)?;
+        let elapsed_s = elapsed.as_secs_f64();
+        writeln!(
+            formatter,
+            "  p50 {p50_ms:.2} ms, p99 {p99_ms:.2} ms, longest {longest_ms:.2} ms, over {elapsed_s:.1} s"
+        )
+    }
+}
+
+/// Replaces the echo of `bot` ten times, by a build of `parrot` and one of its own in turn, while messages come in.
+pub async fn replace_under_load(bot: &Bot, parrot: &[u8], run: &Run, pace: Pace) -> anyhow::Result<Replaced> {
     let echo = fs::read(bot.echo())?;
     let server = bot.serve()?;
     let wechat = Arc::new(WeChat::new(Mode::Plain));
@@ -89,21 +120,14 @@ async fn replace_under_load(bot: &Bot, parrot: &[u8], run: &Run, pace: Pace) -> 
     };
     let (replaced, mut tally) = tokio::join!(replaced, generator::run(&load, &wechat, &expected));
     let mut failures = tally.failures;
-    match replaced {
-        Ok(times) => {
-            let list: Vec<String> = times.iter().map(|time| time.as_millis().to_string()).collect();
-            println!("  ms from rename to the first answer of the new build: {}", list.join(" "));
-        }
-        Err(error) => failures.add(format!("{error:#}")),
-    }
-    let [p50, p99, longest] = [50, 99, 100].map(|percent| tally.latencies.percentile(percent).as_secs_f64() * 1e3);
+    let times = replaced.unwrap_or_else(|error| {
+        failures.add(format!("{error:#}"));
+        Vec::new()
+    });
+    let [p50_ms, p99_ms, longest_ms] =
+        [50, 99, 100].map(|percent| tally.latencies.percentile(percent).as_secs_f64() * 1e3);
     let answered = tally.latencies.count();
-    println!("  {answered} messages answered by echo or parrot, {} failures", failures.count);
-    println!(
-        "  p50 {p50:.2} ms, p99 {p99:.2} ms, longest {longest:.2} ms, over {:.1} s\n",
-        tally.elapsed.as_secs_f64()
-    );
-    Ok(failures)
+    Ok(Replaced { times, answered, elapsed: tally.elapsed, p50_ms, p99_ms, longest_ms, failures })
 }
 
 /// Replaces the plugin again and again and returns how long each took to be heard.
@@ -173,7 +197,7 @@ fn is_parrot(generation: u64) -> bool {
 }
 
 /// Makes a build of its own: a custom section changes nothing but the file's hash, so that the host has to compile it.
-fn stamped(module: &[u8], generation: u64) -> Vec<u8> {
+pub fn stamped(module: &[u8], generation: u64) -> Vec<u8> {
     const NAME: &[u8] = b"build";
     let mut section = vec![u8::try_from(NAME.len()).expect("it is short")];
     section.extend_from_slice(NAME);

@@ -74,7 +74,7 @@ fn baseline<'a>(contestants: &'a [Contestant], contestant: &'a Contestant) -> &'
 }
 
 /// The middle value; of an even number of values, the mean of the two in the middle. NaN if there is none.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;

@@ -48,11 +48,20 @@ impl WeChat {
         Self { key, sent: AtomicU64::new(0) }
     }
 
-    /// Writes the next message, signed at `now_s`.
+    /// Writes the next message, signed at `now_s`, with a text of its own.
     pub fn push(&self, now_s: u64) -> Push {
+        self.write(now_s, |number| format!("第 {number} 条：今天 <北京> 天气怎么样？"))
+    }
+
+    /// Writes the next message, signed at `now_s`, with this text.
+    pub fn say(&self, now_s: u64, text: &str) -> Push {
+        self.write(now_s, |_| text.into())
+    }
+
+    fn write(&self, now_s: u64, text: impl FnOnce(u64) -> String) -> Push {
         let number = self.sent.fetch_add(1, Ordering::Relaxed);
         let from_user_name = format!("oLoad_{:022}", number % USERS);
-        let text = format!("第 {number} 条：今天 <北京> 天气怎么样？");
+        let text = text(number);
         let xml = message(&from_user_name, &text, MSG_ID_FIRST + number, now_s);
         let (timestamp, nonce) = (now_s.to_string(), nonce(number).to_string());
         let signature = signature::sign(account::TOKEN, &timestamp, &nonce);
@@ -88,6 +97,15 @@ impl WeChat {
         is("FromUserName", account::USER_NAME)?;
         is("MsgType", "text")?;
         reply.text_of("Content").map(str::to_owned).ok_or_else(|| "an answer has no `Content`".into())
+    }
+}
+
+impl Push {
+    /// The request's query and body.
+    pub fn query_and_body(&self) -> (&str, &str) {
+        let (head, body) = self.request.split_once("\r\n\r\n").expect("we wrote it so");
+        let query = head.strip_prefix("POST /?").and_then(|rest| rest.split(' ').next());
+        (query.expect("we wrote it so"), body)
     }
 }
 
@@ -129,16 +147,10 @@ mod tests {
     use super::*;
     use crate::native;
 
-    fn split(push: &Push) -> (&str, &str) {
-        let (head, body) = push.request.split_once("\r\n\r\n").unwrap();
-        let query = head.strip_prefix("POST /?").unwrap().split_once(' ').unwrap().0;
-        (query, body)
-    }
-
     #[test]
     fn a_push_is_signed_and_says_its_text() {
         let push = WeChat::new(Mode::Plain).push(1_714_036_504);
-        let (query, body) = split(&push);
+        let (query, body) = push.query_and_body();
         let query: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
         let of = |name| query.iter().find(|(key, _)| key == name).unwrap().1.as_ref();
         assert!(signature::verify(account::TOKEN, of("timestamp"), of("nonce"), of("signature")));
@@ -154,8 +166,8 @@ mod tests {
     fn no_two_pushes_share_a_signature_or_a_body() {
         let wechat = WeChat::new(Mode::Plain);
         let pushes: Vec<Push> = (0..1_000).map(|_| wechat.push(1_714_036_504)).collect();
-        assert_eq!(pushes.iter().map(|push| split(push).0).collect::<HashSet<_>>().len(), 1_000);
-        assert_eq!(pushes.iter().map(|push| split(push).1).collect::<HashSet<_>>().len(), 1_000);
+        assert_eq!(pushes.iter().map(|push| push.query_and_body().0).collect::<HashSet<_>>().len(), 1_000);
+        assert_eq!(pushes.iter().map(|push| push.query_and_body().1).collect::<HashSet<_>>().len(), 1_000);
     }
 
     #[test]
@@ -163,7 +175,7 @@ mod tests {
         for mode in [Mode::Plain, Mode::Safe] {
             let wechat = WeChat::new(mode);
             let push = wechat.push(now_s());
-            let (query, body) = split(&push);
+            let (query, body) = push.query_and_body();
             let answer = native::answer(mode, query, body.as_bytes()).unwrap();
             assert_eq!(wechat.read(&push, answer.as_bytes()), Ok(push.text.clone()));
         }
@@ -173,7 +185,7 @@ mod tests {
     fn the_echo_of_another_users_message_is_no_answer() {
         let wechat = WeChat::new(Mode::Plain);
         let (push, other) = (wechat.push(now_s()), wechat.push(now_s()));
-        let (query, body) = split(&other);
+        let (query, body) = other.query_and_body();
         let answer = native::answer(Mode::Plain, query, body.as_bytes()).unwrap();
         assert!(wechat.read(&push, answer.as_bytes()).unwrap_err().contains("`ToUserName`"));
         assert!(wechat.read(&push, b"success").unwrap_err().contains("no reply"));

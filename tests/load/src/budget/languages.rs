@@ -1,0 +1,115 @@
+//! What one call of a plugin costs, by the language it is written in: `Plugin::call` of the host's library, from the
+//! question to the answer, a sandbox made for it and gone after it. No HTTP, no signature, no dedupe.
+
+use std::{
+    fs,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+use aviary_host::{
+    message::{self, Push},
+    plugin::{
+        Plugin,
+        bindings::{Body, Message, Reply},
+    },
+};
+use aviary_wechat::xml;
+use tokio::runtime::Builder;
+
+use super::{Bench, Budget, Line, in_process};
+use crate::{
+    account::Mode,
+    binaries,
+    bot::Bot,
+    server_process::own_cpu,
+    wechat::{WeChat, now_s},
+};
+
+/// QuickJS, Go and Python: each an example's directory and what a call of it may cost, in µs of CPU.
+const LANGUAGES: [(&str, &str, Budget); 3] = [
+    ("JavaScript (QuickJS)", "echo-js", Budget::AtMost(125.0)),
+    ("Go", "echo-go", Budget::AtMost(200.0)),
+    ("Python", "echo-py", Budget::AtMost(1_000.0)),
+];
+
+/// How long a call may take: far longer than any does.
+const CALL_MAX: Duration = Duration::from_secs(4);
+
+/// How many calls one round makes, after a tenth of them to warm up.
+const CALLS: u32 = 1_000;
+
+/// Measures each language, and echo in Rust beside them.
+pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Vec<Line>> {
+    let wasip2 = binaries::plugin("aviary-plugin-echo", binaries::WASIP2)?;
+    let mut lines = vec![
+        line(bench, "a call: Rust (the bundled echo)", None, bench.echo()?).await?,
+        line(bench, "a call: Rust (echo for wasip2)", None, bench.echo()?.with_plugin("20-echo.wasm", &wasip2)?)
+            .await?,
+    ];
+    for (language, example, budget) in LANGUAGES {
+        let what = format!("a call: {language}");
+        let dir = binaries::workspace_dir().join("examples").join(example);
+        lines.push(match fs::read(dir.join(example).with_extension("wasm")) {
+            Ok(bytes) => line(bench, &what, Some(budget), bench.echo()?.with_plugin("20-echo.wasm", &bytes)?).await?,
+            Err(_) => Line {
+                what,
+                figure: Err(format!("run examples/{example}/build.sh first")),
+                unit: "µs",
+                budget: Some(budget),
+                note: String::new(),
+            },
+        });
+    }
+    Ok(lines)
+}
+
+async fn line(bench: &Bench<'_>, what: &str, budget: Option<Budget>, bot: Bot) -> anyhow::Result<Line> {
+    eprintln!("{what}");
+    let rounds = bench.run.rounds;
+    // On one thread, and nothing else runs in this process meanwhile.
+    let rounds = tokio::task::spawn_blocking(move || {
+        Builder::new_current_thread().enable_all().build()?.block_on(cpu_us(&bot, rounds))
+    });
+    Ok(Line::of_rounds(what, &rounds.await??, "µs", budget))
+}
+
+/// Calls the bot's one plugin again and again, and returns the CPU time of a call in each round.
+async fn cpu_us(bot: &Bot, rounds: u32) -> anyhow::Result<Vec<f64>> {
+    let app = in_process::load(bot).await?;
+    let live = app.live();
+    let serving = live.accounts().next().context("the bot has no account")?;
+    let plugin = serving.chain.plugins.first().context("the plugin was not loaded; see the log above")?;
+    let message = Arc::new(message()?);
+    call(plugin, &message, CALLS / 10).await?;
+    let mut figures = Vec::new();
+    for _ in 0..rounds {
+        let before = own_cpu()?;
+        call(plugin, &message, CALLS).await?;
+        figures.push((own_cpu()? - before).as_secs_f64() * 1e6 / f64::from(CALLS));
+    }
+    Ok(figures)
+}
+
+async fn call(plugin: &Plugin, message: &Arc<Message>, calls: u32) -> anyhow::Result<()> {
+    let Body::Text(text) = &message.body else { bail!("echo answers texts only") };
+    for _ in 0..calls {
+        let answer = plugin.call(message, Instant::now() + CALL_MAX).await.answer?;
+        ensure!(
+            matches!(&answer, Some(Reply::Text(reply)) if *reply == text.content),
+            "plugin `{}` answered {answer:?}",
+            plugin.name
+        );
+    }
+    Ok(())
+}
+
+/// The message that the generator sends, as plugins are given it.
+fn message() -> anyhow::Result<Message> {
+    let push = WeChat::new(Mode::Plain).push(now_s());
+    match message::parse("main", &xml::parse(push.query_and_body().1.as_bytes())?)? {
+        Push::Message(message) => Ok(*message),
+        Push::Unanswerable(why) => bail!("our own message cannot be answered: {why}"),
+    }
+}
