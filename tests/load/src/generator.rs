@@ -217,15 +217,13 @@ async fn tell(connection: &mut Connection, push: &Push, wechat: &WeChat, expecte
     if response.status != 200 {
         bail!("a message was answered with status {}", response.status);
     }
-    if let Expected::Words { heard: None, .. } = expected {
-        return Ok(());
-    }
-    let content = wechat.read(push, response.body).map_err(anyhow::Error::msg)?;
-    let right = match expected {
-        Expected::Words { heard: Some(heard), .. } => heard,
-        Expected::Echo | Expected::Words { heard: None, .. } => push.text.as_str(),
+    let content = || wechat.read(push, response.body).map_err(anyhow::Error::msg);
+    let (right, content) = match expected {
+        Expected::Echo => (push.text.as_str(), content()?),
+        Expected::Words { heard: Some(heard), .. } => (*heard, content()?),
+        Expected::Words { heard: None, .. } => return Ok(()),
         Expected::Flock(flock) => {
-            return flock.hear(generation, &push.text, &content).map_err(anyhow::Error::msg);
+            return flock.hear(generation, &push.text, &content()?).map_err(anyhow::Error::msg);
         }
     };
     ensure!(content == right, "{:?} was answered with {content:?}", push.text);
