@@ -2,7 +2,6 @@
 //! question to the answer, a sandbox made for it and gone after it. No HTTP, no signature, no dedupe.
 
 use std::{
-    fs,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -42,24 +41,20 @@ const CALLS: u32 = 1_000;
 
 /// Measures each language, and echo in Rust beside them.
 pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Vec<Line>> {
-    let wasip2 = binaries::plugin("aviary-plugin-echo", binaries::WASIP2)?;
     let mut lines = vec![
         line(bench, "a call: Rust (the bundled echo)", None, bench.echo()?).await?,
-        line(bench, "a call: Rust (echo for wasip2)", None, bench.echo()?.with_plugin("20-echo.wasm", &wasip2)?)
+        line(bench, "a call: Rust (wasip2)", None, bench.echo()?.with_plugin("20-echo.wasm", &binaries::echo_rs()?)?)
             .await?,
     ];
     for (language, example, budget) in LANGUAGES {
         let what = format!("a call: {language}");
-        let dir = binaries::workspace_dir().join("examples").join(example);
-        lines.push(match fs::read(dir.join(example).with_extension("wasm")) {
+        lines.push(match binaries::example(example) {
             Ok(bytes) => line(bench, &what, Some(budget), bench.echo()?.with_plugin("20-echo.wasm", &bytes)?).await?,
-            Err(_) => Line {
-                what,
-                figure: Err(format!("run examples/{example}/build.sh first")),
-                unit: "µs",
-                budget: Some(budget),
-                note: String::new(),
-            },
+            Err(not_built) => {
+                Line {
+                    what, figure: Err(not_built.to_string()), unit: "µs", budget: Some(budget), note: String::new()
+                }
+            }
         });
     }
     Ok(lines)

@@ -49,7 +49,7 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Vec<Line>> {
             Line::of_rounds(format!("{what}, {pace}"), &each(of), "×", budget)
         };
         lines.push(line("a message, one fresh sandbox (echo)", Some(FRESH), &|[native, echo, ..]| echo / native));
-        lines.push(line("  the same echo built for wasip2", None, &|[native, _, wasip2, ..]| wasip2 / native));
+        lines.push(line("  an echo in Rust for wasip2", None, &|[native, _, wasip2, ..]| wasip2 / native));
         lines.push(line("each further plugin that passes", Some(PASSING), &|[native, echo, _, passing, _]| {
             (passing - echo) / f64::from(PASSING_COUNT) / native
         }));
@@ -83,9 +83,9 @@ impl Bench<'_> {
     }
 }
 
-/// Echo as an author would build it, with a libc and WASI's imports.
+/// Echo as an author would write and build it, with a libc and WASI's imports.
 fn wasip2(bench: &Bench<'_>) -> anyhow::Result<Bot> {
-    bench.echo()?.with_plugin("20-echo.wasm", &binaries::plugin("aviary-plugin-echo", binaries::WASIP2)?)
+    bench.echo()?.with_plugin("20-echo.wasm", &binaries::echo_rs()?)
 }
 
 /// Ten times `welcome` before echo: it is asked about every message, and reads its settings only when somebody subscribes.
