@@ -39,7 +39,7 @@ mod latencies;
 
 mod table;
 
-/// Prints what a message costs the host, and what it costs a native handler, from one run.
+/// Prints what a message costs the host, and what it costs a native handler, from one run; or all that the host is held to.
 #[derive(Debug, Parser)]
 #[command(name = "aviary-load", args_conflicts_with_subcommands = true)]
 #[command(after_help = "Exit status: 0 every answer was right, 1 one was not or the run failed, 2 wrong usage.")]
