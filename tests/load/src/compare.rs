@@ -115,9 +115,9 @@ async fn measure(
     failures: &mut Failures,
 ) -> anyhow::Result<Figures> {
     let load = Load::new(server.address, run.connections, pace, run.duration());
-    let (cpu, generator_cpu) = (server.cpu()?, own_cpu()?);
+    let (cpu, generator_cpu) = (server.cpu()?, own_cpu());
     let mut tally = generator::run(&load, wechat, &Expected::Echo).await;
-    let (cpu, generator_cpu) = (server.cpu()?.saturating_sub(cpu), own_cpu()?.saturating_sub(generator_cpu));
+    let (cpu, generator_cpu) = (server.cpu()?.saturating_sub(cpu), own_cpu() - generator_cpu);
     failures.merge(std::mem::take(&mut tally.failures));
     Ok(Figures::of(&mut tally, cpu, generator_cpu))
 }
