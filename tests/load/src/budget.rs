@@ -2,8 +2,9 @@
 //!
 //! One kind of measurement is one file, and the number that its figure is held to stands there, once.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
+use clap::ValueEnum;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::{
@@ -49,7 +50,7 @@ pub struct Args {
 }
 
 /// What is measured together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Kind {
     /// CPU of a message: one sandbox, further plugins that pass, a thousand whose rules do not fit
     Messages,
@@ -67,19 +68,6 @@ enum Kind {
     Start,
     /// A plugin's file dropped, to its first answer
     Reload,
-}
-
-impl Kind {
-    const ALL: [Self; 8] = [
-        Self::Messages,
-        Self::Workers,
-        Self::Languages,
-        Self::Loops,
-        Self::Waiting,
-        Self::Memory,
-        Self::Start,
-        Self::Reload,
-    ];
 }
 
 /// What every measurement needs.
@@ -117,7 +105,7 @@ pub async fn run(run: &Run) -> anyhow::Result<Failures> {
     println!("{}", compare::heading(run));
     println!("{:58} {:>11} {:>11}  met", "", "figure", "budget");
     let (mut met, mut held) = (0, 0);
-    for kind in Kind::ALL {
+    for &kind in Kind::value_variants() {
         if !run.budget.only.is_empty() && !run.budget.only.contains(&kind) {
             continue;
         }
@@ -154,7 +142,7 @@ impl Bench<'_> {
     }
 
     /// Sends echo's messages at the offered rate for one measurement, and returns the p99 in ms.
-    async fn p99_ms(&mut self, server: &ServerProcess, wechat: &std::sync::Arc<WeChat>) -> f64 {
+    async fn p99_ms(&mut self, server: &ServerProcess, wechat: &Arc<WeChat>) -> f64 {
         let pace = Pace::Offered { per_second: self.run.rate };
         let load = Load::new(server.address, self.run.connections, pace, self.run.duration());
         let mut tally = generator::run(&load, wechat, &Expected::Echo).await;
