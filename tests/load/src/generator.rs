@@ -66,7 +66,7 @@ pub enum Expected {
     /// A text of its own each, and what the plugin says that is in place.
     Flock(Arc<Flock>),
     /// All say the one, and are answered the other; nothing: whatever comes, also `success`.
-    Words { said: &'static str, heard: Option<&'static str> },
+    Words { said: Arc<str>, heard: Option<&'static str> },
 }
 
 /// What came of a run.
@@ -186,7 +186,7 @@ async fn drive(
     let mut tally = Tally::default();
     loop {
         // Before its turn comes, so that making it is in no latency.
-        let push = match expected {
+        let push = match &expected {
             Expected::Echo | Expected::Flock(_) => wechat.push(now_s()),
             Expected::Words { said, .. } => wechat.say(now_s(), said),
         };

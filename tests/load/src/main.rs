@@ -33,6 +33,8 @@ mod wechat;
 
 mod http;
 
+mod slow_server;
+
 mod account;
 
 mod latencies;

@@ -60,7 +60,7 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Vec<Line>> {
 
 async fn beside_loops(bench: &mut Bench<'_>, server: &ServerProcess, wechat: &Arc<WeChat>) -> f64 {
     let load = Load::new(server.address, LOOPS, Pace::Saturated, RUN_MAX);
-    let expected = Expected::Words { said: ORDER, heard: None };
+    let expected = Expected::Words { said: ORDER.into(), heard: None };
     let others = async {
         sleep(HEAD_START).await;
         let p99_ms = bench.p99_ms(server, wechat).await;

@@ -1,4 +1,4 @@
-//! What others notice of a thousand guests that wait, and what memory those leave behind.
+//! What others notice of a thousand guests that wait for an answer over HTTP, and what memory those leave behind.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -14,6 +14,7 @@ use crate::{
     bot::Bot,
     generator::{self, Expected, Load, Pace, Tally},
     server_process::ServerProcess,
+    slow_server::SlowServer,
     wechat::WeChat,
 };
 
@@ -23,12 +24,17 @@ const OTHERS_P99: Budget = Budget::AtMost(2.0);
 /// How many guests wait at once, at least.
 const WAITING: f64 = 1_000.0;
 
-/// The orders to `tests/misbehave`: two plugins, since one gets at most half of the host's instances. A wait ends before
-/// WeChat's window does.
-const ORDERS: [&str; 2] = ["wait 3900", "wait 3901"];
+/// How many plugins they are of: one gets at most half of the host's instances.
+const PLUGINS: usize = 2;
+
+/// How long they wait: WeChat's window is not over then.
+const DELAY: Duration = Duration::from_millis(3_900);
 
 /// What a guest says that has waited.
-const WAITED: &str = "waited";
+const WAITED: &str = "200 pong";
+
+/// What each plugin is told.
+type Orders = [Arc<str>; PLUGINS];
 
 /// Each connection begins a wait every four seconds, one after the other, so that they do not all wake up at once; and
 /// there are a few more than are to wait, since between two waits a connection pauses.
@@ -43,7 +49,9 @@ const RUN_MAX: Duration = Duration::from_secs(120);
 
 /// Measures echo's messages at the offered rate, with nothing beside them and beside the guests that wait.
 pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Vec<Line>> {
-    let bot = bot(bench)?;
+    let slow = SlowServer::start(DELAY).await?;
+    let orders = [0, 1].map(|number| format!("http http://{}/{number}", slow.address).into());
+    let bot = bot(bench, &slow, &orders)?;
     let (mut ratios, mut before, mut during, mut after) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 1..=bench.run.rounds {
         eprintln!("round {round} of {}: a thousand guests that wait", bench.run.rounds);
@@ -51,7 +59,7 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Vec<Line>> {
         let server = bench.serve(&bot, &wechat).await?;
         let alone_ms = bench.p99_ms(&server, &wechat).await;
         before.push(server.memory()?.resident_mib);
-        let (beside_ms, resident_mib) = beside_waiting(bench, &server, &wechat).await?;
+        let (beside_ms, resident_mib) = beside_waiting(bench, &server, &wechat, &orders).await?;
         ratios.push(beside_ms / alone_ms);
         during.push(resident_mib);
         after.push(server.memory()?.resident_mib);
@@ -64,11 +72,16 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Vec<Line>> {
     ])
 }
 
-fn bot(bench: &Bench<'_>) -> anyhow::Result<Bot> {
+/// Two copies of `tests/misbehave`, each of which is asked to obey its own order only.
+fn bot(bench: &Bench<'_>, slow: &SlowServer, orders: &Orders) -> anyhow::Result<Bot> {
     let misbehave = binaries::plugin("aviary-misbehave", binaries::WASIP2)?;
-    ORDERS.iter().enumerate().try_fold(bench.echo()?, |bot, (number, order)| {
-        let rule = format!("[plugins.wait{number}]\nmatch = [{{ type = \"text\", equals = \"{order}\" }}]\n");
-        bot.with_plugin(&format!("10-wait{number}.wasm"), &misbehave)?.with_settings(&rule)
+    orders.iter().enumerate().try_fold(bench.echo()?, |bot, (number, order)| {
+        let tables = format!(
+            "[plugins.wait{number}]\nmatch = [{{ type = \"text\", equals = \"{order}\" }}]\n\
+             [plugins.wait{number}.grants]\nhttp = [\"http://{}\"]\n",
+            slow.address
+        );
+        bot.with_plugin(&format!("10-wait{number}.wasm"), &misbehave)?.with_settings(&tables)
     })
 }
 
@@ -77,9 +90,10 @@ async fn beside_waiting(
     bench: &mut Bench<'_>,
     server: &ServerProcess,
     wechat: &Arc<WeChat>,
+    orders: &Orders,
 ) -> anyhow::Result<(f64, f64)> {
     let pace = Pace::Offered { per_second: PER_SECOND };
-    let loads = ORDERS.map(|_| Load::new(server.address, CONNECTIONS, pace, RUN_MAX));
+    let loads = [0, 1].map(|_| Load::new(server.address, CONNECTIONS, pace, RUN_MAX));
     let others = async {
         sleep(RAMP).await;
         let p99_ms = bench.p99_ms(server, wechat).await;
@@ -88,7 +102,7 @@ async fn beside_waiting(
         anyhow::Ok((p99_ms, memory?.resident_mib))
     };
     let wait = |number: usize| {
-        let expected = Expected::Words { said: ORDERS[number], heard: Some(WAITED) };
+        let expected = Expected::Words { said: orders[number].clone(), heard: Some(WAITED) };
         let load = &loads[number];
         async move { generator::run(load, wechat, &expected).await }
     };
