@@ -27,13 +27,17 @@ const NOT_FITTING_COUNT: u32 = 1_000;
 
 /// Measures all five servers in turns, so that one native figure holds for all.
 pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Vec<Line>> {
-    let host = |name, bot| Contestant::host(name, Mode::Plain, bot);
+    let host = |name, bot: Bot| -> anyhow::Result<Contestant> {
+        // Nothing is to be compiled while a message is measured.
+        bot.warm_up()?;
+        Ok(Contestant::host(name, Mode::Plain, bot))
+    };
     let mut contestants = [
         Contestant::native("native", Mode::Plain)?,
-        host("echo", bench.echo()?),
-        host("echo for wasip2", wasip2(bench)?),
-        host("ten pass", passing(bench)?),
-        host("a thousand do not fit", not_fitting(bench)?),
+        host("echo", bench.echo()?)?,
+        host("echo for wasip2", wasip2(bench)?)?,
+        host("ten pass", passing(bench)?)?,
+        host("a thousand do not fit", not_fitting(bench)?)?,
     ];
     compare::rounds(&mut contestants, bench.run, &mut bench.failures).await?;
     let [native, echo, wasip2, passing, not_fitting] = contestants.map(|contestant| contestant.turns);
