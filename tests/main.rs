@@ -20,6 +20,7 @@ mod conversations;
 mod dispatch;
 mod egress;
 mod fuzz_corpus;
+mod hostile;
 mod kv;
 mod limits;
 mod modes;

@@ -110,9 +110,14 @@ impl Running {
         timeout(PATIENCE, self.child.kill()).await.expect("it ends in time").expect("it is ours");
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it was not waited for")
+    }
+
     /// Asks it to end, as systemd does, and returns its exit code.
     pub async fn terminate(mut self) -> Option<i32> {
-        let id = self.child.id().expect("it was not waited for");
+        let id = self.id();
         let pid = Pid::from_raw(id.cast_signed()).expect("a process has a number");
         kill_process(pid, Signal::TERM).expect("it is ours and was not waited for");
         let status = timeout(PATIENCE, self.child.wait()).await.expect("it ends in time");

@@ -13,6 +13,10 @@
 //! | `grow N` | fills N MiB of memory and says so; traps when it gets less |
 //! | `hold N` | fills N MiB of memory and keeps them for ever |
 //! | `wait MS` | blocks for so long, then says `waited` |
+//! | `sleep DAYS` | the same for days |
+//! | `poll N` | waits for N timers of a year at once |
+//! | `leak N` | makes N timers and forgets them, then says `leaked` |
+//! | `random MIB` | takes so many random bytes in one piece and says how many bytes came |
 //! | `fail WORDS` | answers `err(WORDS)` |
 //! | `pass` | answers none |
 //! | `nothing` | answers "handled, say nothing" |
@@ -30,6 +34,7 @@
 //! | `open PATH` | says what comes of reading a file |
 //! | `connect ADDRESS` | says what comes of connecting there |
 //! | `print TEXT` | writes a line to standard output, then says `printed` |
+//! | `flood MIB` | writes so much to standard output, then says `flooded` |
 //! | `complain TEXT` | writes a line to standard error, then says `complained` |
 //! | `kv KEY` | adds 1 to one of the plugin's keys and says the sum |
 //! | `my KEY` | adds 1 to one of the user's keys and says the sum |
@@ -41,19 +46,27 @@
 //! next plugin is asked; an order without the number it needs is a failure that says so.
 
 wit_bindgen::generate!({
-    path: "../../wit",
-    world: "bot",
+    path: ["../../wit", "wit"],
+    world: "aviary:misbehave/misbehave",
     additional_derives: [PartialEq],
+    generate_all,
 });
 
 use std::fmt::{Debug, Display};
 use std::hint::{black_box, spin_loop};
+use std::io::Write;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use aviary::bot::types::{Article, Body, Message, Reply};
 use aviary::bot::{call_info, customer_service, http, kv, wechat_api};
+use wasi::clocks::monotonic_clock::{Pollable, subscribe_duration};
+use wasi::io::poll;
+use wasi::random::random;
+
+/// A day, in s.
+const DAY_S: u64 = 24 * 60 * 60;
 
 /// What the host calls.
 #[derive(Debug)]
@@ -96,6 +109,19 @@ fn obey(order: &str, message: &Message) -> Result<Option<Reply>, String> {
             std::thread::sleep(Duration::from_millis(number()?.into()));
             say("waited")
         }
+        "sleep" => {
+            std::thread::sleep(Duration::from_secs(u64::from(number()?) * DAY_S));
+            say("slept")
+        }
+        "poll" => {
+            let timers = year_long(number()?);
+            say(format!("{:?} are ready", poll::poll(&timers.iter().collect::<Vec<_>>())))
+        }
+        "leak" => {
+            std::mem::forget(year_long(number()?));
+            say("leaked")
+        }
+        "random" => say(random::get_random_bytes(u64::from(number()?) << 20).len()),
         "fail" => return Err(rest.into()),
         "pass" => return Ok(None),
         "nothing" => Reply::Nothing,
@@ -115,6 +141,10 @@ fn obey(order: &str, message: &Message) -> Result<Option<Reply>, String> {
         "print" => {
             println!("{rest}");
             say("printed")
+        }
+        "flood" => {
+            flood(number()?)?;
+            say("flooded")
         }
         "complain" => {
             eprintln!("{rest}");
@@ -169,6 +199,18 @@ fn now() -> Duration {
 fn grow(mib: u32) -> String {
     let block = black_box(vec![1_u8; (mib as usize) << 20]);
     format!("grew by {} MiB", block.len() >> 20)
+}
+
+/// Makes timers, each one of the host's handles.
+fn year_long(count: u32) -> Vec<Pollable> {
+    let year_ns = 365 * DAY_S * 1_000_000_000;
+    (0..count).map(|_| subscribe_duration(year_ns)).collect()
+}
+
+fn flood(mib: u32) -> Result<(), String> {
+    let block = [b'x'; 1 << 16];
+    let mut stdout = std::io::stdout().lock();
+    (0..mib << 4).try_for_each(|_| stdout.write_all(&block)).map_err(|error| error.to_string())
 }
 
 /// Counts in memory, where nothing may survive a call.

@@ -1,0 +1,151 @@
+//! A host to be hostile to: a process of its own, so that what kills it kills no test, and its memory can be told.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use aviary_host::conversation::{Said, Simulator, shown};
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    bot::{PATIENCE, Setup, TOKEN, new_header},
+    plugins::ECHO,
+    process::{Running, aviary},
+};
+
+/// How many calls the host has room for. Fewer than [`ROUNDS`]: what a call did not give back would be missed.
+const INSTANCES_MAX: usize = 4;
+
+/// How often each message is sent.
+const ROUNDS: usize = 12;
+
+/// How much more memory the host may hold than before. Allocators keep some, and so do the slots of the pool; what the
+/// guests here take, times [`ROUNDS`], is far more.
+const GROWTH_MIB_MAX: u64 = 24;
+
+/// How often memory is looked at until it is back: it tells nobody when it goes.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// `aviary serve` with room for few calls, and an echo at the end of its chain.
+pub struct Host {
+    running: Running,
+    wechat: Simulator,
+    dir: TempDir,
+    /// Resident before anything hostile was done.
+    resident_mib: u64,
+}
+
+impl Host {
+    /// Serves the echo alone.
+    pub async fn start(settings: &str) -> Self {
+        Self::with_plugins(&[], settings).await
+    }
+
+    /// Serves these plugins, asked in this order before the echo. They must all load.
+    pub async fn with_plugins(plugins: &[(&str, &[u8])], settings: &str) -> Self {
+        let setup = Setup::new().plugin("90-echo.wasm", &ECHO).settings(&format!(
+            "listen = \"127.0.0.1:0\"\n[engine]\ninstances_max = {INSTANCES_MAX}\n{settings}"
+        ));
+        let setup = plugins
+            .iter()
+            .zip(10..)
+            .fold(setup, |setup, ((name, wasm), number)| setup.plugin(&format!("{number}-{name}.wasm"), wasm));
+        let dir = setup.written();
+        let mut running = Running::start(aviary(dir.path(), &["serve"]));
+        let line = running.line("Account `main` listens on http://").await;
+        let url = line.split_whitespace().find(|word| word.starts_with("http://")).expect("it tells the URL");
+        let wechat = Simulator::new(url, TOKEN).expect("it is a URL");
+        running.line(&format!("asks {} plugins", plugins.len() + 1)).await;
+        let mut host = Self { running, wechat, dir, resident_mib: 0 };
+        // Whatever is made at the first call is there from here on.
+        assert_eq!(host.says("[image]").await, "");
+        assert_eq!(host.says("[voice]").await, "");
+        host.resident_mib = host.resident_mib().await;
+        host
+    }
+
+    /// Pushes what a user says and returns the reply in the notation of conversation files: `""` is silence. That it
+    /// comes in time is the host's promise: the push waits no longer than WeChat does.
+    pub async fn says(&self, words: &str) -> String {
+        let said = Said::parse(words).unwrap_or_else(|error| panic!("{words}: {error}"));
+        let answer = self.wechat.push(&said.to_xml(&new_header())).await;
+        let answer = answer.unwrap_or_else(|error| panic!("`{words}` was not answered: {error:#}"));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let reply = self.wechat.reply(&answer).unwrap_or_else(|error| panic!("WeChat would not read it: {error:#}"));
+        shown(reply.as_ref())
+    }
+
+    /// Says the words again and again, more often than the host has room for calls that leave something behind. Each time
+    /// the echo answers, which is asked last; then memory is back where it was.
+    pub async fn endures(&self, words: &str) {
+        for _ in 0..ROUNDS {
+            assert_eq!(self.says(words).await, words);
+        }
+        self.is_as_before().await;
+    }
+
+    /// The next message is answered, and memory is back where it was.
+    pub async fn is_as_before(&self) {
+        assert_eq!(self.says("还在吗").await, "还在吗");
+        let returned = async {
+            while self.resident_mib().await > self.resident_mib + GROWTH_MIB_MAX {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        if timeout(PATIENCE, returned).await.is_err() {
+            panic!("{} MiB are resident, {} MiB were", self.resident_mib().await, self.resident_mib);
+        }
+    }
+
+    /// Waits for the line that says why a plugin failed.
+    pub async fn failed(&mut self, plugin: &str, why: &str) {
+        let line = self.running.line(&format!("Plugin `{plugin}` failed")).await;
+        assert!(line.contains(why), "`{why}` is not in: {line}");
+    }
+
+    /// Waits for a line of the log.
+    pub async fn line(&mut self, part: &str) -> String {
+        self.running.line(part).await
+    }
+
+    /// Drops a file that is to be refused, for this reason. The echo goes on, and what it took to find out is given back.
+    pub async fn refuses(&mut self, file: &str, content: &[u8], why: &str) {
+        self.drops(file, content);
+        self.refused(file, why).await;
+    }
+
+    /// Waits for the line that says why a file is no plugin.
+    pub async fn refused(&mut self, file: &str, why: &str) {
+        let line = self.line(&format!("{file} is ")).await;
+        assert!(line.contains(why), "`{why}` is not in: {line}");
+        self.is_as_before().await;
+    }
+
+    /// Puts a file into the plugins directory, whole, as `mv` does it.
+    pub fn drops(&self, file: &str, content: &[u8]) {
+        let partial = self.dir().join("partial");
+        fs::write(&partial, content).expect("the directory is there");
+        fs::rename(partial, self.plugin_file(file)).expect("the directory is there");
+    }
+
+    /// A file in the plugins directory.
+    pub fn plugin_file(&self, file: &str) -> PathBuf {
+        self.dir().join("plugins").join(file)
+    }
+
+    /// The bot's directory.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `VmRSS`.
+    async fn resident_mib(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.running.id());
+        let status = fs::read_to_string(status).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells it");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("it is a number") >> 10
+    }
+}
