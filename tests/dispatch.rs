@@ -197,62 +197,6 @@ async fn files_that_are_no_plugins_are_told_and_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_breaks_the_compiler_costs_that_file_its_place_and_not_the_host() {
-    // The host runs in this process: were it the one that compiles, the test would end here.
-    let nested = nested_components(3_000);
-    let bot = Setup::new()
-        .plugin("10-nested.wasm", &nested)
-        .plugin("20-nested-type.wasm", &with_component_type(&ECHO, &nested))
-        .plugin("30-deep.wasm", &deep_blocks(200_000))
-        .plugin("90-echo.wasm", &ECHO)
-        .start()
-        .await;
-    assert_eq!(bot.chain(), ["echo"]);
-    assert_eq!(bot.says("hi").await, "hi");
-}
-
-/// A component in a component in a component: readers that recurse run out of stack.
-fn nested_components(depth: usize) -> Vec<u8> {
-    use wasm_encoder::Encode;
-    let mut component = wasm_encoder::Component::new().finish();
-    for _ in 0..depth {
-        let mut outer = wasm_encoder::Component::new().finish();
-        // Section 4 is a component.
-        outer.push(4);
-        component.encode(&mut outer);
-        component = outer;
-    }
-    component
-}
-
-/// The echo with another description of its world.
-fn with_component_type(module: &[u8], data: &[u8]) -> Vec<u8> {
-    use wasm_encoder::{CustomSection, Section};
-    let mut module = untyped(module);
-    CustomSection { name: "component-type:bot".into(), data: data.into() }.append_to(&mut module);
-    module
-}
-
-/// A function that is nothing but nested blocks.
-fn deep_blocks(depth: usize) -> Vec<u8> {
-    use wasm_encoder::{BlockType, CodeSection, Function, FunctionSection, Instruction, Module, TypeSection};
-    let (mut types, mut functions, mut code) = (TypeSection::new(), FunctionSection::new(), CodeSection::new());
-    types.ty().function([], []);
-    functions.function(0);
-    let mut function = Function::new([]);
-    for _ in 0..depth {
-        function.instruction(&Instruction::Block(BlockType::Empty));
-    }
-    for _ in 0..=depth {
-        function.instruction(&Instruction::End);
-    }
-    code.function(&function);
-    let mut module = Module::new();
-    module.section(&types).section(&functions).section(&code);
-    module.finish()
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn compiled_code_is_kept_where_only_its_owner_can_write() {
     use std::os::unix::fs::PermissionsExt;
     let bot = Setup::new().plugin("20-echo.wasm", &ECHO).start().await;

@@ -291,7 +291,8 @@ fn component(bytes: Vec<u8>) -> anyhow::Result<Vec<u8>> {
         return Ok(bytes);
     }
     if !Parser::is_core_wasm(&bytes) {
-        bail!("this is no WebAssembly: it begins with {:02x?}", &bytes[..bytes.len().min(8)]);
+        // Nothing of its content: it may be a link to a file of secrets.
+        bail!("this is no WebAssembly: it does not begin with `\\0asm`");
     }
     let facts = CoreFacts::read(&bytes)?;
     let module = if facts.has_component_type { bytes } else { with_bot_world(bytes) };
