@@ -394,7 +394,7 @@ async fn a_file_replaced_in_mid_call_does_not_disturb_the_call() {
         // In place, as a careless copy does it: were the file itself mapped, the guest would run into it.
         fs::write(host.plugin_file("10-bot.wasm"), b"").unwrap();
         fs::write(host.plugin_file("10-bot.wasm"), &*PARROT).unwrap();
-        while host.says("hi").await != "鹦鹉：hi" {}
+        host.answers_at_last("hi", "鹦鹉：hi").await;
     });
     assert_eq!(waited, "waited");
     host.line("Account `main` asks 2 plugins: bot, echo").await;
@@ -409,7 +409,7 @@ async fn a_half_written_file_waits_for_its_other_half() {
     host.line("the version before it stays").await;
     host.endures("hi", "鹦鹉：hi").await;
     fs::write(&file, &*MISBEHAVE).unwrap();
-    while host.says("say new").await != "new" {}
+    host.answers_at_last("say new", "new").await;
 }
 
 /// What somebody else's compiler made.
@@ -449,7 +449,7 @@ async fn a_link_is_read_as_the_file_it_names_and_nothing_of_that_file_is_told() 
         assert!(!line.contains(told), "{line}");
     }
     symlink(outside.path().join("parrot.wasm"), host.plugin_file("15-parrot.wasm")).unwrap();
-    while host.says("hi").await != "鹦鹉：hi" {}
+    host.answers_at_last("hi", "鹦鹉：hi").await;
     host.is_as_before().await;
 }
 

@@ -26,7 +26,7 @@ const ROUNDS: usize = 12;
 /// guests here take, times [`ROUNDS`], is far more.
 const GROWTH_MIB_MAX: u64 = 24;
 
-/// How often memory is looked at until it is back: it tells nobody when it goes.
+/// How often to look at what tells nobody when it changes.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// `aviary serve` with room for few calls, and an echo at the end of its chain.
@@ -85,6 +85,16 @@ impl Host {
             assert_eq!(self.says(words).await, reply);
         }
         self.is_as_before().await;
+    }
+
+    /// Says the words until this is the reply: a plugin is loaded when it is.
+    pub async fn answers_at_last(&self, words: &str, reply: &str) {
+        let answered = async {
+            while self.says(words).await != reply {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        timeout(PATIENCE, answered).await.unwrap_or_else(|_| panic!("`{words}` was never answered with `{reply}`"));
     }
 
     /// Memory is back where it was.
