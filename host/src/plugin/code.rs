@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use wasmtime::component::{Component, types::ComponentItem};
+use wasmtime::{
+    Trap,
+    component::{Component, types::ComponentItem},
+};
 
 use super::{
     Content, Hash,
@@ -160,7 +163,11 @@ impl Code {
             ))),
             Ok(Err(error)) => Err(match over_count(&error) {
                 Some(needs) => LoadError::TooMuch(needs),
-                None => LoadError::NoStart(one_line(&error)),
+                None => LoadError::NoStart(match error.downcast_ref::<Trap>() {
+                    // Without the way there, which is long.
+                    Some(trap) => trap.to_string(),
+                    None => one_line(&error),
+                }),
             }),
             Err(_) => Err(LoadError::NoStart(format!("it was not ready within {START_MAX:?}"))),
         }
@@ -186,10 +193,11 @@ fn deserialize(engine: &wasmtime::Engine, file: &Path) -> wasmtime::Result<Compo
 
 /// Tells a component that is too large for any slot of the pool, which no compiling again will mend, from spoilt code.
 fn not_loaded(error: &wasmtime::Error) -> LoadError {
-    let text = one_line(error);
-    match text.contains("pooling allocator") {
-        true => LoadError::TooMuch(format!("no plugin of this host can be so large: {text}")),
-        false => LoadError::Cache(text),
+    let why = one_line(error);
+    match error.is::<std::io::Error>() {
+        true => LoadError::Cache(why),
+        // The code is whole and this engine's, or it would not have come here.
+        false => LoadError::TooMuch(format!("no plugin of this host can be so large: {why}")),
     }
 }
 
