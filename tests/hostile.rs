@@ -536,7 +536,7 @@ async fn data_that_unpacks_to_far_more_is_bounded() {
 
 #[tokio::test]
 async fn nesting_that_breaks_the_compiler_does_not_break_the_host() {
-    let mut host = Host::start("[compile]\nmemory_mib = 256\ncpu_s = 2\n").await;
+    let mut host = Host::start("[compile]\nmemory_mib = 512\ncpu_s = 2\n").await;
     let nested = bombs::nested_components(20_000);
     host.refuses("10-components.wasm", &nested, "the compiler crashed (signal: 6").await;
     let typed = bombs::with_component_type(&ECHO, &bombs::nested_components(3_000));
