@@ -8,6 +8,7 @@ use std::{
 };
 
 use aviary_host::{
+    admin,
     app::{App, Live},
     config::Config,
     conversation::{Answer, Header, Said, Simulator, shown},
@@ -144,7 +145,9 @@ impl Setup {
         let has_cache = settings.contains("data_dir =") || settings.contains("cache_dir =");
         let cache_dir = if has_cache { String::new() } else { format!("cache_dir = \"{}\"\n", cache_dir.display()) };
         let engine = if settings.contains("[engine]") { "" } else { "[engine]\ninstances_max = 20\n" };
-        format!("{cache_dir}{settings}\n{engine}\n[accounts.main]\n{account}")
+        // Wherever a process of its own serves this: several do at once.
+        let admin = if settings.contains("admin_listen =") { "" } else { "admin_listen = \"127.0.0.1:0\"\n" };
+        format!("{cache_dir}{admin}{settings}\n{engine}\n[accounts.main]\n{account}")
     }
 }
 
@@ -170,6 +173,14 @@ impl Bot {
     /// A file in the shared plugins directory.
     pub fn plugin_file(&self, file: &str) -> PathBuf {
         self.dir().join("plugins").join(file)
+    }
+
+    /// Opens the admin listener and returns where it is: `http://127.0.0.1:PORT`.
+    pub async fn admin(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+        let origin = format!("http://{}", listener.local_addr().expect("it is bound"));
+        tokio::spawn(admin::run(self.app.clone(), listener));
+        origin
     }
 
     /// Pushes what a user says, in the notation of conversation files, and returns the reply in it: `""` is silence.

@@ -19,13 +19,16 @@ async fn run(args: &[&str]) -> Finished {
     finish(aviary(directory().path(), args)).await
 }
 
+/// Free ports, so that tests may run at once.
+const LISTEN: &str = "listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n";
+
 /// A bot directory to serve on a free port.
 fn bot_directory(more: &str) -> TempDir {
     let dir = directory();
     fs::create_dir(dir.path().join("plugins")).unwrap();
     fs::write(dir.path().join("plugins/20-echo.wasm"), &*ECHO).unwrap();
     let account = format!("[accounts.main]\ntoken = \"{TOKEN}\"\n");
-    fs::write(dir.path().join("aviary.toml"), format!("listen = \"127.0.0.1:0\"\n{account}{more}")).unwrap();
+    fs::write(dir.path().join("aviary.toml"), format!("{LISTEN}{account}{more}")).unwrap();
     dir
 }
 
@@ -117,7 +120,8 @@ async fn a_bot_of_init_serves_in_safe_mode_as_it_is() {
     assert_eq!(made.code, Some(0), "{}", made.stderr);
     let file = dir.path().join("bot/aviary.toml");
     let config = fs::read_to_string(&file).unwrap();
-    fs::write(&file, config.replacen("127.0.0.1:8000", "127.0.0.1:0", 1)).unwrap();
+    let config = config.replacen("127.0.0.1:8000", "127.0.0.1:0", 1);
+    fs::write(&file, format!("admin_listen = \"\"\n{config}")).unwrap();
 
     let mut serve = Running::start(aviary(dir.path(), &["serve", "bot"]));
     let line = serve.line("Account `main` listens on http://127.0.0.1:").await;
@@ -180,7 +184,7 @@ async fn a_key_that_is_unknown_is_named_with_file_line_and_nearest_key() {
         let refused = finish(aviary(dir.path(), args)).await;
         assert_eq!(refused.code, Some(2), "{command}: {}", refused.stderr);
         assert_eq!(
-            refused.stderr, "error: aviary.toml:5: unknown key `late.window`; did you mean `window_ms`?\n",
+            refused.stderr, "error: aviary.toml:6: unknown key `late.window`; did you mean `window_ms`?\n",
             "{command}"
         );
     }
@@ -200,10 +204,15 @@ async fn serve_on_a_port_that_is_taken_says_so() {
     let file = dir.path().join("aviary.toml");
     let config = fs::read_to_string(&file).unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    fs::write(&file, config.replacen("127.0.0.1:0", &address, 1)).unwrap();
-    let refused = finish(aviary(dir.path(), &["serve"])).await;
-    assert_eq!(refused.code, Some(1));
-    assert!(refused.stderr.contains(&format!("cannot listen on {address}; is another program using it?")));
+    let setting = |name: &str, value: &str| format!("\n{name} = \"{value}\"\n");
+    let config = format!("\n{config}");
+    for name in ["listen", "admin_listen"] {
+        fs::write(&file, config.replacen(&setting(name, "127.0.0.1:0"), &setting(name, &address), 1)).unwrap();
+        let refused = finish(aviary(dir.path(), &["serve"])).await;
+        assert_eq!(refused.code, Some(1));
+        let told = format!("cannot listen on {address}; is another program using it? `{name}` sets another");
+        assert!(refused.stderr.contains(&told), "{}", refused.stderr);
+    }
 }
 
 #[tokio::test]

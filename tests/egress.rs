@@ -486,6 +486,7 @@ async fn a_conversation_file_is_the_network_of_those_who_play_it() {
         settings: plugin.settings.clone(),
         lane: plugin.lane.clone(),
         services: Services { egress: Egress::played(exchanges), ..plugin.services.clone() },
+        record: aviary_host::plugin::record::Record::default(),
     };
     for by in BOTH {
         let said = call(&played, &format!("{by} GET https://api.example.com/v1?a=b")).await;

@@ -15,6 +15,7 @@ mod upstream;
 mod canary;
 mod check;
 mod cli;
+mod containment;
 mod contract;
 mod conversations;
 mod dispatch;

@@ -16,12 +16,14 @@ use crate::{
     dedupe::Dedupe,
     dispatch::{Chain, Dispatch},
     egress::Egress,
+    metrics::{Levels, Outcome},
     plugin::{
         self,
         bindings::Message,
         directory::{self, OrderError},
         engine::Engine,
         loader::{Loader, Phase},
+        record::Records,
         services::Services,
         set::{Fault, Scan, Set},
         versions::{RolledBack, Version, Versions},
@@ -47,6 +49,9 @@ pub struct App {
     egress: Egress,
     store: Store,
     pub refusals: Refusals,
+    /// What is kept about plugins from call to call, and all that is counted.
+    pub records: Records,
+    engine: Engine,
     users: UserNames,
     /// Which previous secret of which account was told of lately.
     previous: OnceAMinute<(String, &'static str)>,
@@ -97,9 +102,11 @@ impl App {
         let engine = Engine::new(&config.engine)?;
         let egress = Egress::network(&config.http);
         let store = Store::open(&config.data_dir)?;
-        let services = Services { store: store.clone(), egress: egress.clone() };
+        let records = Records::new(&config);
+        let services =
+            Services { store: store.clone(), egress: egress.clone(), records: Some(records.clone()) };
         let cache_dir = config.cache_dir.clone();
-        let loader = Loader::new(engine, compiler.into(), cache_dir, config.compile.clone(), services)?;
+        let loader = Loader::new(engine.clone(), compiler.into(), cache_dir, config.compile.clone(), services)?;
         let versions = Arc::new(Versions::open(config.data_dir.join("versions"))?);
         let loading = Loading {
             set: Set::new(loader),
@@ -111,7 +118,7 @@ impl App {
             dedupe: Dedupe::new(config.dedupe.keys_max, claim_lifetime(&config)),
             egress,
             store,
-            refusals: Refusals::default(),
+            refusals: Refusals::new(records.metrics.clone()),
             users: UserNames::new(config.log.user),
             previous: OnceAMinute::default(),
             tasks: TaskTracker::new(),
@@ -119,7 +126,9 @@ impl App {
             loads: loading.set.moved(),
             loading: Mutex::new(loading),
             versions,
-            live: watch::Sender::new(Arc::new(Live::new(Arc::new(config), None))),
+            live: watch::Sender::new(Arc::new(Live::new(Arc::new(config), None, &records))),
+            records,
+            engine,
         }))
     }
 
@@ -170,8 +179,33 @@ impl App {
             Some(name) => info!(
                 %account, %user, plugin.name = name, duration_ms, "Plugin `{name}` answered user {user} in {duration_ms} ms"
             ),
+            None if dispatch.outcome == Outcome::Apologised => info!(
+                %account, %user, duration_ms, "Every plugin asked failed; user {user} got the apology ({duration_ms} ms)"
+            ),
             None => info!(%account, %user, duration_ms, "No plugin answered user {user} ({duration_ms} ms)"),
         }
+    }
+
+    /// Says why the host cannot answer now, if it cannot.
+    pub fn unready(&self) -> Option<String> {
+        if self.tasks.is_closed() {
+            return Some(format!("stopping: {} messages are being finished", self.tasks.len()));
+        }
+        let loading_s = self.started.elapsed().as_secs();
+        (!self.live().ready).then(|| format!("loading: the plugins are not ready yet, after {loading_s} s"))
+    }
+
+    /// Writes down all that is counted, in the format of OpenMetrics.
+    pub fn metrics(&self) -> String {
+        let usage = self.engine.usage();
+        self.records.metrics.text(&Levels {
+            ready: self.live().ready,
+            guests_running: usage.guests_running,
+            instances: usage.slots,
+            instances_max: usage.slots_max,
+            messages_in_flight: self.tasks.len(),
+            dedupe_keys: self.dedupe.len(),
+        })
     }
 
     /// Looks at the settings and plugins again, and swaps in what changed, whole. What is broken keeps what it was. Returns
@@ -300,10 +334,12 @@ impl App {
 
     /// Swaps in the chains of what is loaded, and keeps a copy of what serves for the first time.
     async fn publish(&self, set: &mut Set, config: &Arc<Config>) {
-        let live = Arc::new(Live::new(config.clone(), Some(set)));
+        self.records.resize(config);
+        let live = Arc::new(Live::new(config.clone(), Some(set), &self.records));
         live.log();
         let served = set.served(live.accounts().map(|serving| &*serving.chain));
-        let was_ready = self.live.send_replace(live).ready;
+        let was_ready = self.live.send_replace(live.clone()).ready;
+        self.records.retain(&live);
         if !was_ready {
             info!("Ready after {} ms", self.started.elapsed().as_millis());
         }
@@ -313,11 +349,12 @@ impl App {
 }
 
 impl Live {
-    fn new(config: Arc<Config>, set: Option<&mut Set>) -> Self {
+    fn new(config: Arc<Config>, set: Option<&mut Set>, records: &Records) -> Self {
         let ready = set.is_some();
         let chains = set.map(|set| set.chains(&config)).unwrap_or_default();
         let chains = chains.into_iter().chain(std::iter::repeat_with(Chain::default));
-        let serving = |(account, chain): (&Arc<Account>, _)| {
+        let serving = |(account, chain): (&Arc<Account>, Chain)| {
+            let chain = chain.serving(account, config.log.guest, records.metrics.account(&account.name));
             Arc::new(Serving { account: account.clone(), chain: Arc::new(chain) })
         };
         let accounts = config.accounts.iter().zip(chains).map(serving).collect();

@@ -17,6 +17,8 @@ mod http;
 mod limits;
 mod matches;
 mod plugin;
+mod quarantine;
+mod rate;
 mod restart;
 mod section;
 mod sources;
@@ -32,18 +34,22 @@ pub use account::{Account, Mode};
 pub use error::ConfigError;
 pub use grants::{Grants, HostPattern, HttpGrant, KvGrant};
 pub use host::{
-    AccountCalls, Canary, Compile, Dedupe, Engine, Late, Listener, Log, LogFormat, LogUser, Versions, Watch,
+    AccountCalls, Canary, Compile, Dedupe, Engine, GuestLog, Late, Listener, Log, LogFormat, LogUser, Metrics, PerUser,
+    Versions, Watch,
 };
 pub use http::{Http, Proxy};
 pub use limits::{CORE_INSTANCES_MAX, Limits, MEMORIES_MAX, MEMORY_MIB_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 pub use matches::MatchRule;
 pub use plugin::PluginSettings;
+pub use quarantine::Quarantine;
+pub use rate::Rate;
 pub use restart::needs_restart;
 
 use document::{Node, Table, Value};
 use error::Problems;
 use limits::OwnLimits;
 use plugin::PluginTable;
+use quarantine::OwnQuarantine;
 use section::Section;
 use sources::Sources;
 
@@ -56,6 +62,8 @@ pub struct Config {
     pub file: PathBuf,
     /// Where WeChat's pushes arrive. Default `127.0.0.1:8000`.
     pub listen: SocketAddr,
+    /// Where metrics and health are. Default `127.0.0.1:8001`; none: nowhere.
+    pub admin_listen: Option<SocketAddr>,
     /// The shared plugins. Default `plugins` beside the main file.
     pub plugins_dir: PathBuf,
     /// How many plugin files of one directory are loaded. Default 2,000.
@@ -84,8 +92,14 @@ pub struct Config {
     pub canary: Canary,
     /// `[http]`.
     pub http: Http,
+    /// `[metrics]`.
+    pub metrics: Metrics,
+    /// `[per_user]`.
+    pub per_user: PerUser,
     /// `[limits]`, for a plugin of which nothing is said.
     pub limits: Limits,
+    /// `[quarantine]`, for a plugin of which nothing is said.
+    pub quarantine: Quarantine,
     /// The accounts in the order of their names; at least one.
     pub accounts: Vec<Arc<Account>>,
     /// What was wrong with included files, which were left out. One line each.
@@ -171,7 +185,7 @@ impl Config {
     /// account's own directory has the account's table alone, so that a file inherits nothing by choosing a name.
     pub fn plugin(&self, account: &Account, name: &str, own_directory: bool) -> PluginSettings {
         let shared = self.plugins.get(name).filter(|_| !own_directory);
-        PluginSettings::of([account.plugin_tables.get(name), shared], &self.limits)
+        PluginSettings::of([account.plugin_tables.get(name), shared], &self.limits, &self.quarantine)
     }
 
     /// Returns which plugins have a table: `[plugins.NAME]`, and with its account `[accounts.ACCOUNT.plugins.NAME]`.
@@ -206,8 +220,10 @@ impl Config {
         let table = |key| top.table(key).without_unknown_keys();
         top.texts("include");
         let listen = top.parsed("listen", listen);
+        let admin_listen = top.parsed("admin_listen", admin_listen);
         let log = Log::read(&table("log"));
         let limits = Limits::default().with(&OwnLimits::read(&table("limits")));
+        let quarantine = Quarantine::default().with(&OwnQuarantine::read(&table("quarantine")));
         let plugins = PluginTable::read_all(top);
         let plugins_dir = sources::absolute(&sources.directory, &top.text("plugins_dir"));
         let data_dir = sources::absolute(&sources.directory, &top.text("data_dir"));
@@ -231,9 +247,13 @@ impl Config {
             http: Http::read(&table("http"), &sources.directory),
             notes: accounts.iter().filter_map(|account| account.note()).collect(),
             listen: listen?,
+            admin_listen: admin_listen?,
             log: log?,
             engine: Engine::read(&table("engine")),
+            metrics: Metrics::read(&table("metrics")),
+            per_user: PerUser::read(&table("per_user")),
             limits,
+            quarantine,
             plugins,
             plugins_dir,
             accounts,
@@ -265,6 +285,11 @@ fn accounts_of(table: &Table) -> impl Iterator<Item = &String> {
 
 fn listen(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an address and a port, such as \"127.0.0.1:8000\"".to_owned())
+}
+
+fn admin_listen(text: &str) -> Result<Option<SocketAddr>, String> {
+    let parsed = (!text.is_empty()).then(|| text.parse()).transpose();
+    parsed.map_err(|_| "must be an address and a port, such as \"127.0.0.1:8001\", or \"\" for none".to_owned())
 }
 
 #[cfg(test)]

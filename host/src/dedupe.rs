@@ -153,6 +153,12 @@ impl Dedupe {
         memory.lifetime = lifetime;
     }
 
+    /// Returns how many messages it remembers.
+    pub fn len(&self) -> usize {
+        let memory = self.lock();
+        memory.recent.len() + memory.past.len()
+    }
+
     /// Says whether a message is new. `signature`, given in plain mode only, is good for one message. A message signed
     /// `ahead` of our clock is remembered so much longer, as it could be pushed again so much later.
     pub fn claim(&self, key: Key, signature: Option<&str>, now: Instant, ahead: Duration) -> Claim {

@@ -1,25 +1,70 @@
 //! Step 6: the plugins of an account are asked in order until one replies.
 
+mod guest_log;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
+    config::{Account, GuestLog},
+    metrics::{AccountMetrics, Outcome, Turn},
     plugin::{
         self, Call, Failure, Plugin,
-        bindings::{Message, Reply},
+        bindings::{Body, Event, Message, Reply},
+        record::Held,
         rules::{self, Facts},
     },
     reply,
 };
+use guest_log::{last_lines, masked};
+
+/// How much earlier plugins must be done where an apology may have to go out: it is to arrive within the window, too.
+const APOLOGY_TAKES: Duration = Duration::from_millis(50);
 
 /// The plugins of one account in the order they are asked. A reload makes a new one; it never edits this.
 #[derive(Debug, Default)]
 pub struct Chain {
     pub plugins: Vec<Arc<Plugin>>,
+    terms: Terms,
+}
+
+/// What holds for all plugins of an account.
+#[derive(Debug, Default)]
+struct Terms {
+    /// What a message has from its arrival to its answer.
+    window: Duration,
+    /// What the user reads when every plugin asked failed.
+    apology: Option<Reply>,
+    guest_log: GuestLog,
+    /// Nothing for plugins that answer no user.
+    metrics: Option<AccountMetrics>,
+}
+
+impl Chain {
+    /// A chain that answers no user: nothing is counted, and nobody gets an apology.
+    pub fn of(plugins: Vec<Arc<Plugin>>) -> Self {
+        Self { plugins, terms: Terms::default() }
+    }
+
+    /// The same chain, as it serves an account.
+    pub fn serving(self, account: &Account, guest_log: GuestLog, metrics: AccountMetrics) -> Self {
+        let apology = account.apology_text.clone().map(Reply::Text);
+        Self { terms: Terms { window: account.late.window, apology, guest_log, metrics: Some(metrics) }, ..self }
+    }
+
+    /// Counts a push that joined a message that was there already.
+    pub fn count_retry(&self) {
+        self.terms.metrics.iter().for_each(AccountMetrics::retry);
+    }
+
+    /// Counts a message for which no plugin could be asked in time.
+    pub fn count_unanswered(&self) {
+        self.terms.metrics.iter().for_each(AccountMetrics::unanswered);
+    }
 }
 
 /// What came of a message.
@@ -27,7 +72,9 @@ pub struct Chain {
 pub struct Dispatch {
     /// The reply, ready for WeChat; none when no plugin had one.
     pub reply: Option<Reply>,
-    /// The plugins that were asked, in order. Those whose rules did not fit are not among them.
+    pub outcome: Outcome,
+    /// The plugins that were asked, in order. Those whose rules did not fit are not among them, nor are those that were
+    /// held back.
     pub steps: Vec<Step>,
 }
 
@@ -49,6 +96,15 @@ pub enum Said {
     Replied,
 }
 
+impl From<Said> for Turn {
+    fn from(said: Said) -> Self {
+        match said {
+            Said::Passed => Self::Passed,
+            Said::Replied => Self::Replied,
+        }
+    }
+}
+
 impl Dispatch {
     /// The plugin that answered.
     pub fn answered_by(&self) -> Option<&str> {
@@ -56,26 +112,97 @@ impl Dispatch {
     }
 }
 
-/// Asks the plugins one after another, all of them done by `deadline`. One that fails is skipped.
+/// Asks the plugins one after another, all of them done by `deadline`. One that fails is skipped; when all do, the user
+/// reads the account's apology, if it has one.
 pub async fn run(chain: &Chain, message: &Arc<Message>, deadline: Instant) -> Dispatch {
+    let started = Instant::now();
+    let apology = chain.terms.apology.as_ref().filter(|_| expects_words(&message.body));
+    let deadline = apology.and_then(|_| deadline.checked_sub(APOLOGY_TAKES)).unwrap_or(deadline);
+    let mut dispatch = ask_in_order(chain, message, deadline).await;
+    if dispatch.outcome == Outcome::Failed
+        && let Some(apology) = apology
+    {
+        dispatch.reply = Some(apology.clone());
+        dispatch.outcome = Outcome::Apologised;
+    }
+    if let Some(metrics) = &chain.terms.metrics {
+        metrics.message(dispatch.outcome, started.elapsed());
+    }
+    dispatch
+}
+
+async fn ask_in_order(chain: &Chain, message: &Arc<Message>, deadline: Instant) -> Dispatch {
     let facts = Facts::of(message);
     let mut steps = Vec::new();
-    for plugin in &chain.plugins {
-        if !rules::fit(&plugin.settings.matches, &facts) {
-            continue;
-        }
-        if Instant::now() >= deadline {
+    // A plugin that is held back counts as what it would most likely have done.
+    let (mut passed, mut failed, mut is_late) = (0, 0, false);
+    for plugin in chain.plugins.iter().filter(|plugin| rules::fit(&plugin.settings.matches, &facts)) {
+        let now = Instant::now();
+        if now >= deadline {
             warn!(account = %message.account, plugin.name = %plugin.name, "No time was left to ask plugin `{}`", plugin.name);
+            is_late = true;
             break;
         }
+        let admitted = match plugin.record.admit(&message.from_user, now) {
+            Ok(admitted) => admitted,
+            Err(Held::Quarantined) => {
+                failed += 1;
+                continue;
+            }
+            Err(Held::PerUser) => {
+                passed += 1;
+                continue;
+            }
+        };
         let (step, reply) = ask(plugin, message, deadline).await;
-        log(&step, message);
+        let told = log(&step, message, chain.terms.guest_log);
+        match &step.outcome {
+            Ok(said) => admitted.worked((*said).into(), step.duration),
+            Err(failure) => {
+                failed += 1;
+                admitted.failed(failure, &told, step.duration, expected(plugin, chain.terms.window));
+            }
+        }
+        passed += usize::from(matches!(step.outcome, Ok(Said::Passed)));
         steps.push(step);
-        if reply.is_some() {
-            return Dispatch { reply, steps };
+        if let Some(reply) = reply {
+            let outcome = if matches!(reply, Reply::Nothing) { Outcome::Silent } else { Outcome::Replied };
+            return Dispatch { reply: Some(reply), outcome, steps };
         }
     }
-    Dispatch { reply: None, steps }
+    let outcome = match (passed, failed) {
+        (0, 1..) => Outcome::Failed,
+        _ if is_late => Outcome::Unanswered,
+        _ => Outcome::Passed,
+    };
+    Dispatch { reply: None, outcome, steps }
+}
+
+/// The time that a plugin may count on, if those before it take none.
+fn expected(plugin: &Plugin, window: Duration) -> Duration {
+    match plugin.settings.limits.timeout_ms {
+        0 => window,
+        own => window.min(Duration::from_millis(own)),
+    }
+}
+
+/// Whether the user said or did something, and waits. To what happens by itself, such as a reported place, an apology would
+/// come out of nowhere.
+fn expects_words(body: &Body) -> bool {
+    match body {
+        Body::Event(event) => matches!(
+            event,
+            Event::Subscribe(_)
+                | Event::Scan(_)
+                | Event::Click(_)
+                | Event::ScancodeWaitmsg(_)
+                | Event::PicSysphoto(_)
+                | Event::PicPhotoOrAlbum(_)
+                | Event::PicWeixin(_)
+                | Event::LocationSelect(_)
+        ),
+        _ => true,
+    }
 }
 
 /// Asks one plugin and makes its reply fit for WeChat.
@@ -96,50 +223,40 @@ async fn ask(plugin: &Plugin, message: &Arc<Message>, deadline: Instant) -> (Ste
     (Step { plugin: plugin.name.clone(), outcome, duration, memory_bytes, output }, reply)
 }
 
-fn log(step: &Step, message: &Message) {
-    let Step { plugin, duration, memory_bytes, .. } = step;
+/// Tells what a plugin did. Returns what the log says of its failure: "it …".
+fn log(step: &Step, message: &Message, guest_log: GuestLog) -> String {
+    let Step { plugin, duration, memory_bytes, output, .. } = step;
     let duration_ms = plugin::millis(*duration);
-    for line in &step.output {
-        debug!(target: "aviary::guest", account = %message.account, plugin.name = %plugin, "{line}");
+    for line in output {
+        match guest_log {
+            GuestLog::Trace => {
+                debug!(target: GUEST, account = %message.account, plugin.name = %plugin, "{line}");
+            }
+            GuestLog::Log => {
+                let line = masked(line, message);
+                info!(target: GUEST, account = %message.account, plugin.name = %plugin, "Plugin `{plugin}` wrote: {line}");
+            }
+            GuestLog::Off => {}
+        }
     }
     match &step.outcome {
-        Ok(said) => debug!(
-            account = %message.account, plugin.name = %plugin, duration_ms, memory_bytes, "Plugin `{plugin}`: {said:?}"
-        ),
+        Ok(said) => {
+            debug!(
+                account = %message.account, plugin.name = %plugin, duration_ms, memory_bytes, "Plugin `{plugin}`: {said:?}"
+            );
+            String::new()
+        }
         Err(failure) => {
             let failure = masked(&failure.to_string(), message);
+            let output = last_lines(output, message);
             warn!(
-                account = %message.account, plugin.name = %plugin, duration_ms, memory_bytes,
+                account = %message.account, plugin.name = %plugin, duration_ms, memory_bytes, output,
                 "Plugin `{plugin}` failed: it {failure}"
             );
+            failure
         }
     }
 }
 
-/// A plugin's own words for the log, without the user's openid: an error likes to quote what it was about.
-fn masked(text: &str, message: &Message) -> String {
-    // A line break would begin a line that looks like one of ours.
-    let text = text.replace(char::is_control, " ");
-    if message.from_user.is_empty() { text } else { text.replace(&message.from_user, "[openid]") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plugin::bindings::Body;
-
-    #[test]
-    fn a_failure_is_logged_without_the_users_openid() {
-        let message = Message {
-            account: "main".into(),
-            to_user: "gh_1".into(),
-            from_user: "oABC".into(),
-            create_time: 1,
-            msg_id: None,
-            article: None,
-            body: Body::Other("x".into()),
-            extra: Vec::new(),
-        };
-        assert_eq!(masked("no session\nfor oABC", &message), "no session for [openid]");
-    }
-}
+/// Whose the lines are that a plugin wrote, for `[log] level`.
+const GUEST: &str = "aviary::guest";

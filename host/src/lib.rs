@@ -9,6 +9,9 @@ pub mod secret;
 pub mod app;
 pub mod server;
 
+pub mod admin;
+pub mod metrics;
+
 // In the order of the flow; the blank lines keep rustfmt from sorting them.
 
 pub mod webhook;

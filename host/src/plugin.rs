@@ -25,6 +25,9 @@ mod guest;
 mod limits;
 pub mod loader;
 mod log;
+mod per_user;
+pub mod quarantine;
+pub mod record;
 pub mod rules;
 pub mod services;
 pub mod set;
@@ -44,6 +47,7 @@ use self::{
     code::Code,
     engine::Class,
     guest::Guest,
+    record::Record,
     services::Services,
     turns::{Ask, Busy, Lane},
 };
@@ -119,6 +123,8 @@ pub struct Plugin {
     pub services: Services,
     /// Where its calls take their turns.
     pub lane: Lane,
+    /// What is kept about it from call to call.
+    pub record: Record,
 }
 
 /// What a call came to, with what it took.

@@ -13,7 +13,7 @@ use aviary_wechat::{crypt::DecryptError, xml};
 use axum::http::StatusCode;
 use tracing::warn;
 
-use crate::{message::Malformed, query::NotOne};
+use crate::{message::Malformed, metrics::Metrics, query::NotOne};
 
 /// How long the same cause stays unsaid after it was told.
 const TELL_EVERY: Duration = Duration::from_secs(60);
@@ -117,20 +117,57 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// One word for each cause, as the metrics have it.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Path(_) => "path",
+            Self::Method(_) => "method",
+            Self::Query(_) => "query",
+            Self::Timestamp => "timestamp",
+            Self::Nonce => "nonce",
+            Self::NotWeChat => "not_wechat",
+            Self::Signature { .. } => "signature",
+            Self::MsgSignature { .. } => "msg_signature",
+            Self::NotEncrypted { .. } => "not_encrypted",
+            Self::Encrypted { .. } => "encrypted",
+            Self::AppId { .. } => "app_id",
+            Self::Decrypt { .. } => "decrypt",
+            Self::Age { .. } => "age",
+            Self::Replayed { .. } => "replayed",
+            Self::TooLarge { .. } => "too_large",
+            Self::Body(_) => "body",
+            Self::SlowBody { .. } => "slow_body",
+            Self::Xml(_) => "xml",
+            Self::Malformed(_) => "malformed",
+            Self::NoEchostr => "no_echostr",
+        }
+    }
+}
+
 impl From<NotOne> for Refusal {
     fn from(parameter: NotOne) -> Self {
         Self::Query(parameter)
     }
 }
 
-/// Tells the operator of refusals, each cause at most once a minute.
-#[derive(Debug, Default)]
-pub struct Refusals(OnceAMinute<Discriminant<Refusal>>);
+/// Counts refusals, and tells the operator of them, each cause at most once a minute.
+#[derive(Debug)]
+pub struct Refusals {
+    told: OnceAMinute<Discriminant<Refusal>>,
+    metrics: Metrics,
+}
 
 impl Refusals {
-    /// Tells of a refusal, unless the same cause was told less than a minute ago.
+    /// Refusals that are counted there.
+    pub fn new(metrics: Metrics) -> Self {
+        Self { told: OnceAMinute::default(), metrics }
+    }
+
+    /// Counts a refusal, and tells of it unless the same cause was told less than a minute ago.
     pub fn tell(&self, refusal: &Refusal, now: Instant) {
-        if let Some(unsaid) = self.0.turn(std::mem::discriminant(refusal), now) {
+        self.metrics.refused(refusal.cause());
+        if let Some(unsaid) = self.told.turn(std::mem::discriminant(refusal), now) {
             let status = refusal.status().as_u16();
             let more = if unsaid > 0 { format!(" ({unsaid} more of this kind in between)") } else { String::new() };
             warn!(status, "Refused with {status}: {refusal}{more}");

@@ -1,4 +1,4 @@
-//! The public listener: connections with bounds, and a stop that loses no message.
+//! The listeners: connections with bounds, and a stop that loses no message.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -44,7 +44,13 @@ pub async fn run(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Out
     app.close().await;
 }
 
-async fn accept(listener: &TcpListener, settings: &config::Listener, router: &Router, graceful: &GracefulShutdown) {
+/// Takes connections, each with the bounds of `settings`, for as long as it is polled.
+pub(crate) async fn accept(
+    listener: &TcpListener,
+    settings: &config::Listener,
+    router: &Router,
+    graceful: &GracefulShutdown,
+) {
     let connections = Arc::new(Semaphore::new(settings.connections_max));
     loop {
         // The next caller waits in the system's queue until there is room.

@@ -110,7 +110,10 @@ async fn push(
             let dispatch = dispatch(app.clone(), message.clone(), slot, arrived, deadline);
             timeout_at(deadline.into(), Outliving::new(app.tasks.track_future(dispatch))).await
         }
-        Claim::Again(answer) => timeout_at(deadline.into(), answer.outcome()).await,
+        Claim::Again(answer) => {
+            serving.chain.count_retry();
+            timeout_at(deadline.into(), answer.outcome()).await
+        }
         Claim::Replayed => return Err(Refusal::Replayed { account: account.name.clone() }),
     };
     let xml =
@@ -125,6 +128,7 @@ async fn push(
 async fn dispatch(app: Arc<App>, message: Arc<Message>, slot: Slot, arrived: Instant, deadline: Instant) -> Outcome {
     let Ok(live) = timeout_at(deadline.into(), app.ready()).await else {
         warn!(account = %message.account, "A message stays unanswered: the plugins are still being loaded");
+        app.live().named(&message.account)?.chain.count_unanswered();
         return None;
     };
     // An account that is gone by now has nobody to ask.

@@ -22,6 +22,7 @@ use crate::{
         engine::Engine,
         file_name::name_of,
         loader::{Loader, Look, Phase, Progress, Terms},
+        record::Record,
         services::Services,
         set::Set,
     },
@@ -91,7 +92,7 @@ impl Bots {
         // What goes well is seen in the conversation.
         super::log::start(&Log { level: "warn".into(), ..config.log.clone() })?;
         let cache_dir = if set_up { config.cache_dir.clone() } else { cache_dir() };
-        let services = Services { store: Store::scratch(), egress: Egress::played(exchanges) };
+        let services = Services { store: Store::scratch(), egress: Egress::played(exchanges), records: None };
         let engine = Engine::new(&config.engine)?;
         let loader = Loader::new(engine, super::own_program()?, cache_dir, config.compile.clone(), services)?;
         let plugins =
@@ -100,7 +101,7 @@ impl Bots {
             Arc::make_mut(&mut plugin.settings).env.extend(secrets(env));
             Arc::new(plugin)
         };
-        let chain = Chain { plugins: plugins.into_iter().map(given).collect() };
+        let chain = Chain::of(plugins.into_iter().map(given).collect());
         Ok(Self { chain, window: config.accounts[0].late.window })
     }
 }
@@ -131,6 +132,7 @@ async fn named(files: &[PathBuf], config: &Config, loader: &Loader) -> anyhow::R
             code: loaded.code,
             settings: Arc::new(PluginSettings { grants: Grants::scratch(), ..PluginSettings::default() }),
             services: loader.services.clone(),
+            record: Record::default(),
         });
     }
     // No bot does it for this cache. That it cannot be tidied is no reason not to talk.

@@ -1,6 +1,6 @@
 //! `aviary demo`: a bot to talk to, with one command.
 
-use std::{io::IsTerminal, path::PathBuf, pin::pin, process::ExitCode};
+use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, pin::pin, process::ExitCode};
 
 use tokio::net::TcpListener;
 
@@ -38,15 +38,15 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     super::log::start(&config.log)?;
     // Before anyone can know that we run; and a temporary directory is not left behind.
     let mut stop = pin!(serve::stop_signal()?);
-    let listener = match TcpListener::bind(config.listen).await {
-        Ok(listener) => listener,
-        // Any free port will do for a demo.
-        Err(_) => serve::bind((config.listen.ip(), 0).into()).await?,
+    let listener = bind(config.listen, "listen").await?;
+    let admin = match config.admin_listen {
+        Some(address) => Some(bind(address, "admin_listen").await?),
+        None => None,
     };
     let account = config.accounts[0].clone();
     let url = format!("http://{}{}", listener.local_addr()?, account.path);
     let app = App::new(config, &super::own_program()?)?;
-    serve::start(&app, &listener)?;
+    serve::start(&app, &listener, admin)?;
     tokio::select! {
         _ = app.ready() => {}
         () = &mut stop => return Ok(ExitCode::SUCCESS),
@@ -75,6 +75,14 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         server::run(app, listener, stop).await;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Binds the listener of a setting, or where that is taken any free port, which will do for a demo.
+async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => serve::bind((address.ip(), 0).into(), setting).await,
+    }
 }
 
 /// Pushes each line that is typed, and prints what the user would see.

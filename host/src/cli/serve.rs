@@ -11,7 +11,7 @@ use tokio::{
 use tracing::info;
 
 use super::bot::CONFIG_FILE;
-use crate::{app::App, config::Config, plugin, server};
+use crate::{admin, app::App, config::Config, plugin, server};
 
 /// Runs a bot directory: answers WeChat, and follows every change to its plugins and settings.
 ///
@@ -33,27 +33,35 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     super::log::start(&config.log)?;
     // Before anyone can know that we run.
     let stop = stop_signal()?;
-    let listener = bind(config.listen).await?;
+    let listener = bind(config.listen, "listen").await?;
+    let admin = match config.admin_listen {
+        Some(address) => Some(bind(address, "admin_listen").await?),
+        None => None,
+    };
     let app = App::new(config, &super::own_program()?)?;
-    start(&app, &listener)?;
+    start(&app, &listener, admin)?;
     server::run(app, listener, stop).await;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Binds the public listener.
-pub(super) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// Binds the listener of a setting.
+pub(super) async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
-        .with_context(|| format!("cannot listen on {address}; is another program using it? `listen` sets another"))
+        .with_context(|| format!("cannot listen on {address}; is another program using it? `{setting}` sets another"))
 }
 
-/// Tells where the bot is, and begins to load plugins and to follow changes.
-pub(super) fn start(app: &Arc<App>, listener: &TcpListener) -> anyhow::Result<()> {
+/// Tells where the bot is, answers the operator's tools, and begins to load plugins and to follow changes.
+pub(super) fn start(app: &Arc<App>, listener: &TcpListener, admin: Option<TcpListener>) -> anyhow::Result<()> {
     raise_open_files();
     let address = listener.local_addr()?;
     for serving in app.live().accounts() {
         let (name, path) = (&serving.account.name, &serving.account.path);
         info!(account = %name, "Account `{name}` listens on http://{address}{path}");
+    }
+    if let Some(admin) = admin {
+        info!("Metrics and health are on http://{}: /metrics, /healthz, /readyz", admin.local_addr()?);
+        tokio::spawn(admin::run(app.clone(), admin));
     }
     let app = app.clone();
     tokio::spawn(async move {

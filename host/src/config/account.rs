@@ -17,7 +17,7 @@ use super::{
     section::Section,
     sources,
 };
-use crate::secret::Secret;
+use crate::{reply::TEXT_BYTES_MAX, secret::Secret};
 
 /// Paths of the host's own on the public listener.
 const RESERVED: [&str; 4] = ["/oauth", "/me", "/pages", "/jssdk"];
@@ -55,6 +55,8 @@ pub struct Account {
     pub plugins: Vec<String>,
     /// `calls_max` and `calls_waiting_max`.
     pub calls: AccountCalls,
+    /// What the user reads when every plugin asked failed; a text that WeChat takes. Default none.
+    pub apology_text: Option<String>,
     /// `[accounts.NAME.late]` over `[late]`.
     pub late: Late,
     /// `[accounts.NAME.plugins.PLUGIN]`.
@@ -87,6 +89,7 @@ impl Account {
         let api_base_url = section.parsed("api_base_url", api_base_url);
         let mode = mode(section, &encoding_aes_key, &app_id);
         let plugins_dir = section.text("plugins_dir");
+        let apology_text = section.parsed("apology_text", apology_text);
         Some(Self {
             late: Late::read(&section.table("late").over(&shared.table("late"))),
             calls: AccountCalls::read(section),
@@ -107,6 +110,7 @@ impl Account {
             app_id: app_id?,
             app_secret: app_secret?,
             api_base_url: api_base_url?,
+            apology_text: apology_text?,
             mode: mode?,
         })
     }
@@ -236,6 +240,18 @@ fn api_base_url(text: &str) -> Result<Uri, String> {
     uri.ok_or_else(|| "must be an address such as \"https://api.weixin.qq.com\", without parameters".to_owned())
 }
 
+/// Accepts a text that WeChat shows whole.
+fn apology_text(text: &str) -> Result<Option<String>, String> {
+    let has_control = text.chars().any(|char| char.is_control() && !matches!(char, '\n' | '\t'));
+    match text.len() {
+        0 => Ok(None),
+        _ if text.trim().is_empty() => Err("must say something, or be \"\" for no apology".to_owned()),
+        _ if has_control => Err("must not have control characters other than line breaks".to_owned()),
+        ..=TEXT_BYTES_MAX => Ok(Some(text.to_owned())),
+        bytes => Err(format!("must have {TEXT_BYTES_MAX} bytes at most, and has {bytes}: WeChat would cut it")),
+    }
+}
+
 /// Works out the mode, and reports what it needs and lacks. What could not be read was reported as that.
 fn mode(section: &Section<'_>, key: &Option<Option<AesKey>>, app_id: &Option<Option<String>>) -> Option<Mode> {
     let modes =
@@ -299,6 +315,7 @@ mod tests {
         assert_eq!(account.signature_max_age, Duration::from_secs(600));
         assert_eq!(account.plugins_dir, None);
         assert_eq!(account.plugins, [""; 0]);
+        assert_eq!(account.apology_text, None);
         assert_eq!(account.late.window, Duration::from_millis(4500));
     }
 
@@ -319,6 +336,21 @@ mod tests {
         assert_eq!(account.signature_max_age, Duration::ZERO);
         assert_eq!(account.plugins, ["welcome", "echo"]);
         assert_eq!(account.late.window, Duration::from_secs(3));
+    }
+
+    #[test]
+    fn an_apology_is_a_text_that_wechat_shows_whole() {
+        assert_eq!(account("apology_text = \"稍后再试\"").apology_text.as_deref(), Some("稍后再试"));
+        let long = "微".repeat(700);
+        assert!(
+            account_error(&format!("apology_text = \"{long}\""))
+                .ends_with("it must have 2048 bytes at most, and has 2100: WeChat would cut it")
+        );
+        assert_eq!(
+            account_error("apology_text = \" \""),
+            "aviary.toml:3: `accounts.main.apology_text` is \" \"; it must say something, or be \"\" for no apology"
+        );
+        assert!(account_error("apology_text = \"a\\u0007\"").contains("must not have control characters"));
     }
 
     #[test]

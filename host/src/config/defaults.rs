@@ -47,6 +47,11 @@ pub(super) fn limits() -> &'static Table {
     table(&ROOT, "limits")
 }
 
+/// Returns the table `[quarantine]`.
+pub(super) fn quarantine() -> &'static Table {
+    table(&ROOT, "quarantine")
+}
+
 /// Returns the keys of a `match` rule.
 pub(super) fn rule() -> &'static Table {
     &RULE

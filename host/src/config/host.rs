@@ -46,6 +46,8 @@ pub struct Log {
     pub format: LogFormat,
     /// How a user is named. Default by a keyed hash.
     pub user: LogUser,
+    /// Where a plugin's own output goes. Default: only to whoever traces.
+    pub guest: GuestLog,
 }
 
 /// How a log event is written.
@@ -66,6 +68,18 @@ pub enum LogUser {
     Off,
 }
 
+/// Where a plugin's own output goes; with a failure, its last lines always come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GuestLog {
+    /// Into the log at level `debug`, as it is.
+    #[default]
+    Trace,
+    /// Into the log at level `info`, openids masked.
+    Log,
+    /// Nowhere.
+    Off,
+}
+
 /// `[watch]`: how changed files are noticed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
@@ -73,6 +87,20 @@ pub struct Watch {
     pub quiet: Duration,
     /// `poll_ms`: how often to look where the system reports no changes. Default 2 s.
     pub poll: Duration,
+}
+
+/// `[metrics]`: what `/metrics` tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// How many plugins have series of their own, in all accounts together. Default 1,000.
+    pub plugins_max: usize,
+}
+
+/// `[per_user]`: the memory of who called which plugin lately.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PerUser {
+    /// How many users of plugins it holds at once. Default 100,000.
+    pub users_max: usize,
 }
 
 /// `[engine]`: what is reserved once, for all plugins.
@@ -186,7 +214,9 @@ impl Log {
         let level = section.parsed("level", level);
         let format = section.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
         let user = section.choice("user", &[("hash", LogUser::Hash), ("off", LogUser::Off)]);
-        Some(Self { level: level?, format: format?, user: user? })
+        let guest = [("trace", GuestLog::Trace), ("log", GuestLog::Log), ("off", GuestLog::Off)];
+        let guest = section.choice("guest", &guest);
+        Some(Self { level: level?, format: format?, user: user?, guest: guest? })
     }
 }
 
@@ -208,6 +238,18 @@ fn level(text: &str) -> Result<String, String> {
 impl Watch {
     pub(super) fn read(section: &Section<'_>) -> Self {
         Self { quiet: section.millis("quiet_ms", 0..=10_000), poll: section.millis("poll_ms", 100..=3_600_000) }
+    }
+}
+
+impl Metrics {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        Self { plugins_max: section.count("plugins_max", 0..=100_000) }
+    }
+}
+
+impl PerUser {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        Self { users_max: section.count("users_max", 100..=10_000_000) }
     }
 }
 
@@ -287,7 +329,8 @@ mod tests {
     #[test]
     fn a_choice_is_one_of_its_words() {
         let log = load("log = { format = \"json\", user = \"off\" }\n[accounts.main]\ntoken = \"abc\"").log;
-        assert_eq!(log, Log { level: "info".to_owned(), format: LogFormat::Json, user: LogUser::Off });
+        let guest = GuestLog::Trace;
+        assert_eq!(log, Log { level: "info".to_owned(), format: LogFormat::Json, user: LogUser::Off, guest });
         assert_eq!(
             error("[log]\nformat = \"xml\"\nuser = true"),
             "aviary.toml:2: `log.format` is \"xml\"; it may be \"text\" or \"json\"\n\

@@ -8,6 +8,8 @@ use super::{
     grants::{Grants, OwnGrants},
     limits::{Limits, OwnLimits},
     matches::MatchRule,
+    quarantine::{OwnQuarantine, Quarantine},
+    rate::Rate,
     section::Section,
 };
 use crate::{plugin::Hash, secret::Secret};
@@ -19,8 +21,12 @@ pub struct PluginSettings {
     pub matches: Vec<MatchRule>,
     /// `env`: its environment variables by name. Default none.
     pub env: BTreeMap<String, Secret>,
+    /// How often one user may call it. Default: no bound.
+    pub per_user: Option<Rate>,
     /// `limits`, over `[limits]`.
     pub limits: Limits,
+    /// `quarantine`, over `[quarantine]`.
+    pub quarantine: Quarantine,
     /// `grants`: what it may reach. Default nothing.
     pub grants: Grants,
     /// `sha256`: the only content that its file may have. Default any.
@@ -32,7 +38,9 @@ pub struct PluginSettings {
 pub(super) struct PluginTable {
     matches: Option<Vec<MatchRule>>,
     env: BTreeMap<String, Secret>,
+    per_user: Option<Option<Rate>>,
     limits: OwnLimits,
+    quarantine: OwnQuarantine,
     grants: OwnGrants,
     /// Empty in an account's table, it takes the shared one away.
     sha256: Option<Option<Hash>>,
@@ -47,11 +55,14 @@ impl PluginTable {
 
     fn read(section: &Section<'_>) -> Self {
         let limits = section.table("limits").like(defaults::limits());
+        let quarantine = section.table("quarantine").like(defaults::quarantine());
         let grants = section.table("grants").without_unknown_keys();
         Self {
             matches: MatchRule::read_all(section),
             env: env(section),
+            per_user: section.given("per_user").and_then(|_| section.parsed("per_user", Rate::parse)),
             limits: OwnLimits::read(&limits),
+            quarantine: OwnQuarantine::read(&quarantine),
             grants: OwnGrants::read(&grants),
             sha256: section.given("sha256").and_then(|_| section.parsed("sha256", sha256)),
         }
@@ -60,17 +71,20 @@ impl PluginTable {
 
 impl PluginSettings {
     /// Lays tables over the defaults, the nearest first.
-    pub(super) fn of(tables: [Option<&PluginTable>; 2], limits: &Limits) -> Self {
+    pub(super) fn of(tables: [Option<&PluginTable>; 2], limits: &Limits, quarantine: &Quarantine) -> Self {
         let [nearest, shared] = tables;
         let mut env = shared.map(|table| table.env.clone()).unwrap_or_default();
         env.extend(nearest.map(|table| table.env.clone()).unwrap_or_default());
         let matches = tables.into_iter().flatten().find_map(|table| table.matches.clone());
+        let per_user = tables.into_iter().flatten().find_map(|table| table.per_user).flatten();
         let over = |limits: Limits, table: &PluginTable| limits.with(&table.limits);
         let limits = [shared, nearest].into_iter().flatten().fold(limits.clone(), over);
+        let over = |quarantine: Quarantine, table: &PluginTable| quarantine.with(&table.quarantine);
+        let quarantine = [shared, nearest].into_iter().flatten().fold(quarantine.clone(), over);
         let over = |grants: Grants, table: &PluginTable| grants.with(&table.grants);
         let grants = [shared, nearest].into_iter().flatten().fold(Grants::default(), over);
         let sha256 = tables.into_iter().flatten().find_map(|table| table.sha256).flatten();
-        Self { matches: matches.unwrap_or_default(), env, limits, grants, sha256 }
+        Self { matches: matches.unwrap_or_default(), env, per_user, limits, quarantine, grants, sha256 }
     }
 }
 
@@ -218,11 +232,26 @@ mod tests {
     }
 
     #[test]
+    fn calls_per_user_are_those_of_the_nearest_table_that_gives_them() {
+        let config = load(&format!(
+            "{ACCOUNT}plugins.weather.per_user = \"0\"\n[plugins.weather]\nper_user = \"20/1m\"\n\
+             [plugins.news]\nper_user = \"5/1h\"\n"
+        ));
+        let of = |plugin| config.plugin(&config.accounts[0], plugin, false).per_user.map(|rate| rate.to_string());
+        assert_eq!((of("weather"), of("news").as_deref(), of("echo")), (None, Some("5/1h"), None));
+        assert_eq!(
+            error(&format!("{ACCOUNT}[plugins.a]\nper_user = \"20\"\n")),
+            "aviary.toml:4: `plugins.a.per_user` is \"20\"; it must be a number of calls and a time, such as \"20/1m\" (s, m, \
+             h, d; 1000000 calls and 31d at most), or \"\" for no bound"
+        );
+    }
+
+    #[test]
     fn a_key_of_a_feature_that_does_not_exist_is_unknown() {
         assert_eq!(
-            error(&format!("{ACCOUNT}[plugins.a]\nper_user = \"20/1m\"\n")),
-            "aviary.toml:4: unknown key `plugins.a.per_user`; there are `env`, `grants`, `limits`, `match`, \
-             `sha256`"
+            error(&format!("{ACCOUNT}[plugins.a]\nwebsockets = true\n")),
+            "aviary.toml:4: unknown key `plugins.a.websockets`; there are `env`, `grants`, `limits`, `match`, `per_user`, \
+             `quarantine`, `sha256`"
         );
     }
 }

@@ -5,8 +5,9 @@ use super::Config;
 /// Says whether a setting differs between two configurations.
 type Differs = fn(&Config, &Config) -> bool;
 
-static AFTER_RESTART: [(&str, Differs); 15] = [
+static AFTER_RESTART: [(&str, Differs); 16] = [
     ("listen", |old, new| old.listen != new.listen),
+    ("admin_listen", |old, new| old.admin_listen != new.admin_listen),
     ("data_dir", |old, new| old.data_dir != new.data_dir),
     ("cache_dir", |old, new| old.cache_dir != new.cache_dir),
     ("listener.header_bytes_max", |old, new| old.listener.header_bytes_max != new.listener.header_bytes_max),

@@ -10,7 +10,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tracing::{instrument::WithSubscriber, subscriber::NoSubscriber};
 
-use super::{Hash, Plugin, code::Code, directory::canary_of, services::Services};
+use super::{Hash, Plugin, code::Code, directory::canary_of, record::Record, services::Services};
 use crate::{
     config::{Grants, Limits, PluginSettings},
     conversation::{Conversation, ParseError},
@@ -77,9 +77,14 @@ pub async fn hold(
         file: file.into(),
         code: code.clone(),
         settings: Arc::new(settings),
-        services: Services { store: Store::scratch(), egress: Egress::played(conversation.exchanges.clone()) },
+        services: Services {
+            store: Store::scratch(),
+            egress: Egress::played(conversation.exchanges.clone()),
+            records: None,
+        },
+        record: Record::default(),
     };
-    let chain = Chain { plugins: vec![Arc::new(plugin)] };
+    let chain = Chain::of(vec![Arc::new(plugin)]);
     // A late reply may take what is left of the whole time, which ends below.
     let pace = Pace { window: terms.window, late: terms.timeout + terms.window };
     // What goes wrong is told once, as the reason why the plugin is not loaded, and not as a message of a user.

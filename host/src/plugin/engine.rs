@@ -86,6 +86,16 @@ pub struct Engine {
     ticker: Arc<Ticker>,
 }
 
+/// How much of the engines is in use.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// Guests that compute or wait for something.
+    pub guests_running: usize,
+    /// Slots that are taken, and how many there are.
+    pub slots: usize,
+    pub slots_max: usize,
+}
+
 /// One engine, with what its guests can import.
 #[derive(Clone)]
 pub(super) struct Runtime {
@@ -114,6 +124,12 @@ impl Engine {
         }
         env!("CARGO_PKG_VERSION").hash(&mut hasher);
         hasher.finish()
+    }
+
+    /// Tells how much is in use at the moment.
+    pub fn usage(&self) -> Usage {
+        let (slots, slots_max) = self.turns.places_taken();
+        Usage { guests_running: self.ticker.running.load(Ordering::Relaxed), slots, slots_max }
     }
 
     /// The engine of a class.

@@ -1,17 +1,30 @@
 //! What guests reach beyond their sandbox, as far as their grants allow.
 
-use crate::{egress::Egress, store::Store};
+use std::sync::Arc;
+
+use super::{
+    Hash,
+    record::{Record, Records},
+};
+use crate::{config::PluginSettings, egress::Egress, store::Store};
 
 /// The host's services. The same for all plugins that serve; a plugin on trial has scratch ones.
 #[derive(Clone, Debug)]
 pub struct Services {
     pub store: Store,
     pub egress: Egress,
+    /// What is kept about plugins from call to call; nothing while they are only tried.
+    pub records: Option<Records>,
 }
 
 impl Services {
     /// Services that reach nothing and keep nothing.
     pub fn scratch() -> Self {
-        Self { store: Store::scratch(), egress: Egress::played(Vec::new()) }
+        Self { store: Store::scratch(), egress: Egress::played(Vec::new()), records: None }
+    }
+
+    /// Finds the record of a plugin in an account.
+    pub fn record(&self, account: &Arc<str>, plugin: &Arc<str>, code: Hash, settings: &PluginSettings) -> Record {
+        self.records.as_ref().map(|records| records.of(account, plugin, code, settings)).unwrap_or_default()
     }
 }

@@ -284,10 +284,12 @@ impl Set {
                     account.name, code.hash
                 ));
             }
+            let (name, account): (Arc<str>, Arc<str>) = (name.into(), account.name.as_str().into());
             plugins.push(Plugin {
-                lane: code.lane(&account.name, &name),
-                name: name.into(),
-                account: account.name.as_str().into(),
+                lane: code.lane(&account, &name),
+                record: self.loader.services.record(&account, &name, code.hash, &settings),
+                name,
+                account,
                 file: path,
                 code,
                 settings,
@@ -297,7 +299,7 @@ impl Set {
         if !account.plugins.is_empty() {
             plugins = self.listed(account, plugins);
         }
-        Chain { plugins: plugins.into_iter().map(Arc::new).collect() }
+        Chain::of(plugins.into_iter().map(Arc::new).collect())
     }
 
     /// The files whose plugins are in a chain, each once.

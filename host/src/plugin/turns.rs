@@ -114,6 +114,12 @@ impl Turns {
         places.clamp(1, self.lock().total.places)
     }
 
+    /// Returns how many places of the pool are taken, and how many there are.
+    pub(super) fn places_taken(&self) -> (usize, usize) {
+        let ledger = self.lock();
+        (ledger.taken.places, ledger.total.places)
+    }
+
     /// Takes over the bounds of new settings. Calls that run keep what they have.
     pub fn apply(&self, config: &Config) {
         let mut ledger = self.lock();

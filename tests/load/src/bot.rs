@@ -108,7 +108,7 @@ fn config(mode: Mode, log_level: &str) -> String {
     };
     // Whatever the level, the line that tells the port is needed.
     format!(
-        "listen = \"127.0.0.1:0\"\n\n[accounts.main]\ntoken = \"{TOKEN}\"\n{safe}\n\
+        "listen = \"127.0.0.1:0\"\nadmin_listen = \"\"\n\n[accounts.main]\ntoken = \"{TOKEN}\"\n{safe}\n\
          [log]\nlevel = \"{log_level},aviary_host::cli::serve=info\"\n"
     )
 }

@@ -20,7 +20,7 @@ pub(super) struct Amount {
 #[derive(Debug)]
 pub(super) struct Ledger {
     pub(super) total: Amount,
-    taken: Amount,
+    pub(super) taken: Amount,
     /// Whether there are several accounts, so that none may have everything.
     pub(super) is_shared: bool,
     /// As many as were ever named by the operator, a few words each; so are the lanes.

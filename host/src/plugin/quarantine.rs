@@ -1,0 +1,511 @@
+//! Quarantine: a plugin that keeps failing is not asked for a while, so that it costs no message its time. After the
+//! back-off one call, the probe, finds out whether it works again.
+//!
+//! A plugin is judged in each account by itself, and with its code: other code of the same name starts clean. While all
+//! is well, a call costs a few atomic operations here.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+use super::{Failure, Hash};
+use crate::config;
+
+/// The standing of every plugin that serves. Cheap to clone: all clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct Quarantine {
+    standings: Arc<Mutex<BTreeMap<Key, Arc<Standing>>>>,
+}
+
+/// What is judged: this code, under this name, in this account.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    pub account: Arc<str>,
+    pub plugin: Arc<str>,
+    pub code: Hash,
+}
+
+/// A plugin that is out of its chain, for people to read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Quarantined {
+    pub account: String,
+    pub plugin: String,
+    /// The SHA-256 of its file.
+    pub code: String,
+    /// Why it went out, or did not come back.
+    pub why: String,
+    /// How long it has been out, in s.
+    pub out_s: u64,
+    /// In how many seconds a call tries it again; 0: the next one that comes.
+    pub probe_in_s: u64,
+    /// How many probes failed.
+    pub probes_failed: u32,
+}
+
+impl Quarantine {
+    /// Finds the standing of a plugin. Code that is known keeps its own, under thresholds that may be new.
+    pub fn standing(&self, key: Key, thresholds: &config::Quarantine) -> Arc<Standing> {
+        let mut standings = lock(&self.standings);
+        let standing = standings.entry(key).or_default();
+        standing.judge_by(thresholds);
+        standing.clone()
+    }
+
+    /// Forgets all plugins but these.
+    pub fn retain(&self, serving: &HashSet<Key>) {
+        lock(&self.standings).retain(|key, _| serving.contains(key));
+    }
+
+    /// Tells which plugins are out of their chains now.
+    pub fn overview(&self, now: Instant) -> Vec<Quarantined> {
+        let standings = lock(&self.standings);
+        standings.iter().filter_map(|(key, standing)| standing.shown(key, now)).collect()
+    }
+}
+
+/// How a plugin has done lately.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// Whether it is out. A call looks at nothing else while it is not.
+    out: AtomicBool,
+    /// Failures since the last call that went well.
+    row: AtomicU64,
+    /// Calls since the half of the window that is being counted began.
+    calls: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    thresholds: config::Quarantine,
+    tally: Tally,
+    out: Option<Out>,
+    /// When it last came back, and how long it had been left alone before.
+    back: Option<(Instant, Duration)>,
+}
+
+/// A plugin that is out.
+#[derive(Debug)]
+struct Out {
+    since: Instant,
+    until: Instant,
+    back_off: Duration,
+    why: String,
+    /// Whether a call is trying it right now.
+    probing: bool,
+    probes_failed: u32,
+}
+
+/// What became of a plugin's place in its chain. Reads on after "Plugin `x` ".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is left alone now.
+    Out { why: String, back_off: Duration },
+    /// The probe failed.
+    StaysOut { why: String, back_off: Duration },
+    /// The probe went well.
+    Back { after: Duration },
+}
+
+/// The right to call a plugin once. Given back without a verdict, it is as if it had not been asked.
+#[derive(Debug)]
+pub struct Admission<'a> {
+    standing: &'a Standing,
+    probe: bool,
+}
+
+impl Standing {
+    /// Admits a call, unless the plugin is out; then one call at a time may probe it, once the back-off is over.
+    pub fn admit(&self, now: Instant) -> Option<Admission<'_>> {
+        if !self.out.load(Ordering::Acquire) {
+            return Some(Admission { standing: self, probe: false });
+        }
+        match &mut self.lock().out {
+            None => Some(Admission { standing: self, probe: false }),
+            Some(out) if now < out.until || out.probing => None,
+            Some(out) => {
+                out.probing = true;
+                Some(Admission { standing: self, probe: true })
+            }
+        }
+    }
+
+    fn judge_by(&self, thresholds: &config::Quarantine) {
+        let mut state = self.lock();
+        state.thresholds = thresholds.clone();
+        if thresholds.is_off() {
+            self.come_back(&mut state);
+        }
+    }
+
+    fn worked(&self, probe: bool, now: Instant) -> Option<Change> {
+        if !probe {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            if self.row.load(Ordering::Relaxed) != 0 {
+                self.row.store(0, Ordering::Relaxed);
+            }
+            return None;
+        }
+        let mut state = self.lock();
+        let out = self.come_back(&mut state)?;
+        state.back = Some((now, out.back_off));
+        Some(Change::Back { after: now.saturating_duration_since(out.since) })
+    }
+
+    /// `failure` is what the log says of it.
+    fn failed(&self, probe: bool, failure: &str, now: Instant) -> Option<Change> {
+        let mut state = self.lock();
+        let State { thresholds, tally, out, back } = &mut *state;
+        if let Some(out) = out {
+            // Only the probe decides; what was asked before it went out tells nothing new.
+            if !probe {
+                return None;
+            }
+            out.back_off = longer(out.back_off, thresholds);
+            out.until = now + out.back_off;
+            out.probes_failed += 1;
+            out.probing = false;
+            out.why = format!("when it was tried again, it {failure}");
+            return Some(Change::StaysOut { why: out.why.clone(), back_off: out.back_off });
+        }
+        let row = self.row.fetch_add(1, Ordering::Relaxed) + 1;
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let (failures, calls) = tally.failed(&self.calls, thresholds.window, now);
+        let is_share = calls >= thresholds.calls_min && failures * 100 >= calls * thresholds.share_percent;
+        let why = if thresholds.failures > 0 && row >= thresholds.failures {
+            format!("it failed {row} times in a row; the last time it {failure}")
+        } else if thresholds.share_percent > 0 && is_share {
+            let window_s = thresholds.window.as_secs();
+            format!("{failures} of its last {calls} calls within {window_s} s failed; the last time it {failure}")
+        } else {
+            return None;
+        };
+        // One that was well for less time than it had been left alone has not recovered.
+        let back_off = match back {
+            Some((at, before)) if now.saturating_duration_since(*at) < *before => longer(*before, thresholds),
+            _ => thresholds.back_off,
+        };
+        let until = now + back_off;
+        *out = Some(Out { since: now, until, back_off, why: why.clone(), probing: false, probes_failed: 0 });
+        self.out.store(true, Ordering::Release);
+        Some(Change::Out { why, back_off })
+    }
+
+    /// Lets calls through again, and forgets what was before.
+    fn come_back(&self, state: &mut State) -> Option<Out> {
+        self.row.store(0, Ordering::Relaxed);
+        self.calls.store(0, Ordering::Relaxed);
+        self.out.store(false, Ordering::Release);
+        state.tally = Tally::default();
+        state.out.take()
+    }
+
+    /// Whether the plugin is out of its chain.
+    pub fn is_out(&self) -> bool {
+        self.out.load(Ordering::Acquire)
+    }
+
+    fn shown(&self, key: &Key, now: Instant) -> Option<Quarantined> {
+        let state = self.lock();
+        let out = state.out.as_ref()?;
+        Some(Quarantined {
+            account: key.account.to_string(),
+            plugin: key.plugin.to_string(),
+            code: key.code.to_string(),
+            why: out.why.clone(),
+            out_s: now.saturating_duration_since(out.since).as_secs(),
+            probe_in_s: out.until.saturating_duration_since(now).as_secs(),
+            probes_failed: out.probes_failed,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+/// Every change leaves what is behind the lock whole, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn longer(back_off: Duration, thresholds: &config::Quarantine) -> Duration {
+    back_off.saturating_mul(2).min(thresholds.back_off_max.max(thresholds.back_off))
+}
+
+impl Admission<'_> {
+    /// The plugin replied or passed.
+    pub fn worked(mut self, now: Instant) -> Option<Change> {
+        let probe = std::mem::take(&mut self.probe);
+        self.standing.worked(probe, now)
+    }
+
+    /// The plugin failed, and it was its fault. `failure` is what the log says: "it …".
+    pub fn failed(mut self, failure: &str, now: Instant) -> Option<Change> {
+        let probe = std::mem::take(&mut self.probe);
+        self.standing.failed(probe, failure, now)
+    }
+}
+
+/// Without a verdict the next call may probe.
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        if self.probe
+            && let Some(out) = &mut self.standing.lock().out
+        {
+            out.probing = false;
+        }
+    }
+}
+
+/// How many calls failed lately: in the half of the window that is being counted, and in the one before.
+///
+/// Calls are added up elsewhere and looked at only when one fails: what went well long ago is then thrown away unseen.
+#[derive(Debug, Default)]
+struct Tally {
+    began: Option<Instant>,
+    failures: u64,
+    before: (u64, u64),
+}
+
+impl Tally {
+    /// Counts a failure, of which `calls` knows already. Returns the failures and calls of the window.
+    fn failed(&mut self, calls: &AtomicU64, window: Duration, now: Instant) -> (u64, u64) {
+        let age = self.began.map(|began| now.saturating_duration_since(began));
+        match age {
+            Some(age) if age < window / 2 => {}
+            Some(age) if age < window => {
+                // The call that failed is the first of the next half.
+                self.before = (self.failures, calls.swap(1, Ordering::Relaxed).saturating_sub(1));
+                (self.began, self.failures) = (Some(now), 0);
+            }
+            _ => {
+                calls.store(1, Ordering::Relaxed);
+                *self = Self { began: Some(now), failures: 0, before: (0, 0) };
+            }
+        }
+        self.failures += 1;
+        (self.failures + self.before.0, calls.load(Ordering::Relaxed) + self.before.1)
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Out { why, back_off } => write!(
+                formatter,
+                "is not asked for {} s: {why}; put another version in its place, which is asked at once, or look at \
+                 `[quarantine]`",
+                back_off.as_secs()
+            ),
+            Self::StaysOut { why, back_off } => {
+                write!(formatter, "is not asked for another {} s: {why}", back_off.as_secs())
+            }
+            Self::Back { after } => {
+                write!(formatter, "works again and is asked as before, after {} s", after.as_secs())
+            }
+        }
+    }
+}
+
+/// Whether a failure is the plugin's fault. `given` is the time that it had, `expected` what it may count on.
+pub fn is_its_fault(failure: &Failure, given: Duration, expected: Duration) -> bool {
+    match failure {
+        // The host had no room.
+        Failure::Busy { .. } => false,
+        // The plugins before it may have used up the message's window. With half of it left, it could have answered.
+        Failure::Timeout { .. } => given * 2 >= expected,
+        // An error that it tells counts as well: a plugin that works replies or passes.
+        Failure::Cpu { .. }
+        | Failure::Memory { .. }
+        | Failure::Stack
+        | Failure::Trap(_)
+        | Failure::Guest(_)
+        | Failure::Refused(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Three in a row, or half of at least ten within 60 s; 10 s, doubled to 35 s at most.
+    fn thresholds() -> config::Quarantine {
+        config::Quarantine {
+            failures: 3,
+            share_percent: 50,
+            calls_min: 10,
+            window: 60 * SECOND,
+            back_off: 10 * SECOND,
+            back_off_max: 35 * SECOND,
+        }
+    }
+
+    fn key(code: u8) -> Key {
+        Key { account: "main".into(), plugin: "weather".into(), code: Hash([code; 32]) }
+    }
+
+    fn standing(thresholds: &config::Quarantine) -> Arc<Standing> {
+        Quarantine::default().standing(key(1), thresholds)
+    }
+
+    fn fail(standing: &Standing, now: Instant) -> Option<Change> {
+        standing.admit(now).expect("it is asked").failed("trapped", now)
+    }
+
+    fn work(standing: &Standing, now: Instant) -> Option<Change> {
+        standing.admit(now).expect("it is asked").worked(now)
+    }
+
+    fn back_off(change: Option<Change>) -> u64 {
+        match change {
+            Some(Change::Out { back_off, .. } | Change::StaysOut { back_off, .. }) => back_off.as_secs(),
+            other => panic!("it did not go out: {other:?}"),
+        }
+    }
+
+    /// Fails until it is out.
+    fn out(standing: &Standing, now: Instant) -> u64 {
+        assert_eq!((fail(standing, now), fail(standing, now)), (None, None));
+        back_off(fail(standing, now))
+    }
+
+    #[test]
+    fn failures_in_a_row_take_a_plugin_out_and_a_success_between_them_does_not_let_them() {
+        let (standing, now) = (standing(&config::Quarantine { share_percent: 0, ..thresholds() }), Instant::now());
+        for _ in 0..10 {
+            assert_eq!((fail(&standing, now), fail(&standing, now), work(&standing, now)), (None, None, None));
+        }
+        assert_eq!(out(&standing, now), 10);
+        assert!(standing.admit(now + 9 * SECOND).is_none());
+    }
+
+    #[test]
+    fn a_share_of_failures_within_the_window_takes_a_plugin_out() {
+        let (standing, now) = (standing(&config::Quarantine { failures: 0, ..thresholds() }), Instant::now());
+        for second in 0..5 {
+            assert_eq!(fail(&standing, now + second * SECOND), None, "these are too few calls");
+            assert_eq!(work(&standing, now + second * SECOND), None);
+        }
+        let change = fail(&standing, now + 5 * SECOND).expect("more than half failed");
+        assert!(change.to_string().contains("6 of its last 11 calls within 60 s failed"), "{change}");
+    }
+
+    #[test]
+    fn a_share_does_not_remember_what_was_before_the_window() {
+        let (standing, now) = (standing(&config::Quarantine { failures: 0, ..thresholds() }), Instant::now());
+        for minute in 0..100 {
+            // One failure a minute, and a thousand calls that go well long before the next.
+            assert_eq!(fail(&standing, now + 61 * minute * SECOND), None);
+        }
+        let later = now + 61 * 100 * SECOND;
+        (0..1_000).for_each(|_| assert_eq!(work(&standing, later), None));
+        // A day later it breaks: the thousand do not weigh any more.
+        let broken = later + 86_400 * SECOND;
+        let changes: Vec<_> = (0..10).map(|_| fail(&standing, broken)).collect();
+        assert!(changes[..9].iter().all(Option::is_none) && changes[9].is_some(), "{changes:?}");
+    }
+
+    #[test]
+    fn after_the_back_off_one_call_probes_and_the_others_wait_for_its_verdict() {
+        let (standing, now) = (standing(&thresholds()), Instant::now());
+        out(&standing, now);
+        let later = now + 10 * SECOND;
+        let probe = standing.admit(later).expect("the back-off is over");
+        assert!(standing.admit(later).is_none() && standing.admit(later + 100 * SECOND).is_none());
+        assert_eq!(probe.worked(later), Some(Change::Back { after: 10 * SECOND }));
+        assert_eq!((work(&standing, later), fail(&standing, later)), (None, None), "it starts clean");
+    }
+
+    #[test]
+    fn each_probe_that_fails_doubles_the_back_off_up_to_its_bound() {
+        let (standing, mut now) = (standing(&thresholds()), Instant::now());
+        let mut wait = out(&standing, now);
+        for expected in [20, 35, 35] {
+            now += Duration::from_secs(wait);
+            assert!(standing.admit(now - SECOND).is_none());
+            wait = back_off(fail(&standing, now));
+            assert_eq!(wait, expected);
+        }
+    }
+
+    #[test]
+    fn a_plugin_that_fails_again_soon_after_it_came_back_has_not_recovered() {
+        let (standing, now) = (standing(&thresholds()), Instant::now());
+        assert_eq!(out(&standing, now), 10);
+        work(&standing, now + 10 * SECOND);
+        assert_eq!(out(&standing, now + 19 * SECOND), 20);
+        work(&standing, now + 39 * SECOND);
+        assert_eq!(out(&standing, now + 60 * SECOND), 10, "it was well for as long as it had been left alone");
+    }
+
+    #[test]
+    fn a_probe_without_a_verdict_leaves_its_place_to_the_next() {
+        let (standing, now) = (standing(&thresholds()), Instant::now());
+        out(&standing, now);
+        let later = now + 10 * SECOND;
+        drop(standing.admit(later).expect("the back-off is over"));
+        assert!(matches!(work(&standing, later), Some(Change::Back { .. })));
+    }
+
+    #[test]
+    fn calls_from_before_it_went_out_decide_nothing() {
+        let (standing, now) = (standing(&thresholds()), Instant::now());
+        let (slow, slower) = (standing.admit(now).unwrap(), standing.admit(now).unwrap());
+        out(&standing, now);
+        assert_eq!((slow.worked(now), slower.failed("trapped", now)), (None, None));
+        assert!(standing.admit(now + 9 * SECOND).is_none());
+        assert!(standing.admit(now + 10 * SECOND).is_some());
+    }
+
+    #[test]
+    fn known_code_keeps_its_standing_new_code_and_a_plugin_that_was_gone_start_clean() {
+        let (quarantine, now) = (Quarantine::default(), Instant::now());
+        out(&quarantine.standing(key(1), &thresholds()), now);
+        assert!(quarantine.standing(key(1), &thresholds()).admit(now).is_none());
+        assert!(quarantine.standing(key(2), &thresholds()).admit(now).is_some());
+        quarantine.retain(&HashSet::from([key(2)]));
+        assert!(quarantine.standing(key(1), &thresholds()).admit(now).is_some());
+    }
+
+    #[test]
+    fn thresholds_that_are_turned_off_bring_a_plugin_back() {
+        let (quarantine, now) = (Quarantine::default(), Instant::now());
+        out(&quarantine.standing(key(1), &thresholds()), now);
+        let off = config::Quarantine { failures: 0, share_percent: 0, ..thresholds() };
+        let standing = quarantine.standing(key(1), &off);
+        (0..100).for_each(|_| assert_eq!(fail(&standing, now), None));
+    }
+
+    #[test]
+    fn the_overview_has_what_is_out_and_for_how_long() {
+        let (quarantine, now) = (Quarantine::default(), Instant::now());
+        quarantine.standing(key(2), &thresholds());
+        out(&quarantine.standing(key(1), &thresholds()), now);
+        let overview = quarantine.overview(now + 4 * SECOND);
+        assert_eq!(overview.len(), 1);
+        assert_eq!((&*overview[0].account, &*overview[0].plugin), ("main", "weather"));
+        assert_eq!((overview[0].out_s, overview[0].probe_in_s, overview[0].probes_failed), (4, 6, 0));
+        assert_eq!(overview[0].why, "it failed 3 times in a row; the last time it trapped");
+    }
+
+    #[test]
+    fn what_the_host_or_other_plugins_cost_is_not_the_plugins_fault() {
+        let timeout = Failure::Timeout { limit_ms: 2_000 };
+        assert!(!is_its_fault(&Failure::from(crate::plugin::turns::Busy::Host { wait_ms: 4_500 }), 4 * SECOND, 4 * SECOND));
+        assert!(!is_its_fault(&timeout, 2 * SECOND, 5 * SECOND), "the plugins before it used up the window");
+        assert!(is_its_fault(&timeout, 2 * SECOND, 2 * SECOND), "it had its own `timeout_ms`");
+        assert!(is_its_fault(&Failure::Stack, Duration::ZERO, 5 * SECOND));
+        assert!(is_its_fault(&Failure::Guest("no key".into()), SECOND, 5 * SECOND));
+    }
+}
