@@ -203,18 +203,18 @@ impl Bot {
 
     /// Asks the plugins of account `main` without a server, and tells what each did.
     pub async fn asked(&self, words: &str) -> Dispatch {
-        self.asked_for(PATIENCE, words).await
+        self.asked_within(words, PATIENCE).await
     }
 
-    /// Like [`Bot::asked`], with so much time for the answer.
-    pub async fn asked_for(&self, window: Duration, words: &str) -> Dispatch {
+    /// Like [`Bot::asked`], with so much time for all of them.
+    pub async fn asked_within(&self, words: &str, time: Duration) -> Dispatch {
         let said = Said::parse(words).unwrap_or_else(|error| panic!("{words}: {error}"));
         let root = xml::parse(said.to_xml(&new_header()).as_bytes()).expect("the notation writes XML");
         let Ok(Push::Message(message)) = message::parse("main", &root) else { panic!("{words} is no message") };
         let message = Arc::new(*message);
         let live = self.app.live();
         let chain = &live.named("main").expect("it is there").chain;
-        dispatch::run(chain, &message, Instant::now() + window).await
+        dispatch::run(chain, &message, Instant::now() + time).await
     }
 
     /// Pushes a body as it is.

@@ -30,6 +30,7 @@ async fn misbehaving() -> Bot {
         .plugin("20-echo.wasm", &ECHO)
         .settings(
             "[plugins.misbehave]\nenv = { CITY = \"北京\" }\n\
+             [plugins.misbehave.quarantine]\nfailures = 0\nshare_percent = 0\n\
              [plugins.misbehave.limits]\ncpu_ms = 100\nmemory_mib = 8\nreply_bytes_max = 4096\nlog_bytes_max = 64",
         )
         .start()

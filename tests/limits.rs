@@ -52,7 +52,7 @@ const SOON: Duration = Duration::from_millis(100);
 async fn until_busy(bot: &Bot, order: &str) -> String {
     let busy = async {
         loop {
-            let dispatch = bot.asked_for(SOON, order).await;
+            let dispatch = bot.asked_within(order, SOON).await;
             match failure(&dispatch) {
                 Some(Failure::Busy(busy)) => return busy.to_string(),
                 // The machine is.
@@ -67,7 +67,7 @@ async fn until_busy(bot: &Bot, order: &str) -> String {
 /// Gives an order until the plugin replies.
 async fn until_replied(bot: &Bot, order: &str) {
     let replied = async {
-        while bot.asked_for(SOON, order).await.answered_by() != Some("misbehave") {
+        while bot.asked_within(order, SOON).await.answered_by() != Some("misbehave") {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
@@ -121,7 +121,7 @@ async fn an_account_has_a_bound_of_its_own() {
     let _slow = Running::start(&bot, "wait 3600000");
     assert!(until_busy(&bot, "say hi").await.contains("raise `calls_max` in `[accounts.main]`"));
     // Its other plugins have none left, either; the other account has.
-    assert_eq!(bot.asked_for(SOON, "say hi").await.answered_by(), None);
+    assert_eq!(bot.asked_within("say hi", SOON).await.answered_by(), None);
     assert_eq!(bot.says_to(&bot.account("/shop"), "say hi").await, "hi");
 }
 
@@ -145,7 +145,7 @@ async fn a_guest_waits_until_memory_comes_free() {
     let bot = bot("[engine]\nmemory_mib = 16\n[plugins.misbehave.limits]\nwait_ms = 120000").await;
     let holding = Running::start(&bot, "hold 10");
     let held =
-        async { while bot.asked_for(Duration::from_millis(50), "grow 10").await.answered_by() == Some("misbehave") {} };
+        async { while bot.asked_within("grow 10", Duration::from_millis(50)).await.answered_by() == Some("misbehave") {} };
     timeout(PATIENCE, held).await.expect("it begins some time");
     let mut waiting = Running::start(&bot, "grow 10");
     drop(holding);

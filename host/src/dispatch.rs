@@ -23,7 +23,7 @@ use crate::{
 use guest_log::{last_lines, masked};
 
 /// How much earlier plugins must be done where an apology may have to go out: it is to arrive within the window, too.
-const APOLOGY_TAKES: Duration = Duration::from_millis(50);
+const APOLOGY_TAKES: Duration = Duration::from_millis(100);
 
 /// The plugins of one account in the order they are asked. A reload makes a new one; it never edits this.
 #[derive(Debug, Default)]

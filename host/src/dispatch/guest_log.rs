@@ -35,7 +35,8 @@ pub fn masked(text: &str, message: &Message) -> String {
 
 /// The last lines of what a guest wrote, masked, as one line of the log; nothing if it wrote nothing.
 pub fn last_lines(output: &[String], message: &Message) -> Option<String> {
-    let newest = output.iter().rev().take(LAST_LINES_MAX).map(|line| shortened(masked(line, message)));
+    let told = output.iter().rev().filter(|line| !line.trim().is_empty());
+    let newest = told.take(LAST_LINES_MAX).map(|line| shortened(masked(line, message)));
     let (mut lines, mut bytes) = (Vec::new(), 0);
     for line in newest {
         bytes += line.len() + SEPARATOR.len();
@@ -97,7 +98,8 @@ mod tests {
 
     #[test]
     fn the_last_20_lines_are_told_in_the_order_written() {
-        let output: Vec<String> = (1..=25).map(|n| format!("line {n}")).collect();
+        let mut output: Vec<String> = (1..=25).map(|n| format!("line {n}")).collect();
+        output.insert(10, "  ".into());
         let expected: Vec<String> = (6..=25).map(|n| format!("line {n}")).collect();
         assert_eq!(last(&output), expected.join(" | "));
         assert_eq!(last_lines(&[], &message("o1")), None);

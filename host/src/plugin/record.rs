@@ -105,7 +105,7 @@ impl Record {
             kept.metrics.skip(Turn::PerUser);
             return Err(Held::PerUser);
         }
-        Ok(Admitted(Some((kept, admission))))
+        Ok(Admitted(Some((kept, admission, now))))
     }
 }
 
@@ -139,26 +139,26 @@ impl Kept {
     }
 }
 
-/// The right to call a plugin once.
+/// The right to call a plugin once, and since when there is it.
 #[derive(Debug)]
-pub struct Admitted<'a>(Option<(&'a Kept, Admission<'a>)>);
+pub struct Admitted<'a>(Option<(&'a Kept, Admission<'a>, Instant)>);
 
 impl Admitted<'_> {
     /// The plugin replied or passed, as `turn` says, and took so long.
     pub fn worked(self, turn: Turn, duration: Duration) {
-        let Some((kept, admission)) = self.0 else { return };
+        let Some((kept, admission, since)) = self.0 else { return };
         kept.metrics.call(turn, duration);
-        if let Some(change) = admission.worked(Instant::now()) {
+        if let Some(change) = admission.worked(since + duration) {
             kept.tell(&change);
         }
     }
 
     /// The plugin failed after so long. It counted on having the time `expected`; `told` is what the log says: "it …".
     pub fn failed(self, failure: &Failure, told: &str, duration: Duration, expected: Duration) {
-        let Some((kept, admission)) = self.0 else { return };
+        let Some((kept, admission, since)) = self.0 else { return };
         kept.metrics.call(failure.into(), duration);
         if quarantine::is_its_fault(failure, duration, expected)
-            && let Some(change) = admission.failed(told, Instant::now())
+            && let Some(change) = admission.failed(told, since + duration)
         {
             kept.tell(&change);
         }
