@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     config::{Account, GuestLog},
-    metrics::{AccountMetrics, Outcome, Turn},
+    metrics::{AccountMetrics, Outcome},
     plugin::{
         self, Call, Failure, Plugin,
         bindings::{Body, Event, Message, Reply},
@@ -84,6 +84,8 @@ pub struct Step {
     pub plugin: Arc<str>,
     pub outcome: Result<Said, Failure>,
     pub duration: Duration,
+    /// How much of that it waited before it could begin.
+    pub waited: Duration,
     pub memory_bytes: usize,
     pub output: Vec<String>,
 }
@@ -94,15 +96,6 @@ pub enum Said {
     /// Not mine, ask the next.
     Passed,
     Replied,
-}
-
-impl From<Said> for Turn {
-    fn from(said: Said) -> Self {
-        match said {
-            Said::Passed => Self::Passed,
-            Said::Replied => Self::Replied,
-        }
-    }
 }
 
 impl Dispatch {
@@ -156,14 +149,12 @@ async fn ask_in_order(chain: &Chain, message: &Arc<Message>, deadline: Instant) 
         };
         let (step, reply) = ask(plugin, message, deadline).await;
         let told = log(&step, message, chain.terms.guest_log);
-        match &step.outcome {
-            Ok(said) => admitted.worked((*said).into(), step.duration),
-            Err(failure) => {
-                failed += 1;
-                admitted.failed(failure, &told, step.duration, expected(plugin, chain.terms.window));
-            }
+        admitted.settle(&step, &told, expected(plugin, chain.terms.window));
+        match step.outcome {
+            Ok(Said::Passed) => passed += 1,
+            Ok(Said::Replied) => {}
+            Err(_) => failed += 1,
         }
-        passed += usize::from(matches!(step.outcome, Ok(Said::Passed)));
         steps.push(step);
         if let Some(reply) = reply {
             let outcome = if matches!(reply, Reply::Nothing) { Outcome::Silent } else { Outcome::Replied };
@@ -207,7 +198,7 @@ fn expects_words(body: &Body) -> bool {
 
 /// Asks one plugin and makes its reply fit for WeChat.
 async fn ask(plugin: &Plugin, message: &Arc<Message>, deadline: Instant) -> (Step, Option<Reply>) {
-    let Call { answer, duration, memory_bytes, output } = plugin.call(message, deadline).await;
+    let Call { answer, duration, waited, memory_bytes, output } = plugin.call(message, deadline).await;
     let check = |reply| reply::check(reply, message, plugin.settings.limits.reply_bytes_max);
     let checked = answer.and_then(|reply| Ok(reply.map(check).transpose()?));
     let (outcome, reply) = match checked {
@@ -220,7 +211,7 @@ async fn ask(plugin: &Plugin, message: &Arc<Message>, deadline: Instant) -> (Ste
         Ok(None) => (Ok(Said::Passed), None),
         Err(failure) => (Err(failure), None),
     };
-    (Step { plugin: plugin.name.clone(), outcome, duration, memory_bytes, output }, reply)
+    (Step { plugin: plugin.name.clone(), outcome, duration, waited, memory_bytes, output }, reply)
 }
 
 /// Tells what a plugin did. Returns what the log says of its failure: "it …".

@@ -29,7 +29,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::plugin::Failure;
+use crate::{dispatch::Said, plugin::Failure};
 
 /// The name under which the plugins are counted for which there is no room.
 const OTHERS: &str = "(others)";
@@ -39,6 +39,9 @@ const CALL_SECONDS: [f64; 13] = [0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1
 
 /// The upper bounds of how long compiling a file takes, in s.
 const COMPILE_SECONDS: [f64; 10] = [0.05, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+
+/// What is not worth being called waiting: less is the time to ask whether there is a free instance.
+const WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// What came of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,17 +102,20 @@ impl Turn {
     ];
 }
 
-impl From<&Failure> for Turn {
-    fn from(failure: &Failure) -> Self {
-        match failure {
-            Failure::Cpu { .. } => Self::Cpu,
-            Failure::Timeout { .. } => Self::Timeout,
-            Failure::Memory { .. } => Self::Memory,
-            Failure::Stack => Self::Stack,
-            Failure::Trap(_) => Self::Trap,
-            Failure::Guest(_) => Self::Error,
-            Failure::Refused(_) => Self::Refused,
-            Failure::Busy { .. } => Self::Busy,
+impl Turn {
+    /// Says what a call was.
+    pub fn of(outcome: &Result<Said, Failure>) -> Self {
+        match outcome {
+            Ok(Said::Replied) => Self::Replied,
+            Ok(Said::Passed) => Self::Passed,
+            Err(Failure::Cpu { .. }) => Self::Cpu,
+            Err(Failure::Timeout { .. }) => Self::Timeout,
+            Err(Failure::Memory { .. }) => Self::Memory,
+            Err(Failure::Stack) => Self::Stack,
+            Err(Failure::Trap(_)) => Self::Trap,
+            Err(Failure::Guest(_)) => Self::Error,
+            Err(Failure::Refused(_)) => Self::Refused,
+            Err(Failure::Busy { .. }) => Self::Busy,
         }
     }
 }
@@ -145,15 +151,20 @@ impl AccountMetrics {
 pub struct PluginMetrics {
     turns: [Counter; Turn::WORDS.len()],
     seconds: Histogram,
+    /// Of all plugins together.
+    waits: Histogram,
     /// 1 while it is out of its chain.
     pub quarantined: Gauge,
 }
 
 impl PluginMetrics {
-    /// Counts a call.
-    pub fn call(&self, turn: Turn, duration: Duration) {
+    /// Counts a call that took so long, and before waited so long until it could begin.
+    pub fn call(&self, turn: Turn, duration: Duration, waited: Duration) {
         self.skip(turn);
         self.seconds.observe(duration.as_secs_f64());
+        if waited >= WAIT_MIN {
+            self.waits.observe(waited.as_secs_f64());
+        }
     }
 
     /// Counts a turn that was no call.
@@ -194,6 +205,7 @@ struct Inner {
     refused: Family<Cause, Counter>,
     turns: Family<PluginTurn, Counter>,
     call_seconds: Family<OfPlugin, Histogram, fn() -> Histogram>,
+    wait_seconds: Histogram,
     quarantined: Family<OfPlugin, Gauge>,
     compiles: Family<CompileResult, Counter>,
     compile_seconds: Histogram,
@@ -277,6 +289,7 @@ impl Metrics {
             refused: Family::default(),
             turns: Family::default(),
             call_seconds: Family::new_with_constructor(call_seconds),
+            wait_seconds: call_seconds(),
             quarantined: Family::default(),
             compiles: Family::default(),
             compile_seconds: Histogram::new(COMPILE_SECONDS),
@@ -320,6 +333,7 @@ impl Metrics {
                 inner.turns.get_or_create_owned(&plugin_turn(&of_plugin, Turn::WORDS[index]))
             }),
             seconds: inner.call_seconds.get_or_create_owned(&of_plugin),
+            waits: inner.wait_seconds.clone(),
             quarantined: inner.quarantined.get_or_create_owned(&of_plugin),
         }
     }
@@ -413,6 +427,8 @@ impl Inner {
         registry.register("aviary_plugin_calls", help, self.turns.clone());
         let help = "How long a plugin's calls took, waiting included";
         registry.register_with_unit("aviary_plugin_call", help, Unit::Seconds, self.call_seconds.clone());
+        let help = "How long calls waited that found no free instance at once";
+        registry.register_with_unit("aviary_wait", help, Unit::Seconds, self.wait_seconds.clone());
         let help = "1 while a plugin is out of its account's chain because it kept failing";
         registry.register("aviary_plugin_quarantined", help, self.quarantined.clone());
 
@@ -502,7 +518,6 @@ fn cpu_seconds() -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::turns::Busy;
 
     fn text(metrics: &Metrics) -> String {
         metrics.text(&Levels::default())
@@ -517,9 +532,10 @@ mod tests {
     fn every_outcome_has_a_word_of_its_own() {
         assert_eq!(Outcome::WORDS[Outcome::Unanswered as usize], "unanswered");
         assert_eq!(Turn::WORDS[Turn::PerUser as usize], "per_user");
-        assert_eq!(Turn::WORDS[Turn::from(&Failure::Guest(String::new())) as usize], "error");
-        assert_eq!(Turn::WORDS[Turn::from(&Failure::from(Busy::Host { wait_ms: 1 })) as usize], "busy");
-        assert_eq!(Turn::WORDS[Turn::from(&Failure::Stack) as usize], "stack");
+        let word = |outcome| Turn::WORDS[Turn::of(&outcome) as usize];
+        assert_eq!((word(Ok(Said::Replied)), word(Ok(Said::Passed))), ("replied", "passed"));
+        assert_eq!(word(Err(Failure::Guest(String::new()))), "error");
+        assert_eq!(word(Err(Failure::Stack)), "stack");
     }
 
     #[test]
@@ -528,7 +544,8 @@ mod tests {
         let (account, plugin) = (metrics.account("main"), metrics.plugin(&"main".into(), &"echo".into()));
         account.message(Outcome::Replied, Duration::from_millis(2));
         account.retry();
-        plugin.call(Turn::Replied, Duration::from_millis(2));
+        plugin.call(Turn::Replied, Duration::from_millis(2), Duration::ZERO);
+        plugin.call(Turn::Trap, Duration::from_millis(5), Duration::from_millis(4));
         plugin.skip(Turn::PerUser);
         metrics.refused("signature");
         metrics.compiled(true, Duration::from_millis(200));
@@ -539,8 +556,9 @@ mod tests {
             "aviary_retries_total{account=\"main\"} 1",
             "aviary_plugin_calls_total{account=\"main\",plugin=\"echo\",outcome=\"replied\"} 1",
             "aviary_plugin_calls_total{account=\"main\",plugin=\"echo\",outcome=\"per_user\"} 1",
-            "aviary_plugin_calls_total{account=\"main\",plugin=\"echo\",outcome=\"trap\"} 0",
-            "aviary_plugin_call_seconds_count{account=\"main\",plugin=\"echo\"} 1",
+            "aviary_plugin_calls_total{account=\"main\",plugin=\"echo\",outcome=\"cpu\"} 0",
+            "aviary_wait_seconds_count 1",
+            "aviary_plugin_call_seconds_count{account=\"main\",plugin=\"echo\"} 2",
             "aviary_refused_total{cause=\"signature\"} 1",
             "aviary_compiles_total{result=\"compiled\"} 1",
             "aviary_ready 1",

@@ -133,6 +133,8 @@ pub struct Call {
     pub answer: Result<Option<Reply>, Failure>,
     /// From the question to the answer, waiting included.
     pub duration: Duration,
+    /// How much of that it waited before it could begin.
+    pub waited: Duration,
     /// All linear memories together, at their largest.
     pub memory_bytes: usize,
     /// What the guest wrote to standard output and error.
@@ -176,6 +178,7 @@ impl Plugin {
             Ok(turn) => turn,
             Err(busy) => return Call::unasked(busy.into(), started),
         };
+        let waited = started.elapsed();
         let mut store = Guest::of_call(self, message, deadline).into_store(code.wasmtime());
         let running = code.engine.run_clock();
         let answer = match timeout_at(deadline.into(), self.ask(&mut store, message)).await {
@@ -188,6 +191,7 @@ impl Plugin {
         Call {
             answer,
             duration: started.elapsed(),
+            waited,
             memory_bytes: store.data().limiter.memory_bytes(),
             output: store.data().take_output(),
         }
@@ -227,7 +231,8 @@ impl Plugin {
 
 impl Call {
     fn unasked(failure: Failure, started: Instant) -> Self {
-        Self { answer: Err(failure), duration: started.elapsed(), memory_bytes: 0, output: Vec::new() }
+        let waited = started.elapsed();
+        Self { answer: Err(failure), duration: waited, waited, memory_bytes: 0, output: Vec::new() }
     }
 }
 

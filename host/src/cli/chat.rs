@@ -212,7 +212,7 @@ fn speaker(line: &str) -> (&str, &str) {
 }
 
 fn print_steps(steps: &[Step]) {
-    for Step { plugin, outcome, duration, memory_bytes, output } in steps {
+    for Step { plugin, outcome, duration, memory_bytes, output, .. } in steps {
         for line in output {
             println!("    {plugin} | {line}");
         }

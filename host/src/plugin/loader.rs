@@ -422,8 +422,11 @@ impl Loader {
         }
         tell_compile(file, content);
         let started = Instant::now();
-        turn.compile(wasm, content).await?;
-        Ok(Some(started.elapsed()))
+        let compiled = turn.compile(wasm, content).await;
+        let duration = started.elapsed();
+        self.services.compiled(compiled.is_ok(), duration);
+        compiled?;
+        Ok(Some(duration))
     }
 }
 

@@ -336,6 +336,7 @@ pub fn is_its_fault(failure: &Failure, given: Duration, expected: Duration) -> b
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::turns::Busy;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -502,7 +503,8 @@ mod tests {
     #[test]
     fn what_the_host_or_other_plugins_cost_is_not_the_plugins_fault() {
         let timeout = Failure::Timeout { limit_ms: 2_000 };
-        assert!(!is_its_fault(&Failure::from(crate::plugin::turns::Busy::Host { wait_ms: 4_500 }), 4 * SECOND, 4 * SECOND));
+        let busy = Failure::from(Busy::Host { wait_ms: 4_500 });
+        assert!(!is_its_fault(&busy, 4 * SECOND, 4 * SECOND));
         assert!(!is_its_fault(&timeout, 2 * SECOND, 5 * SECOND), "the plugins before it used up the window");
         assert!(is_its_fault(&timeout, 2 * SECOND, 2 * SECOND), "it had its own `timeout_ms`");
         assert!(is_its_fault(&Failure::Stack, Duration::ZERO, 5 * SECOND));

@@ -8,13 +8,14 @@ use std::{
 use tracing::{info, warn};
 
 use super::{
-    Failure, Hash, Plugin,
+    Hash, Plugin,
     per_user::PerUser,
     quarantine::{self, Admission, Change, Quarantine, Standing},
 };
 use crate::{
     app::Live,
     config::{Config, PluginSettings, Rate},
+    dispatch::Step,
     metrics::{Metrics, PluginMetrics, Turn},
     refusal::OnceAMinute,
 };
@@ -126,13 +127,12 @@ impl Kept {
 
     fn tell(&self, change: &Change) {
         let quarantine::Key { account, plugin, code } = &self.key;
+        self.metrics.quarantined.set(self.standing.is_out().into());
         match change {
             Change::Back { .. } => {
-                self.metrics.quarantined.set(0);
                 info!(account = %account, plugin.name = %plugin, hash = %code, "Plugin `{plugin}` {change}");
             }
             Change::Out { .. } | Change::StaysOut { .. } => {
-                self.metrics.quarantined.set(1);
                 warn!(account = %account, plugin.name = %plugin, hash = %code, "Plugin `{plugin}` {change}");
             }
         }
@@ -144,23 +144,19 @@ impl Kept {
 pub struct Admitted<'a>(Option<(&'a Kept, Admission<'a>, Instant)>);
 
 impl Admitted<'_> {
-    /// The plugin replied or passed, as `turn` says, and took so long.
-    pub fn worked(self, turn: Turn, duration: Duration) {
+    /// Draws the conclusions from the call: it is counted, and may bring the plugin out of its chain or back. The plugin
+    /// counted on having the time `expected`. Of a failure, `told` is what the log says: "it …".
+    pub fn settle(self, step: &Step, told: &str, expected: Duration) {
         let Some((kept, admission, since)) = self.0 else { return };
-        kept.metrics.call(turn, duration);
-        if let Some(change) = admission.worked(since + duration) {
-            kept.tell(&change);
-        }
-    }
-
-    /// The plugin failed after so long. It counted on having the time `expected`; `told` is what the log says: "it …".
-    pub fn failed(self, failure: &Failure, told: &str, duration: Duration, expected: Duration) {
-        let Some((kept, admission, since)) = self.0 else { return };
-        kept.metrics.call(failure.into(), duration);
-        if quarantine::is_its_fault(failure, duration, expected)
-            && let Some(change) = admission.failed(told, since + duration)
-        {
-            kept.tell(&change);
-        }
+        let Step { duration, waited, .. } = *step;
+        kept.metrics.call(Turn::of(&step.outcome), duration, waited);
+        let change = match &step.outcome {
+            Ok(_) => admission.worked(since + duration),
+            Err(failure) if quarantine::is_its_fault(failure, duration.saturating_sub(waited), expected) => {
+                admission.failed(told, since + duration)
+            }
+            Err(_) => None,
+        };
+        change.iter().for_each(|change| kept.tell(change));
     }
 }

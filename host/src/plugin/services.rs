@@ -1,6 +1,6 @@
 //! What guests reach beyond their sandbox, as far as their grants allow.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Hash,
@@ -21,6 +21,11 @@ impl Services {
     /// Services that reach nothing and keep nothing.
     pub fn scratch() -> Self {
         Self { store: Store::scratch(), egress: Egress::played(Vec::new()), records: None }
+    }
+
+    /// Counts a file that was compiled, or could not be.
+    pub fn compiled(&self, worked: bool, duration: Duration) {
+        self.records.iter().for_each(|records| records.metrics.compiled(worked, duration));
     }
 
     /// Finds the record of a plugin in an account.
