@@ -307,6 +307,18 @@ async fn metrics_tell_what_came_of_messages_and_calls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn metrics_tell_what_was_compiled_and_not_what_was_in_the_cache() {
+    let bot = Setup::new().plugin("20-echo.wasm", &ECHO).settings("data_dir = \"data\"").start().await;
+    let admin = bot.admin().await;
+    fs::copy(bot.plugin_file("20-echo.wasm"), bot.plugin_file("30-again.wasm")).unwrap();
+    bot.app.reload().await;
+    assert_eq!(bot.chain(), ["echo", "again"]);
+    let found = metrics(&admin).await;
+    assert_eq!(found.get("aviary_compiles_total{result=\"compiled\"}"), Some(&1.0));
+    assert_eq!(found.get("aviary_compile_seconds_count"), Some(&1.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_label_comes_from_a_request_and_the_series_of_a_plugin_go_with_it() {
     let bot = misbehaving("").start().await;
     let admin = bot.admin().await;
