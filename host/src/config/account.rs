@@ -247,7 +247,7 @@ fn apology_text(text: &str) -> Result<Option<String>, String> {
         0 => Ok(None),
         _ if text.trim().is_empty() => Err("must say something, or be \"\" for no apology".to_owned()),
         _ if has_control => Err("must not have control characters other than line breaks".to_owned()),
-        ..=TEXT_BYTES_MAX => Ok(Some(text.to_owned())),
+        1..=TEXT_BYTES_MAX => Ok(Some(text.to_owned())),
         bytes => Err(format!("must have {TEXT_BYTES_MAX} bytes at most, and has {bytes}: WeChat would cut it")),
     }
 }
