@@ -32,7 +32,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// `aviary serve` with room for few calls, and an echo at the end of its chain.
 pub struct Host {
     running: Running,
-    wechat: Simulator,
+    user: User,
     dir: TempDir,
     /// Resident before anything hostile was done.
     resident_mib: u64,
@@ -46,9 +46,11 @@ impl Host {
 
     /// Serves these plugins, asked in this order before the echo. They must all load.
     pub async fn with_plugins(plugins: &[(&str, &[u8])], settings: &str) -> Self {
-        let setup = Setup::new()
-            .plugin("90-echo.wasm", &ECHO)
-            .settings(&format!("listen = \"127.0.0.1:0\"\n[engine]\ninstances_max = {INSTANCES_MAX}\n{settings}"));
+        // What did not compile is remembered beside what did: also what earlier runs of a test did not compile.
+        let cache = if settings.contains("[compile]") { "cache_dir = \"cache\"\n" } else { "" };
+        let setup = Setup::new().plugin("90-echo.wasm", &ECHO).settings(&format!(
+            "{cache}listen = \"127.0.0.1:0\"\n[engine]\ninstances_max = {INSTANCES_MAX}\n{settings}"
+        ));
         let setup = plugins
             .iter()
             .zip(10..)
@@ -59,7 +61,7 @@ impl Host {
         let url = line.split_whitespace().find(|word| word.starts_with("http://")).expect("it tells the URL");
         let wechat = Simulator::new(url, TOKEN).expect("it is a URL");
         running.line(&format!("asks {} plugins", plugins.len() + 1)).await;
-        let mut host = Self { running, wechat, dir, resident_mib: 0 };
+        let mut host = Self { running, user: User(wechat), dir, resident_mib: 0 };
         // Whatever is made at the first call is there from here on.
         host.says("[image]").await;
         host.says("[voice]").await;
@@ -67,15 +69,14 @@ impl Host {
         host
     }
 
-    /// Pushes what a user says and returns the reply in the notation of conversation files: `""` is silence. That it
-    /// comes in time is the host's promise: the push waits no longer than WeChat does.
+    /// A user who can talk while the host is watched.
+    pub fn user(&self) -> User {
+        self.user.clone()
+    }
+
+    /// What [`User::says`] does.
     pub async fn says(&self, words: &str) -> String {
-        let said = Said::parse(words).unwrap_or_else(|error| panic!("{words}: {error}"));
-        let answer = self.wechat.push(&said.to_xml(&new_header())).await;
-        let answer = answer.unwrap_or_else(|error| panic!("`{words}` was not answered: {error:#}"));
-        assert_eq!(answer.status, 200, "{answer:?}");
-        let reply = self.wechat.reply(&answer).unwrap_or_else(|error| panic!("WeChat would not read it: {error:#}"));
-        shown(reply.as_ref())
+        self.user.says(words).await
     }
 
     /// Says the words more often than the host has room for calls that leave something behind. Each time the reply comes;
@@ -85,16 +86,6 @@ impl Host {
             assert_eq!(self.says(words).await, reply);
         }
         self.is_as_before().await;
-    }
-
-    /// Says the words until this is the reply: a plugin is loaded when it is.
-    pub async fn answers_at_last(&self, words: &str, reply: &str) {
-        let answered = async {
-            while self.says(words).await != reply {
-                sleep(LOOK_EVERY).await;
-            }
-        };
-        timeout(PATIENCE, answered).await.unwrap_or_else(|_| panic!("`{words}` was never answered with `{reply}`"));
     }
 
     /// Memory is back where it was.
@@ -120,15 +111,21 @@ impl Host {
         self.running.line(part).await
     }
 
-    /// Drops a file that is to be refused, for this reason. The echo goes on, and what it took to find out is given back.
+    /// Drops a file that is to be refused, for this reason.
     pub async fn refuses(&mut self, file: &str, content: &[u8], why: &str) {
         self.drops(file, content);
         self.refused(file, why).await;
     }
 
-    /// Waits for the line that says why a file is no plugin.
+    /// Waits for the line that says why a file is no plugin. Until it comes, messages are answered; then what it took to
+    /// find out is given back.
     pub async fn refused(&mut self, file: &str, why: &str) {
-        let line = self.line(&format!("{file} is ")).await;
+        let user = self.user();
+        let told = format!("{file} is ");
+        let line = tokio::select! {
+            line = self.running.line(&told) => line,
+            () = user.keeps_talking() => unreachable!("it goes on for ever"),
+        };
         assert!(line.contains(why), "`{why}` is not in: {line}");
         assert_eq!(self.says("还在吗").await, "还在吗");
         self.is_as_before().await;
@@ -157,5 +154,40 @@ impl Host {
         let status = fs::read_to_string(status).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells it");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("it is a number") >> 10
+    }
+}
+
+/// Somebody who talks to the account.
+#[derive(Clone)]
+pub struct User(Simulator);
+
+impl User {
+    /// Pushes what a user says and returns the reply in the notation of conversation files: `""` is silence. That it
+    /// comes in time is the host's promise: the push waits no longer than WeChat does.
+    pub async fn says(&self, words: &str) -> String {
+        let said = Said::parse(words).unwrap_or_else(|error| panic!("{words}: {error}"));
+        let answer = self.0.push(&said.to_xml(&new_header())).await;
+        let answer = answer.unwrap_or_else(|error| panic!("`{words}` was not answered: {error:#}"));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let reply = self.0.reply(&answer).unwrap_or_else(|error| panic!("WeChat would not read it: {error:#}"));
+        shown(reply.as_ref())
+    }
+
+    /// Says something again and again, and the echo says it back.
+    pub async fn keeps_talking(&self) {
+        loop {
+            assert_eq!(self.says("你好").await, "你好");
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Says the words until this is the reply: a plugin is loaded when it is.
+    pub async fn is_answered(&self, words: &str, reply: &str) {
+        let answered = async {
+            while self.says(words).await != reply {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        timeout(PATIENCE, answered).await.unwrap_or_else(|_| panic!("`{words}` was never answered with `{reply}`"));
     }
 }

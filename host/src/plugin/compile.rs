@@ -55,6 +55,10 @@ const MEMORY_BYTES_PER_BYTE: u64 = 40;
 /// How much longer than `compile.cpu_s` a compiler may compute that does not end when it is told to.
 const CPU_GRACE_S: u64 = 5;
 
+/// Address space that the child's allocator takes at once. Its default is a gibibyte, all of which counts against
+/// `compile.memory_mib`.
+const ARENA_RESERVE: &str = "32MiB";
+
 /// Compiles plugins and keeps the results.
 #[derive(Debug)]
 pub struct Compiler {
@@ -162,6 +166,7 @@ impl Compiler {
             .args(["--memory-mib", &self.limits.memory_mib.to_string()])
             .args(["--cpu-s", &self.limits.cpu_s.to_string()])
             .env_clear()
+            .env("MIMALLOC_ARENA_RESERVE", ARENA_RESERVE)
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
