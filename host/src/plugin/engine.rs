@@ -41,6 +41,11 @@ const IDLE_LOOKS_MAX: u32 = 25;
 /// smallest interpreter, QuickJS, has a million bytes.
 const SMALL_FILE_BYTES_MAX: usize = 768 << 10;
 
+/// How many memories, for each core, stay as the plugin left them that had them last, so that its next call finds them
+/// ready. Until there are so many, a plugin that is new gets memory that none had before: this is also what all the
+/// plugins together leave behind that were replaced.
+const WARM_MEMORIES_PER_CORE: u32 = 64;
+
 /// Which engine a plugin runs in. What it costs to make and to reset an instance decides what small guests cost, and the
 /// speed of the code what large ones cost. Measured in `tests/load/README.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -214,6 +219,7 @@ fn serving(class: Class, settings: &config::Engine) -> Config {
 fn pooled(class: Class, settings: &config::Engine) -> Config {
     // One more than calls may run: a plugin that is loaded is tried while all of them do.
     let instances = u32::try_from(settings.instances_max).unwrap_or(u32::MAX).saturating_add(1);
+    let cores = thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
     let mut pool = PoolingAllocationConfig::new();
     let total = |per_place: usize, one_more: usize| {
         u32::try_from(settings.instances_max * per_place + one_more).unwrap_or(u32::MAX)
@@ -235,7 +241,7 @@ fn pooled(class: Class, settings: &config::Engine) -> Config {
         .max_tables_per_module(all(config::TABLES_MAX))
         .table_elements(config::TABLE_ELEMENTS_MAX)
         .max_memory_size(config::MEMORY_MIB_MAX << 20)
-        .max_unused_warm_slots(instances)
+        .max_unused_warm_slots(instances.min(cores.saturating_mul(WARM_MEMORIES_PER_CORE)))
         .linear_memory_keep_resident(class.keep_resident_bytes())
         .table_keep_resident(64 << 10)
         .async_stack_keep_resident(16 << 10);
