@@ -73,7 +73,12 @@ impl Bot {
         let mut command = Command::new(&self.host);
         command.arg("serve").arg(self.home());
         // Not into the bot's directory: the host watches that.
-        ServerProcess::start(command, &self.dir.path().join("log"))
+        ServerProcess::start(command, &self.log_file())
+    }
+
+    /// What the host has logged so far.
+    pub fn log(&self) -> anyhow::Result<String> {
+        Ok(fs::read_to_string(self.log_file())?)
     }
 
     /// The echo's file.
@@ -94,6 +99,10 @@ impl Bot {
     /// The host that serves it.
     pub fn host(&self) -> &Path {
         &self.host
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir.path().join("log")
     }
 
     fn home(&self) -> PathBuf {

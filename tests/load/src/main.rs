@@ -2,7 +2,7 @@
 //!
 //! A run goes through these files in this order: [`binaries`] builds what is measured, [`bot`] writes a bot directory,
 //! [`server_process`] starts a server as a process of its own, [`generator`] plays WeChat with what [`wechat`] signs and
-//! [`http`] carries, and [`table`] prints what came of it. [`compare`], [`reload`] and [`budget`] are the kinds of run;
+//! [`http`] carries, and [`table`] prints what came of it. [`compare`], [`reload`], [`budget`] and [`soak`] are the kinds of run;
 //! [`native`] is the server that the host is compared with.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -18,6 +18,8 @@ mod compare;
 mod reload;
 
 mod budget;
+
+mod soak;
 
 mod native;
 
@@ -69,6 +71,8 @@ struct Run {
     reload: bool,
     #[command(flatten)]
     budget: budget::Args,
+    #[command(flatten)]
+    soak: soak::Args,
     /// How often every server is measured; they take turns, and the table shows medians
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -117,6 +121,7 @@ async fn measure(run: &Run) -> anyhow::Result<Failures> {
     match run {
         Run { reload: true, .. } => reload::run(run).await,
         Run { budget, .. } if budget.budget => budget::run(run).await,
+        Run { soak, .. } if soak.soak => soak::run(run).await,
         _ => compare::run(run).await,
     }
 }

@@ -38,7 +38,7 @@ const SETTLED: u64 = 500;
 const RUN_MAX: Duration = Duration::from_secs(300);
 
 /// What parrot puts before a text.
-const PARROT: &str = "鹦鹉：";
+pub const PARROT: &str = "鹦鹉：";
 
 /// Which plugin was heard. Generation 0 is the bundled echo; each replacement is the next, parrot and echo in turn.
 #[derive(Debug)]
