@@ -144,8 +144,9 @@ async fn the_guests_of_the_host_share_one_bound_of_memory() {
 async fn a_guest_waits_until_memory_comes_free() {
     let bot = bot("[engine]\nmemory_mib = 16\n[plugins.misbehave.limits]\nwait_ms = 120000").await;
     let holding = Running::start(&bot, "hold 10");
-    let held =
-        async { while bot.asked_within("grow 10", Duration::from_millis(50)).await.answered_by() == Some("misbehave") {} };
+    let held = async {
+        while bot.asked_within("grow 10", Duration::from_millis(50)).await.answered_by() == Some("misbehave") {}
+    };
     timeout(PATIENCE, held).await.expect("it begins some time");
     let mut waiting = Running::start(&bot, "grow 10");
     drop(holding);

@@ -103,8 +103,7 @@ impl App {
         let egress = Egress::network(&config.http);
         let store = Store::open(&config.data_dir)?;
         let records = Records::new(&config);
-        let services =
-            Services { store: store.clone(), egress: egress.clone(), records: Some(records.clone()) };
+        let services = Services { store: store.clone(), egress: egress.clone(), records: Some(records.clone()) };
         let cache_dir = config.cache_dir.clone();
         let loader = Loader::new(engine.clone(), compiler.into(), cache_dir, config.compile.clone(), services)?;
         let versions = Arc::new(Versions::open(config.data_dir.join("versions"))?);

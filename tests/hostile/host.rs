@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     bot::{PATIENCE, Setup, TOKEN, new_header},
+    http::get,
     plugins::ECHO,
     process::{Running, aviary},
 };
@@ -33,6 +34,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub struct Host {
     running: Running,
     user: User,
+    /// Where its metrics are: `http://127.0.0.1:PORT`.
+    admin: String,
     dir: TempDir,
     /// Resident before anything hostile was done.
     resident_mib: u64,
@@ -48,8 +51,10 @@ impl Host {
     pub async fn with_plugins(plugins: &[(&str, &[u8])], settings: &str) -> Self {
         // What did not compile is remembered beside what did: also what earlier runs of a test did not compile.
         let cache = if settings.contains("[compile]") { "cache_dir = \"cache\"\n" } else { "" };
+        // Whoever fails is asked again: were it left alone, it would do no harm.
         let setup = Setup::new().plugin("90-echo.wasm", &ECHO).settings(&format!(
-            "{cache}listen = \"127.0.0.1:0\"\n[engine]\ninstances_max = {INSTANCES_MAX}\n{settings}"
+            "{cache}listen = \"127.0.0.1:0\"\n[engine]\ninstances_max = {INSTANCES_MAX}\n\
+             [quarantine]\nfailures = 0\nshare_percent = 0\n{settings}"
         ));
         let setup = plugins
             .iter()
@@ -58,14 +63,15 @@ impl Host {
         let dir = setup.written();
         let mut running = Running::start(aviary(dir.path(), &["serve"]));
         let line = running.line("Account `main` listens on http://").await;
-        let url = line.split_whitespace().find(|word| word.starts_with("http://")).expect("it tells the URL");
-        let wechat = Simulator::new(url, TOKEN).expect("it is a URL");
+        let wechat = Simulator::new(url(&line), TOKEN).expect("it is a URL");
+        let admin = running.line("Metrics and health are on http://").await;
+        let admin = url(&admin).trim_end_matches(':').to_owned();
         running.line(&format!("asks {} plugins", plugins.len() + 1)).await;
-        let mut host = Self { running, user: User(wechat), dir, resident_mib: 0 };
+        let mut host = Self { running, user: User(wechat), admin, dir, resident_mib: 0 };
         // Whatever is made at the first call is there from here on.
         host.says("[image]").await;
         host.says("[voice]").await;
-        host.resident_mib = host.resident_mib().await;
+        host.resident_mib = host.resident_mib();
         host
     }
 
@@ -88,15 +94,16 @@ impl Host {
         self.is_as_before().await;
     }
 
-    /// Memory is back where it was.
+    /// Waits until no guest has a place any more, and memory is back where it was.
     pub async fn is_as_before(&self) {
         let returned = async {
-            while self.resident_mib().await > self.resident_mib + GROWTH_MIB_MAX {
+            while self.instances().await > 0 || self.resident_mib() > self.resident_mib + GROWTH_MIB_MAX {
                 sleep(LOOK_EVERY).await;
             }
         };
         if timeout(PATIENCE, returned).await.is_err() {
-            panic!("{} MiB are resident, {} MiB were", self.resident_mib().await, self.resident_mib);
+            let (instances, now, before) = (self.instances().await, self.resident_mib(), self.resident_mib);
+            panic!("{instances} guests have a place; {now} MiB are resident, {before} MiB were");
         }
     }
 
@@ -148,13 +155,26 @@ impl Host {
         self.dir.path()
     }
 
+    /// How many guests have a place, as the host counts them.
+    async fn instances(&self) -> u64 {
+        let metrics = get(&self.admin, "/metrics").await;
+        let (_, metrics) = metrics.told();
+        let line = metrics.lines().find_map(|line| line.strip_prefix("aviary_instances "));
+        line.expect("it counts them").parse().expect("it is a number")
+    }
+
     /// `VmRSS`.
-    async fn resident_mib(&self) -> u64 {
+    fn resident_mib(&self) -> u64 {
         let status = format!("/proc/{}/status", self.running.id());
         let status = fs::read_to_string(status).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells it");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("it is a number") >> 10
     }
+}
+
+/// `http://…` in a line, up to the next blank.
+fn url(line: &str) -> &str {
+    line.split_whitespace().find(|word| word.starts_with("http://")).expect("it tells the URL")
 }
 
 /// Somebody who talks to the account.
