@@ -208,7 +208,11 @@ async fn plugins_are_checked_without_a_bot() {
     assert_eq!(checked.code, Some(0), "{}", checked.stdout);
     let plugin = part(&checked, "Plugin `misbehave`");
     assert!(plugin.contains("\nimports aviary:bot/call-info@0.1.0, wasi:cli/{environment, "), "{plugin}");
-    assert!(plugin.contains("}@0.2.6 (always there)\n"), "{plugin}");
+    assert!(
+        plugin.contains("wasi:random/random@0.2.6 (always there)\nwasi:filesystem/{types, preopens}@0.2.6, "),
+        "{plugin}"
+    );
+    assert!(plugin.contains("}@0.2.6 (always refused; a language's runtime imports it without need)\n"), "{plugin}");
     assert!(plugin.contains("\naviary:bot/kv@0.1.0 (`kv` is not granted)\n"), "{plugin}");
     let toml = "[plugins.misbehave.grants]\nkv = true\nhttp = [\"api.example.com\"] # the hosts that it is to reach\n";
     assert!(plugin.contains(toml), "{plugin}");

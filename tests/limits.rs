@@ -181,7 +181,7 @@ async fn a_plugin_that_can_never_fit_is_refused_with_the_settings_to_raise() {
     assert_eq!(told, "it needs 3 core instances or more; raise its `limits.instances_max`");
     // More than any plugin may have.
     let told = refused(&having(&"(memory 0)".repeat(20)), "").await;
-    assert!(told.starts_with("no plugin of this host can be so large: "), "{told}");
+    assert!(told.starts_with("it asks for more than a plugin can have: "), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -197,7 +197,7 @@ fn not_loaded(error: &wasmtime::Error) -> LoadError {
     match error.is::<std::io::Error>() {
         true => LoadError::Cache(why),
         // The code is whole and this engine's, or it would not have come here.
-        false => LoadError::TooMuch(format!("no plugin of this host can be so large: {why}")),
+        false => LoadError::TooMuch(format!("it asks for more than a plugin can have: {why}")),
     }
 }
 
