@@ -35,7 +35,7 @@ impl Grants {
     /// The grants of a plugin among scratch services: keys in the store that is gone afterwards. What HTTP is played needs no
     /// grant.
     pub fn scratch() -> Self {
-        Self { kv: Some(KvGrant::scratch()), http: Vec::new() }
+        Self { kv: Some(KvGrant::default()), http: Vec::new() }
     }
 
     /// Returns these grants with a table's own over them, key by key.

@@ -47,11 +47,6 @@ impl<'a> Section<'a> {
         Self { problems: self.problems, layers, pattern: defaults::table(self.pattern, key) }
     }
 
-    /// Takes a table in this one as if no file had it: what it says are the defaults.
-    pub(super) fn defaults_of(&self, key: &str) -> Self {
-        Self { problems: self.problems, layers: Vec::new(), pattern: defaults::table(self.pattern, key) }
-    }
-
     /// Takes each table of a table whose keys are names, with its name.
     pub(super) fn named(&self, key: &str, pattern: &'static Table) -> Vec<(&'a str, Self)> {
         let Some(layer) = self.given(key).and_then(|found| self.layer(found.key, found.node)) else {

@@ -16,15 +16,8 @@ pub struct KvGrant {
 }
 
 impl KvGrant {
-    /// Reads the table, or takes the defaults where there is none.
     fn of(table: &Section<'_>) -> Self {
         Self { mib: table.number("mib", 1..=65_536), keys: table.number("keys", 1..=100_000_000) }
-    }
-
-    /// The grant of a plugin that is tried out: what `kv = true` gives.
-    pub(super) fn scratch() -> Self {
-        let number = |key| defaults::number(defaults::table(defaults::table(defaults::plugin(), "grants"), "kv"), key);
-        Self { mib: number("mib"), keys: number("keys") }
     }
 
     /// Returns the grant as the store counts it.
@@ -33,11 +26,19 @@ impl KvGrant {
     }
 }
 
+/// The grant of `kv = true`: the bounds of `defaults.toml`.
+impl Default for KvGrant {
+    fn default() -> Self {
+        let table = defaults::table(defaults::table(defaults::plugin(), "grants"), "kv");
+        Self { mib: defaults::number(table, "mib"), keys: defaults::number(table, "keys") }
+    }
+}
+
 /// Reads `kv`; `None` if the table has none, `Some(None)` if it takes the grant away.
 pub(super) fn read(section: &Section<'_>) -> Option<Option<KvGrant>> {
     let found = section.given("kv")?;
     match &found.node.value {
-        Value::Truth(true) => Some(Some(KvGrant::of(&section.defaults_of("kv")))),
+        Value::Truth(true) => Some(Some(KvGrant::default())),
         Value::Truth(false) => Some(None),
         Value::Table(_) => Some(Some(KvGrant::of(&section.table("kv").without_unknown_keys()))),
         value => {
