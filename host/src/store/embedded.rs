@@ -158,7 +158,7 @@ impl Embedded {
             let tell: super::queue::Answer = Box::new(move || _ = sender.send(outcome));
             Ok(tell)
         };
-        let waiting = self.engine()?.shared.queue.push(lane, Box::new(op)).ok_or(Unavailable::Busy)?;
+        let waiting = self.engine()?.shared.queue.push(lane, Box::new(op))?;
         let answer = timeout_at(deadline.into(), answer).await;
         drop(waiting);
         answer.map_err(|_| Unavailable::Late)?.map_err(|_| Unavailable::Failed)
@@ -175,9 +175,7 @@ impl Engine {
         let writer = writer.map_err(|error| OpenError::Io { path: shared.place.path(), error })?;
         Ok(Self { shared, writer: Mutex::new(Some(writer)) })
     }
-}
 
-impl Engine {
     /// Waits for what was begun, and closes the file: whoever opens it next finds it free.
     fn close(&self) {
         self.shared.queue.close();
@@ -535,6 +533,20 @@ mod tests {
         );
         drop(first);
         Embedded::open(dir.path()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_store_that_was_closed_keeps_what_was_written_and_answers_nobody() {
+        let dir = TempDir::new().unwrap();
+        let store = Embedded::open(dir.path()).unwrap();
+        store.write(b"", later(), |transaction| insert(transaction, "kept")).await.unwrap();
+        store.clone().close();
+        let next = Embedded::open(dir.path()).unwrap();
+        assert_eq!(committed(&next, &["kept"]).await, ["kept"]);
+        assert_eq!(store.write(b"", later(), |_| Ok(())).await, Err(Unavailable::Failed));
+        assert_eq!(store.read(later(), |_| Ok(())).await, Err(Unavailable::Failed));
+        store.close();
+        Embedded::scratch().close();
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::{
 
 use redb::WriteTransaction;
 
+use super::Unavailable;
+
 /// A write: carried out in a transaction of many. Its answer is given once the transaction is durable; dropped without
 /// being called, it tells that the write failed.
 pub(super) type Op = Box<dyn FnOnce(&WriteTransaction) -> Result<Answer, redb::Error> + Send>;
@@ -42,16 +44,19 @@ type Slot = Arc<Mutex<Option<Op>>>;
 pub(super) struct Waiting(Slot);
 
 impl Queue {
-    /// Puts a write at the end of a lane; `None` if too many wait.
-    pub(super) fn push(&self, lane: &[u8], op: Op) -> Option<Waiting> {
+    /// Puts a write at the end of a lane, unless too many wait or the queue is closed.
+    pub(super) fn push(&self, lane: &[u8], op: Op) -> Result<Waiting, Unavailable> {
         let slot = Arc::new(Mutex::new(Some(op)));
         let mut state = self.state();
-        if state.closed || state.waiting >= WAITING_MAX {
-            return None;
+        if state.closed {
+            return Err(Unavailable::Failed);
+        }
+        if state.waiting >= WAITING_MAX {
+            return Err(Unavailable::Busy);
         }
         state.push(lane, slot.clone());
         self.changed.notify_one();
-        Some(Waiting(slot))
+        Ok(Waiting(slot))
     }
 
     /// Takes the next write.
@@ -154,7 +159,7 @@ mod tests {
             Self { queue: Queue::default(), noted: Arc::default() }
         }
 
-        fn push(&self, lane: &str, name: &'static str) -> Option<Waiting> {
+        fn push(&self, lane: &str, name: &'static str) -> Result<Waiting, Unavailable> {
             let noted = self.noted.clone();
             let op: Op = Box::new(move |_| {
                 noted.lock().unwrap().push(name);
@@ -202,11 +207,11 @@ mod tests {
     #[test]
     fn a_full_queue_takes_nothing_more_until_something_was_taken() {
         let noting = Noting::new();
-        let waiting: Vec<_> = (0..WAITING_MAX).map_while(|_| noting.push("a", "first")).collect();
+        let waiting: Vec<_> = (0..WAITING_MAX).map_while(|_| noting.push("a", "first").ok()).collect();
         assert_eq!(waiting.len(), WAITING_MAX);
-        assert!(noting.push("b", "too much").is_none());
+        assert_eq!(noting.push("b", "too much").err(), Some(Unavailable::Busy));
         assert!(noting.queue.pop().is_some());
-        assert!(noting.push("b", "fits").is_some());
+        assert!(noting.push("b", "fits").is_ok());
     }
 
     #[test]
@@ -214,7 +219,7 @@ mod tests {
         let noting = Noting::new();
         let _waiting = noting.push("a", "last").unwrap();
         noting.queue.close();
-        assert!(noting.push("a", "too late").is_none());
+        assert_eq!(noting.push("a", "too late").err(), Some(Unavailable::Failed));
         assert!(noting.queue.wait(None));
         assert_eq!(noting.run(), ["last"]);
         assert!(!noting.queue.wait(None));
