@@ -92,6 +92,8 @@ struct Loading {
     stamps: Stamps,
     /// Whether the plugins were looked at once.
     has_looked: bool,
+    /// Whether the host stops: its files are let go.
+    is_closed: bool,
 }
 
 impl App {
@@ -112,6 +114,7 @@ impl App {
             config_file: config.file.clone(),
             stamps: config.stamps().clone(),
             has_looked: false,
+            is_closed: false,
         };
         Ok(Arc::new(Self {
             dedupe: Dedupe::new(config.dedupe.keys_max, claim_lifetime(&config)),
@@ -131,8 +134,11 @@ impl App {
         }))
     }
 
-    /// Lets go of the files, for the host that is started next. Nothing may be in flight any more.
+    /// Lets go of the files, for the host that is started next. Nothing may be in flight any more; nothing is loaded from now
+    /// on.
     pub async fn close(&self) {
+        // Whoever has the lock may be writing.
+        self.loading.lock().await.is_closed = true;
         self.store.close().await;
     }
 
@@ -233,6 +239,9 @@ impl App {
     /// goes on by itself: see [`App::collect`].
     pub async fn look(&self) -> Scan {
         let mut loading = self.loading.lock().await;
+        if loading.is_closed {
+            return Scan::default();
+        }
         let (old, is_ready) = {
             let live = self.live();
             (live.config.clone(), live.ready)
@@ -259,6 +268,9 @@ impl App {
     /// Swaps in what was loaded since the last look.
     pub async fn collect(&self) -> Scan {
         let mut loading = self.loading.lock().await;
+        if loading.is_closed {
+            return Scan::default();
+        }
         let config = self.live().config.clone();
         let scan = loading.set.collect();
         self.take_in(&mut loading, &config, scan).await;
