@@ -13,7 +13,10 @@ use self::{
     core_module::{ANSWER, CoreModule, NEWS, TEXT, answering, error, reply},
     host::Host,
 };
-use crate::plugins::{ECHO, MISBEHAVE, PARROT};
+use crate::{
+    plugins::{ECHO, MISBEHAVE, PARROT},
+    upstream::{Answer, Upstream, ok},
+};
 
 /// The plugin that does what it is told, with limits of its own.
 async fn misbehaving(limits: &str) -> Host {
@@ -383,6 +386,56 @@ async fn a_flood_of_output_is_cut_and_costs_computing_time() {
 #[tokio::test]
 async fn random_numbers_by_the_gigabyte_are_refused() {
     attempt("", "random 4000", "trapped: requested len 4194304000 exceeds limit 262144").await;
+}
+
+// The network. What else a URL can try is in `egress.rs`.
+
+/// The plugin that does what it is told, with this grant.
+async fn reaching(grant: &str, limits: &str) -> Host {
+    let grants = format!("[plugins.misbehave.grants]\nhttp = [\"{grant}\"]");
+    misbehaving(&format!("{limits}\n{grants}")).await
+}
+
+#[tokio::test]
+async fn an_answer_that_drips_ends_with_the_call() {
+    let drip = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nx";
+    let upstream = Upstream::plain(move |_| Answer::Drip(drip.to_vec())).await;
+    let host = reaching(&upstream.origin(), "timeout_ms = 100").await;
+    let order = format!("http {}/", upstream.origin());
+    // It is told just before its own time is over, if it is quick enough.
+    host.endures_any(&order, |reply| [&*order, "Error::Timeout"].contains(&reply)).await;
+    upstream.all_closed().await;
+}
+
+#[tokio::test]
+async fn a_redirect_to_a_metadata_address_leads_nowhere() {
+    let goal = "http://169.254.169.254/latest/meta-data/";
+    let upstream = Upstream::plain(move |_| {
+        Answer::Bytes(format!("HTTP/1.1 302 Found\r\nlocation: {goal}\r\ncontent-length: 0\r\n\r\n").into_bytes())
+    })
+    .await;
+    let host = reaching(&upstream.origin(), "").await;
+    host.endures_any(&format!("http {}/", upstream.origin()), |reply| reply.trim_end() == "302").await;
+    host.endures_any(&format!("http {goal}"), |reply| reply.starts_with("Error::Denied(")).await;
+}
+
+#[tokio::test]
+async fn a_name_that_turns_to_an_address_within_is_refused() {
+    // The name is granted; what it leads to is looked at each time, and only that is connected to.
+    let upstream = Upstream::plain(|_| ok("", "within")).await;
+    let url = format!("http://localhost:{}", upstream.address.port());
+    let host = reaching(&url, "").await;
+    host.endures_any(&format!("http {url}/"), |reply| reply.contains("the name leads to a private address")).await;
+    assert_eq!(upstream.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_granted_name_before_an_at_leads_nowhere() {
+    let evil = Upstream::plain(|_| ok("", "evil")).await;
+    let host = reaching("https://api.example.com", "").await;
+    let order = format!("http https://api.example.com@{}/", evil.address);
+    host.endures_any(&order, |reply| reply.starts_with("Error::")).await;
+    assert_eq!(evil.connections(), 0);
 }
 
 // Files.
