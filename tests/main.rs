@@ -17,6 +17,7 @@ mod check;
 mod cli;
 mod containment;
 mod contract;
+mod control;
 mod conversations;
 mod dispatch;
 mod egress;

@@ -26,7 +26,7 @@ use crate::{
         record::Records,
         services::Services,
         set::{Fault, Scan, Set},
-        versions::{RolledBack, Version, Versions},
+        versions::{self, Kept, RolledBack, Version, Versions},
     },
     refusal::{OnceAMinute, Refusals},
     stamp::Stamps,
@@ -83,6 +83,17 @@ pub struct Serving {
     pub chain: Arc<Chain>,
 }
 
+/// What somebody should look at, in words that the log had, too.
+#[derive(Clone, Debug, Default)]
+pub struct Troubles {
+    /// Why the settings were not reloaded.
+    pub settings: Option<String>,
+    /// The plugin files that do not serve as they are.
+    pub faults: Vec<Fault>,
+    /// What is wrong with other files, and with chains.
+    pub complaints: Vec<String>,
+}
+
 /// What only a reload needs, one at a time.
 #[derive(Debug)]
 struct Loading {
@@ -90,6 +101,8 @@ struct Loading {
     config_file: PathBuf,
     /// The state of every file that the settings came from, from before it was read.
     stamps: Stamps,
+    /// Why the settings that are there now do not count.
+    refused: Option<String>,
     /// Whether the plugins were looked at once.
     has_looked: bool,
     /// Whether the host stops: its files are let go.
@@ -113,6 +126,7 @@ impl App {
             set: Set::new(loader),
             config_file: config.file.clone(),
             stamps: config.stamps().clone(),
+            refused: None,
             has_looked: false,
             is_closed: false,
         };
@@ -282,6 +296,40 @@ impl App {
         self.loads.clone()
     }
 
+    /// Waits until a plugin's file is loaded or refused, as it lies there now.
+    pub async fn settled(&self, file: &Path) {
+        let mut loads = self.loads();
+        loop {
+            loads.mark_unchanged();
+            // Each look begins again what was overtaken.
+            self.look().await;
+            if !self.loading.lock().await.set.is_loading(file) || loads.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// All that somebody should look at.
+    pub async fn troubles(&self) -> Troubles {
+        let loading = self.loading.lock().await;
+        Troubles {
+            settings: loading.refused.clone(),
+            faults: loading.set.faults(),
+            complaints: loading.set.complaints().into_iter().map(str::to_owned).collect(),
+        }
+    }
+
+    /// How long the host has been there.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The kept versions of all plugins, by their directory and name, the newest first.
+    pub async fn all_versions(&self) -> HashMap<versions::Key, Vec<Kept>> {
+        let versions = self.versions.clone();
+        plugin::aside(move || versions.all()).await
+    }
+
     /// The plugin files that do not serve as they are.
     pub async fn faults(&self) -> Vec<Fault> {
         self.loading.lock().await.set.faults()
@@ -413,6 +461,7 @@ impl Loading {
         match Config::load(&self.config_file) {
             Err(error) => {
                 error!("The settings were not reloaded; the old ones stay: {error}");
+                self.refused = Some(error.to_string());
                 None
             }
             Ok(new) => {
@@ -423,6 +472,7 @@ impl Loading {
                     warn!("`{key}` changed; it counts after a restart");
                 }
                 info!("The settings were reloaded");
+                self.refused = None;
                 Some(Arc::new(new))
             }
         }

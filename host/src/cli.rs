@@ -16,8 +16,11 @@ pub mod demo;
 pub mod init;
 pub mod log;
 pub mod parse;
+pub mod plugins;
 pub mod push;
+mod report;
 pub mod serve;
+pub mod status;
 
 /// A server for WeChat Official Accounts (微信公众号) whose reply handlers are sandboxed WebAssembly plugins.
 #[derive(Debug, Parser)]
@@ -36,6 +39,8 @@ enum Command {
     Chat(chat::Args),
     Parse(parse::Args),
     Check(check::Args),
+    Status(status::Args),
+    Plugins(plugins::Args),
     /// Compiles one plugin; the host runs this itself, as a process of its own.
     #[command(name = compile::SUBCOMMAND, hide = true)]
     CompilePlugin(ChildArgs),
@@ -69,6 +74,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Chat(args) => chat::run(args).await,
         Command::Parse(args) => parse::run(args),
         Command::Check(args) => check::run(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Plugins(args) => plugins::run(args).await,
         Command::CompilePlugin(args) => Ok(compile::child(args)),
     }
 }

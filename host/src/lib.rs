@@ -10,6 +10,7 @@ pub mod app;
 pub mod server;
 
 pub mod admin;
+pub mod control;
 pub mod metrics;
 
 // In the order of the flow; the blank lines keep rustfmt from sorting them.

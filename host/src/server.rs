@@ -1,6 +1,6 @@
 //! The listeners: connections with bounds, and a stop that loses no message.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{io, pin::Pin, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper_util::{
@@ -9,6 +9,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     time::{sleep, timeout},
@@ -44,9 +45,28 @@ pub async fn run(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Out
     app.close().await;
 }
 
+/// Where connections come from.
+pub(crate) trait Source {
+    type Stream: AsyncRead + AsyncWrite + Send + 'static;
+
+    /// Takes the next one.
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Source for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<TcpStream> {
+        let (stream, _) = self.accept().await?;
+        // A reply is one small write; nothing is gained by waiting for more of it.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+}
+
 /// Takes connections, each with the bounds of `settings`, for as long as it is polled.
 pub(crate) async fn accept(
-    listener: &TcpListener,
+    source: &impl Source,
     settings: &config::Listener,
     router: &Router,
     graceful: &GracefulShutdown,
@@ -55,8 +75,8 @@ pub(crate) async fn accept(
     loop {
         // The next caller waits in the system's queue until there is room.
         let Ok(permit) = connections.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
+        match source.next().await {
+            Ok(stream) => {
                 let connection = graceful.watch(serve(stream, settings, router.clone()));
                 tokio::spawn(async move {
                     if let Err(error) = connection.await {
@@ -77,12 +97,10 @@ pub(crate) async fn accept(
 /// connection for ever.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-type Stream = TokioIo<Pin<Box<TimeoutStream<TcpStream>>>>;
-type Connection = hyper::server::conn::http1::Connection<Stream, TowerToHyperService<Router>>;
+type Stream<S> = TokioIo<Pin<Box<TimeoutStream<S>>>>;
+type Connection<S> = hyper::server::conn::http1::Connection<Stream<S>, TowerToHyperService<Router>>;
 
-fn serve(stream: TcpStream, settings: &config::Listener, router: Router) -> Connection {
-    // A reply is one small write; nothing is gained by waiting for more of it.
-    let _ = stream.set_nodelay(true);
+fn serve<S: AsyncRead + AsyncWrite>(stream: S, settings: &config::Listener, router: Router) -> Connection<S> {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
     hyper::server::conn::http1::Builder::new()

@@ -7,7 +7,6 @@ mod account;
 mod imports;
 mod online;
 mod plugin;
-mod report;
 
 use std::{
     collections::HashSet,
@@ -18,8 +17,11 @@ use std::{
 
 use clap::builder::RangedU64ValueParser;
 
-use self::{imports::Asker, plugin::Examined, report::Report};
-use super::bot::{Bot, CONFIG_FILE};
+use self::{imports::Asker, plugin::Examined};
+use super::{
+    bot::{Bot, CONFIG_FILE},
+    report::Report,
+};
 use crate::{
     config::{Account, Config},
     dispatch::Chain,

@@ -8,10 +8,16 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use tracing::info;
+use tracing::{error, info};
 
 use super::bot::CONFIG_FILE;
-use crate::{admin, app::App, config::Config, plugin, server};
+use crate::{
+    admin,
+    app::App,
+    config::Config,
+    control::{self, BindError, Socket},
+    plugin, server,
+};
 
 /// Runs a bot directory: answers WeChat, and follows every change to its plugins and settings.
 ///
@@ -63,12 +69,23 @@ pub(super) fn start(app: &Arc<App>, listener: &TcpListener, admin: Option<TcpLis
         info!("Metrics and health are on http://{}: /metrics, /healthz, /readyz", admin.local_addr()?);
         tokio::spawn(admin::run(app.clone(), admin));
     }
+    open_control(app)?;
     let app = app.clone();
     tokio::spawn(async move {
         // What has to be compiled is not waited for: settings and other files are followed meanwhile.
         app.look().await;
         plugin::watch::run(app).await;
     });
+    Ok(())
+}
+
+/// Answers `aviary status` and `aviary plugins`. Where no socket can be, messages are answered all the same.
+fn open_control(app: &Arc<App>) -> Result<(), BindError> {
+    match Socket::bind(&app.live().config.data_dir) {
+        Ok(socket) => _ = tokio::spawn(control::run(app.clone(), socket)),
+        Err(error @ BindError::InUse(_)) => return Err(error),
+        Err(error) => error!("`aviary status` and `aviary plugins` cannot reach this host: {error}"),
+    }
     Ok(())
 }
 

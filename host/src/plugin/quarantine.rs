@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Failure, Hash};
 use crate::config;
@@ -34,7 +34,7 @@ pub struct Key {
 }
 
 /// A plugin that is out of its chain, for people to read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quarantined {
     pub account: String,
     pub plugin: String,

@@ -4,7 +4,7 @@
 //! conversations, goes on by itself: no other file and no setting waits for it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
@@ -77,7 +78,7 @@ struct Refused {
 }
 
 /// A plugin file that does not serve as it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     pub file: PathBuf,
     pub why: String,
@@ -116,6 +117,7 @@ enum Verdict {
 /// A file that is to be tried again.
 #[derive(Debug)]
 struct Troubled {
+    why: String,
     look: Look,
     tries: u32,
     until: Instant,
@@ -174,11 +176,24 @@ impl Set {
 
     /// The files that do not serve as they are, in the order of their paths.
     pub fn faults(&self) -> Vec<Fault> {
-        let fault = |(file, known): (&PathBuf, &Known)| {
-            let why = known.refused.as_ref()?.why.clone();
-            Some(Fault { file: file.clone(), why, serving: known.serving.is_some() })
+        let refused = self.files.iter().filter_map(|(file, known)| Some((file, &known.refused.as_ref()?.why)));
+        let troubled = self.troubled.iter().map(|(file, troubled)| (file, &troubled.why));
+        let whys: BTreeMap<&PathBuf, &String> = refused.chain(troubled).collect();
+        let fault = |(file, why): (&PathBuf, &String)| {
+            let serving = self.files.get(file).is_some_and(|known| known.serving.is_some());
+            Fault { file: file.clone(), why: why.clone(), serving }
         };
-        self.files.iter().filter_map(fault).collect()
+        whys.into_iter().map(fault).collect()
+    }
+
+    /// What is wrong with files that are no plugins, and with chains, as it was told: one sentence each.
+    pub fn complaints(&self) -> BTreeSet<&str> {
+        self.refused_files.before.iter().chain(&self.refused_plugins.before).map(String::as_str).collect()
+    }
+
+    /// Whether a file is being loaded.
+    pub fn is_loading(&self, file: &Path) -> bool {
+        self.loads.contains_key(file)
     }
 
     /// Looks at the directories again and loads what is new. Waits for each load as long as it is in `patience` or a shorter
@@ -454,8 +469,9 @@ impl Set {
                 Scan { unsettled: true, ..Scan::default() }
             }
             Verdict::NotLoaded(error, _) if error.passes() => {
-                not_loaded(&file, &format!("{error}; it is tried again"), serves);
-                self.retry_later(&file, look);
+                let why = format!("{error}; it is tried again");
+                not_loaded(&file, &why, serves);
+                self.retry_later(&file, look, why);
                 Scan::default()
             }
             Verdict::NotLoaded(error, identity) => {
@@ -475,11 +491,11 @@ impl Set {
     }
 
     /// Tries a file again at the next look, then after 2 s, 4 s, … as long as nothing about it changes.
-    fn retry_later(&mut self, file: &Path, look: Look) {
+    fn retry_later(&mut self, file: &Path, look: Look, why: String) {
         let before = self.troubled.get(file).filter(|troubled| troubled.look == look).map_or(0, |known| known.tries);
         let wait =
             if before == 0 { Duration::ZERO } else { Duration::from_secs(1 << before.min(6)).min(RETRY_WAIT_MAX) };
-        self.troubled.insert(file.into(), Troubled { look, tries: before + 1, until: Instant::now() + wait });
+        self.troubled.insert(file.into(), Troubled { why, look, tries: before + 1, until: Instant::now() + wait });
     }
 }
 

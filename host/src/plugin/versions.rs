@@ -44,7 +44,7 @@ pub struct Versions {
 }
 
 /// A plugin: its directory and its name.
-type Key = (PathBuf, String);
+pub type Key = (PathBuf, String);
 
 /// A plugin's file that serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +66,16 @@ pub struct Version {
     pub first_served_s: u64,
     /// Whether it lies in the plugins directory now.
     pub is_present: bool,
+    /// Whether somebody went back from it to an earlier one.
+    pub is_left: bool,
+}
+
+/// A version that is kept, for people to read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    pub sha256: String,
+    /// When it first served, in seconds since 1970.
+    pub first_served_s: u64,
     /// Whether somebody went back from it to an earlier one.
     pub is_left: bool,
 }
@@ -154,6 +164,14 @@ impl Versions {
             .iter()
             .flat_map(|(_, list)| list.versions.iter().filter_map(|version| Hash::parse(&version.sha256)))
             .collect()
+    }
+
+    /// The kept versions of all plugins by their directory and name, the newest first.
+    pub fn all(&self) -> HashMap<Key, Vec<Kept>> {
+        let _lock = self.lock();
+        let kept = |Listed { sha256, first_served_s, left, .. }| Kept { sha256, first_served_s, is_left: left };
+        let of = |list: List| ((list.dir, list.name), list.versions.into_iter().rev().map(kept).collect());
+        self.lists().unwrap_or_default().into_iter().map(|(_, list)| of(list)).collect()
     }
 
     /// The kept versions of a plugin, the newest first.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{plugin::Examined, report::Report, shown};
+use super::{Report, plugin::Examined, shown};
 use crate::{
     config::{Account, Config, Mode},
     dispatch::Chain,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::report::Report;
+use super::Report;
 use crate::config::{Grants, PluginSettings};
 
 /// The interface that every plugin has, as it hears and says something. It holds no functions: there is nothing to ask for.

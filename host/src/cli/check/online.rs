@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::report::Report;
+use super::Report;
 use crate::{
     api::{Api, ApiError, CallbackCheck},
     config::{Account, Config},

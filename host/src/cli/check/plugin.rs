@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
+    Report,
     imports::{self, Asker},
-    report::Report,
 };
 use crate::{
     config::{Account, Config},

@@ -1,0 +1,171 @@
+//! `aviary status`: how the host is that runs.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::json;
+
+use super::{bot::CONFIG_FILE, report::Report};
+use crate::{
+    config::Config,
+    control::{
+        client::{Host, NoAnswer},
+        status::{Account, Asked, Status},
+    },
+};
+
+/// How much of a hash is shown: enough to tell versions apart, and to name one.
+const HASH_CHARS: usize = 12;
+
+/// Tells how the running host is: its accounts, their plugins, and all that somebody should look at.
+///
+/// Exits 0 if all is well; 1 if no host runs, or something needs a person; 2 if the settings cannot be loaded and no host is
+/// found.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The bot's directory, with its aviary.toml
+    #[arg(default_value = ".")]
+    dir: PathBuf,
+    /// The settings, if they are elsewhere
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the status.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let file = args.config.unwrap_or_else(|| args.dir.join(CONFIG_FILE));
+    let asked = async { Host::find(&data_dir(&file)?).await?.status().await.map_err(anyhow::Error::from) }.await;
+    match asked {
+        Ok(status) if args.json => {
+            let mut report = Report::silent();
+            print(&status, &mut report);
+            let mut value = serde_json::to_value(&status)?;
+            value["running"] = true.into();
+            value["well"] = report.is_well().into();
+            println!("{value:#}");
+            Ok(report.end())
+        }
+        Ok(status) => {
+            let mut report = Report::default();
+            print(&status, &mut report);
+            Ok(report.end())
+        }
+        Err(error) if is_not_running(&error) => {
+            match args.json {
+                true => println!("{:#}", json!({ "running": false, "well": false })),
+                false => println!("{error}.\nStart it with: {}", start_line(&file)),
+            }
+            Ok(ExitCode::FAILURE)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Where the host of these settings has its socket, also when they are broken at the moment: it still has the old ones.
+pub(super) fn data_dir(file: &Path) -> anyhow::Result<PathBuf> {
+    let error = match Config::load(file) {
+        Ok(config) => return Ok(config.data_dir),
+        Err(error) => error,
+    };
+    let Ok(text) = std::fs::read_to_string(file) else { return Err(error.into()) };
+    let line = text.lines().find(|line| line.split('=').next().is_some_and(|key| key.trim() == "data_dir"));
+    let set =
+        line.and_then(|line| toml::from_str::<toml::Table>(line).ok()?.get("data_dir")?.as_str().map(PathBuf::from));
+    let dir = file.parent().unwrap_or(Path::new(".")).join(set.unwrap_or_else(|| "data".into()));
+    if dir.is_dir() { Ok(dir) } else { Err(error.into()) }
+}
+
+/// Whether an answer is missing because nobody is there.
+pub(super) fn is_not_running(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(NoAnswer::NotRunning(_)))
+}
+
+/// How the host of these settings is started.
+pub(super) fn start_line(file: &Path) -> String {
+    match file.parent().filter(|_| file.file_name().is_some_and(|name| name == CONFIG_FILE)) {
+        Some(dir) if dir == Path::new("") || dir == Path::new(".") => "aviary serve".to_owned(),
+        Some(dir) => format!("aviary serve {}", dir.display()),
+        None => format!("aviary serve --config {}", file.display()),
+    }
+}
+
+fn print(status: &Status, report: &mut Report) {
+    report.heading("Host");
+    report.fact("settings", &status.settings.display().to_string());
+    report.fact(
+        "running for",
+        &format!("{} (process {}, version {})", span(status.running_s), status.pid, status.version),
+    );
+    status.unready.iter().for_each(|why| report.wrong(&format!("not ready: {why}")));
+    status.problems.iter().for_each(|problem| report.wrong(problem));
+    let base = status.settings.parent();
+    status.accounts.iter().for_each(|account| print_account(account, status, base, report));
+    if !status.faults.is_empty() || !status.complaints.is_empty() {
+        report.heading("\nFiles");
+    }
+    for fault in &status.faults {
+        let rest = if fault.serving { "the version before it serves" } else { "its plugin is not asked" };
+        report.wrong(&format!("{} is not loaded: {}; {rest}", shown(&fault.file, base), fault.why));
+    }
+    status.complaints.iter().for_each(|complaint| report.wrong(complaint));
+}
+
+fn print_account(account: &Account, status: &Status, base: Option<&Path>, report: &mut Report) {
+    report.heading(&format!("\nAccount `{}`", account.name));
+    report.fact("path", &account.path);
+    report.fact("mode", &account.mode);
+    for plugin in &account.plugins {
+        report.fact(&plugin.name, &version(plugin, base));
+    }
+    // While plugins are loaded, the host is to blame and has said so.
+    if account.plugins.is_empty() && status.unready.is_none() {
+        report.wrong("it asks no plugin: every message is answered with silence");
+    }
+    for out in account.plugins.iter().filter_map(|plugin| plugin.quarantine.as_ref()) {
+        let again = match out.probe_in_s {
+            0 => "the next message for it tries it again".to_owned(),
+            seconds => format!("it is tried again in {}", span(seconds)),
+        };
+        let since = span(out.out_s);
+        report.wrong(&format!("plugin `{}` has been left alone for {since}: {}; {again}", out.plugin, out.why));
+    }
+}
+
+/// Which version of a plugin serves, and from where.
+pub(super) fn version(plugin: &Asked, base: Option<&Path>) -> String {
+    let since = plugin.first_served_s.map(|then| format!(", first served {}", ago(then))).unwrap_or_default();
+    let pin = if plugin.pinned.is_some() { ", pinned" } else { "" };
+    format!("{}  {}{since}{pin}", short(&plugin.sha256), shown(&plugin.file, base))
+}
+
+/// The beginning of a hash.
+pub(super) fn short(sha256: &str) -> &str {
+    sha256.get(..HASH_CHARS).unwrap_or(sha256)
+}
+
+/// A path as short as can be.
+pub(super) fn shown(file: &Path, base: Option<&Path>) -> String {
+    base.and_then(|base| file.strip_prefix(base).ok()).unwrap_or(file).display().to_string()
+}
+
+/// How long ago a second since 1970 was.
+pub(super) fn ago(then_s: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{} ago", span(now.as_secs().saturating_sub(then_s)))
+}
+
+/// A time in its largest unit.
+fn span(seconds: u64) -> String {
+    match seconds {
+        ..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}

@@ -1,0 +1,149 @@
+//! How the host is, for people and their scripts to read.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    app::{App, Serving},
+    config::Mode,
+    plugin::{
+        Plugin,
+        quarantine::Quarantined,
+        set::Fault,
+        versions::{self, Kept},
+    },
+};
+
+/// The state of a host that runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of the host.
+    pub version: String,
+    /// The number of its process.
+    pub pid: u32,
+    /// How long it has been there, in s.
+    pub running_s: u64,
+    /// Its settings.
+    pub settings: PathBuf,
+    /// Why it cannot answer now, if it cannot.
+    pub unready: Option<String>,
+    /// What is wrong with the settings. One text each.
+    pub problems: Vec<String>,
+    /// In the order of their names.
+    pub accounts: Vec<Account>,
+    /// The plugin files that do not serve as they are.
+    pub faults: Vec<Fault>,
+    /// What is wrong with other files, and with chains. One sentence each.
+    pub complaints: Vec<String>,
+}
+
+/// An account, and whom it asks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Account {
+    pub name: String,
+    pub path: String,
+    /// `plain`, `compatible` or `safe`.
+    pub mode: String,
+    /// In the order in which they are asked.
+    pub plugins: Vec<Asked>,
+}
+
+/// A plugin that an account asks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Asked {
+    pub account: String,
+    pub name: String,
+    pub file: PathBuf,
+    /// The SHA-256 of what serves, which need not be what lies in the file.
+    pub sha256: String,
+    /// When this version first served, in seconds since 1970; none if it is not kept.
+    pub first_served_s: Option<u64>,
+    /// The `sha256` of its table.
+    pub pinned: Option<String>,
+    /// Why it is left alone at the moment, if it is.
+    pub quarantine: Option<Quarantined>,
+    /// The versions that can be gone back to, the newest first.
+    pub earlier: Vec<Kept>,
+}
+
+impl Status {
+    /// Looks at a host.
+    pub async fn of(app: &App) -> Self {
+        let troubles = app.troubles().await;
+        let facts = Facts::of(app).await;
+        let live = app.live();
+        let account = |serving: &Serving| Account {
+            name: serving.account.name.clone(),
+            path: serving.account.path.clone(),
+            mode: mode(serving.account.mode).to_owned(),
+            plugins: serving.chain.plugins.iter().map(|plugin| facts.asked(plugin)).collect(),
+        };
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            running_s: app.age().as_secs(),
+            settings: live.config.file.clone(),
+            unready: app.unready(),
+            problems: troubles.settings.into_iter().chain(live.config.problems.iter().cloned()).collect(),
+            accounts: live.accounts().map(|serving| account(serving)).collect(),
+            faults: troubles.faults,
+            complaints: troubles.complaints,
+        }
+    }
+
+    /// The plugins that are left alone at the moment.
+    pub fn quarantined(&self) -> impl Iterator<Item = &Quarantined> {
+        self.accounts.iter().flat_map(|account| &account.plugins).filter_map(|plugin| plugin.quarantine.as_ref())
+    }
+}
+
+/// The plugins of a name, in all accounts.
+pub(super) async fn asked(app: &App, name: &str) -> Vec<Asked> {
+    let facts = Facts::of(app).await;
+    let live = app.live();
+    let plugins = live.accounts().flat_map(|serving| &serving.chain.plugins);
+    plugins.filter(|plugin| *plugin.name == *name).map(|plugin| facts.asked(plugin)).collect()
+}
+
+/// What is known of plugins beside their chains.
+struct Facts {
+    quarantined: Vec<Quarantined>,
+    kept: HashMap<versions::Key, Vec<Kept>>,
+}
+
+impl Facts {
+    async fn of(app: &App) -> Self {
+        Self { quarantined: app.records.quarantine.overview(Instant::now()), kept: app.all_versions().await }
+    }
+
+    fn asked(&self, plugin: &Plugin) -> Asked {
+        let sha256 = plugin.code.hash.to_string();
+        let dir = plugin.file.parent().unwrap_or(Path::new(""));
+        let kept = self.kept.get(&(dir.to_owned(), plugin.name.to_string())).map_or(&[][..], Vec::as_slice);
+        let is_it =
+            |out: &&Quarantined| *out.account == *plugin.account && *out.plugin == *plugin.name && out.code == sha256;
+        Asked {
+            account: plugin.account.to_string(),
+            name: plugin.name.to_string(),
+            file: plugin.file.clone(),
+            first_served_s: kept.iter().find(|kept| kept.sha256 == sha256).map(|kept| kept.first_served_s),
+            pinned: plugin.settings.sha256.map(|pinned| pinned.to_string()),
+            quarantine: self.quarantined.iter().find(is_it).cloned(),
+            earlier: kept.iter().filter(|kept| kept.sha256 != sha256).cloned().collect(),
+            sha256,
+        }
+    }
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Plain => "plain",
+        Mode::Compatible => "compatible",
+        Mode::Safe => "safe",
+    }
+}

@@ -1,0 +1,244 @@
+//! The running host as its operator sees and steers it: `aviary status` and `aviary plugins`, run as people run them.
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::Path,
+};
+
+use aviary_host::control::{self, Socket};
+use serde_json::Value;
+
+use crate::{
+    bot::{Bot, PATIENCE, Setup},
+    plugins::{ECHO, MISBEHAVE, PARROT},
+    process::{Finished, Running, aviary, finish},
+};
+
+/// Starts a bot that can be reached by its control socket.
+async fn start(setup: Setup) -> Bot {
+    let bot = setup.start().await;
+    let socket = Socket::bind(&bot.dir().join("data")).unwrap();
+    tokio::spawn(control::run(bot.app.clone(), socket));
+    bot
+}
+
+/// Runs a command in a bot's directory.
+async fn run(dir: &Path, args: &[&str]) -> Finished {
+    finish(aviary(dir, args)).await
+}
+
+/// Runs a command that goes well, and returns what it prints.
+async fn done(bot: &Bot, args: &[&str]) -> String {
+    let Finished { code, stdout, stderr } = run(bot.dir(), args).await;
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    stdout
+}
+
+/// Runs a command that fails, and returns why.
+async fn refused(bot: &Bot, args: &[&str]) -> String {
+    let Finished { code, stdout, stderr } = run(bot.dir(), args).await;
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    stderr
+}
+
+/// Puts a file in the place of another, and lets the host find it.
+async fn replace(bot: &Bot, file: &str, wasm: &[u8]) {
+    let partial = bot.dir().join("partial");
+    fs::write(&partial, wasm).unwrap();
+    fs::rename(partial, bot.plugin_file(file)).unwrap();
+    bot.app.reload().await;
+}
+
+/// What `status` says of a bot that something is wrong with.
+async fn wrong(bot: &Bot) -> String {
+    let Finished { code, stdout, stderr } = run(bot.dir(), &["status"]).await;
+    assert_eq!((code, stderr.as_str()), (Some(1), ""), "{stdout}");
+    stdout
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_tells_of_a_host_with_which_all_is_well() {
+    let bot = start(Setup::new().plugin("20-echo.wasm", &ECHO)).await;
+    let printed = done(&bot, &["status"]).await;
+    let hash = aviary_host::plugin::Hash::of(&ECHO).to_string();
+    for part in
+        ["Account `main`", "mode            plain", &hash[..12], "plugins/20-echo.wasm, first served", "All is well"]
+    {
+        assert!(printed.contains(part), "no `{part}` in:\n{printed}");
+    }
+
+    let json: Value = serde_json::from_str(&done(&bot, &["status", "--json"]).await).unwrap();
+    assert_eq!((&json["running"], &json["well"]), (&true.into(), &true.into()));
+    let plugin = &json["accounts"][0]["plugins"][0];
+    assert_eq!((&plugin["name"], &plugin["sha256"]), (&"echo".into(), &hash.into()));
+    assert_eq!(plugin["quarantine"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_fails_while_something_needs_a_person() {
+    let bot = start(Setup::new().plugin("20-echo.wasm", &ECHO)).await;
+    fs::write(bot.plugin_file("30-broken.wasm"), "not wasm").unwrap();
+    fs::write(bot.plugin_file("40-odd.WASM"), "").unwrap();
+    bot.app.reload().await;
+    let printed = wrong(&bot).await;
+    assert!(printed.contains("wrong: plugins/30-broken.wasm is not loaded: "), "{printed}");
+    assert!(printed.contains("40-odd.WASM is no plugin") && printed.contains("2 things are wrong"), "{printed}");
+
+    fs::remove_file(bot.plugin_file("30-broken.wasm")).unwrap();
+    fs::remove_file(bot.plugin_file("40-odd.WASM")).unwrap();
+    bot.app.reload().await;
+    done(&bot, &["status"]).await;
+
+    // Broken settings: the host has the old ones, and is found all the same.
+    let file = bot.dir().join("aviary.toml");
+    let settings = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{settings}\nbroken")).unwrap();
+    bot.app.reload().await;
+    let printed = wrong(&bot).await;
+    assert!(printed.contains("wrong: ") && printed.contains("aviary.toml"), "{printed}");
+    fs::write(&file, settings).unwrap();
+    bot.app.reload().await;
+    done(&bot, &["status"]).await;
+
+    fs::remove_file(bot.plugin_file("20-echo.wasm")).unwrap();
+    bot.app.reload().await;
+    assert!(wrong(&bot).await.contains("it asks no plugin"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_tells_of_a_plugin_in_quarantine() {
+    let quarantine = "[quarantine]\nfailures = 1\nback_off_s = 3600\nback_off_max_s = 3600";
+    let bot = start(Setup::new().plugin("10-misbehave.wasm", &MISBEHAVE).settings(quarantine)).await;
+    bot.says("panic").await;
+    let printed = wrong(&bot).await;
+    assert!(printed.contains("wrong: plugin `misbehave` has been left alone for "), "{printed}");
+    let json = run(bot.dir(), &["status", "--json"]).await;
+    let status: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((json.code, &status["well"]), (Some(1), &false.into()));
+    assert_eq!(status["accounts"][0]["plugins"][0]["quarantine"]["plugin"], "misbehave");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_is_switched_off_and_on_and_brought_back_and_each_time_the_right_version_answers() {
+    let bot = start(Setup::new().plugin("20-bot.wasm", &ECHO)).await;
+    replace(&bot, "20-bot.wasm", &PARROT).await;
+    assert_eq!(bot.says("hi").await, "鹦鹉：hi");
+
+    let printed = done(&bot, &["plugins", "disable", "bot"]).await;
+    assert!(printed.contains("switched off: plugins/20-bot.wasm.off"), "{printed}");
+    assert!(printed.contains("No account asks a plugin of that name"), "{printed}");
+    assert_eq!(bot.says("hi").await, "");
+    assert!(refused(&bot, &["plugins", "disable", "bot"]).await.contains("switched off already"));
+    assert!(run(bot.dir(), &["plugins"]).await.stdout.contains("Off  plugins/20-bot.wasm.off"));
+
+    let printed = done(&bot, &["plugins", "enable", "bot"]).await;
+    let parrot = aviary_host::plugin::Hash::of(&PARROT).to_string();
+    assert!(printed.contains(&format!("Account `main` asks `bot`: {}", &parrot[..12])), "{printed}");
+    assert_eq!(bot.says("hi").await, "鹦鹉：hi");
+
+    let echo = aviary_host::plugin::Hash::of(&ECHO).to_string();
+    let listed = done(&bot, &["plugins"]).await;
+    assert!(listed.contains(&format!("earlier         {}", &echo[..12])), "{listed}");
+    let printed = done(&bot, &["plugins", "rollback", "bot"]).await;
+    assert!(printed.contains(&format!("Account `main` asks `bot`: {}", &echo[..12])), "{printed}");
+    assert_eq!(bot.says("hi").await, "hi");
+    assert!(refused(&bot, &["plugins", "rollback", "bot"]).await.contains("no earlier version"));
+    done(&bot, &["plugins", "rollback", "bot", "--to", &parrot[..12]]).await;
+    assert_eq!(bot.says("hi").await, "鹦鹉：hi");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn switching_on_a_broken_file_says_why_it_does_not_serve() {
+    let bot = start(Setup::new().plugin("20-echo.wasm", &ECHO).plugin("30-broken.wasm.off", b"not wasm")).await;
+    let Finished { code, stdout, stderr } = run(bot.dir(), &["plugins", "enable", "broken"]).await;
+    assert_eq!(code, Some(1), "{stdout}");
+    assert!(
+        stdout.contains("No account asks") && stderr.contains("30-broken.wasm is not loaded: "),
+        "{stdout}{stderr}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_nobody_has_or_several_have_is_refused() {
+    let setup = Setup::new().plugin("20-echo.wasm", &ECHO).file("own/30-echo.wasm", &*ECHO);
+    let second = "[accounts.second]\ntoken = \"x\"\npath = \"/second\"\nplugins_dir = \"own\"";
+    let bot = start(setup.settings(second)).await;
+    let why = refused(&bot, &["plugins", "disable", "ehco"]).await;
+    assert!(why.contains("there is no plugin `ehco` in ") && why.contains("/plugins"), "{why}");
+    let why = refused(&bot, &["plugins", "disable", "echo"]).await;
+    assert!(why.contains("20-echo.wasm") && why.contains("30-echo.wasm") && why.contains("say which account"), "{why}");
+    let why = refused(&bot, &["plugins", "disable", "echo", "--account", "third"]).await;
+    assert!(why.contains("there is no account `third`"), "{why}");
+    done(&bot, &["plugins", "disable", "echo", "--account", "main"]).await;
+    assert!(bot.plugin_file("20-echo.wasm.off").exists() && bot.dir().join("own/30-echo.wasm").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_host_status_says_how_to_start_it_and_plugins_are_changed_for_the_next_start() {
+    let dir = Setup::new().plugin("20-echo.wasm", &ECHO).written();
+    let status = run(dir.path(), &["status"]).await;
+    assert_eq!(status.code, Some(1), "{}", status.stderr);
+    assert!(status.stdout.contains("no host runs") && status.stdout.contains("aviary serve\n"), "{}", status.stdout);
+    let json = run(dir.path(), &["status", "--json"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&json.stdout).unwrap()["running"], false);
+
+    let off = run(dir.path(), &["plugins", "disable", "echo"]).await;
+    assert_eq!(off.code, Some(0), "{}", off.stderr);
+    assert!(off.stdout.contains("No host runs; it counts from the next start"), "{}", off.stdout);
+    assert!(dir.path().join("plugins/20-echo.wasm.off").exists());
+
+    let nowhere = run(dir.path(), &["status", "elsewhere"]).await;
+    assert_eq!(nowhere.code, Some(2), "{}", nowhere.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_opens_the_socket_for_its_user_alone_in_place_of_a_stale_one_and_takes_it_away() {
+    let dir = Setup::new().plugin("20-echo.wasm", &ECHO).settings("listen = \"127.0.0.1:0\"").written();
+    let socket = dir.path().join("data/control.sock");
+    let mut killed = Running::start(aviary(dir.path(), &["serve"]));
+    killed.line("Ready after").await;
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(run(dir.path(), &["status"]).await.code, Some(0));
+    killed.kill().await;
+    assert!(socket.exists(), "nobody could take it away");
+    assert!(run(dir.path(), &["status"]).await.stdout.contains("no host runs"));
+
+    let mut host = Running::start(aviary(dir.path(), &["serve"]));
+    host.line("Ready after").await;
+    assert_eq!(run(dir.path(), &["status"]).await.code, Some(0));
+    let second = run(dir.path(), &["serve"]).await;
+    assert_eq!(second.code, Some(1));
+    assert!(second.stderr.contains("data_dir"), "{}", second.stderr);
+    assert_eq!(run(dir.path(), &["status"]).await.code, Some(0), "the first still has its socket");
+    assert_eq!(host.terminate().await, Some(0));
+    assert!(!socket.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_answers_is_left_alone_and_a_file_in_its_place_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join("control.sock")).unwrap();
+    let error = Socket::bind(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("data_dir"), "{error}");
+    drop(listener);
+    Socket::bind(dir.path()).unwrap();
+    fs::write(dir.path().join("control.sock"), "mine").unwrap();
+    let error = Socket::bind(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("in the way"), "{error}");
+}
+
+/// Only Linux reaches a socket by more than one path.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_may_be_deeper_than_the_path_of_a_socket() {
+    let deep = "deep/".repeat(40);
+    let setup = Setup::new().plugin("20-echo.wasm", &ECHO).settings(&format!("data_dir = \"{deep}data\""));
+    let bot = setup.start().await;
+    let socket = Socket::bind(&bot.dir().join(&deep).join("data")).unwrap();
+    let server = tokio::spawn(control::run(bot.app.clone(), socket));
+    done(&bot, &["status"]).await;
+    server.abort();
+    tokio::time::timeout(PATIENCE, server).await.unwrap().unwrap_err();
+    assert!(!bot.dir().join(&deep).join("data/control.sock").exists());
+}
