@@ -4,10 +4,15 @@ use std::{
     fs,
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
-use aviary_host::control::{self, Socket};
+use aviary_host::{
+    control::{self, Socket},
+    plugin::Hash,
+};
 use serde_json::Value;
+use wasm_encoder::{CustomSection, Section};
 
 use crate::{
     bot::{Bot, PATIENCE, Setup},
@@ -61,7 +66,7 @@ async fn wrong(bot: &Bot) -> String {
 async fn status_tells_of_a_host_with_which_all_is_well() {
     let bot = start(Setup::new().plugin("20-echo.wasm", &ECHO)).await;
     let printed = done(&bot, &["status"]).await;
-    let hash = aviary_host::plugin::Hash::of(&ECHO).to_string();
+    let hash = Hash::of(&ECHO).to_string();
     for part in
         ["Account `main`", "mode            plain", &hash[..12], "plugins/20-echo.wasm, first served", "All is well"]
     {
@@ -133,11 +138,11 @@ async fn a_plugin_is_switched_off_and_on_and_brought_back_and_each_time_the_righ
     assert!(run(bot.dir(), &["plugins"]).await.stdout.contains("Off  plugins/20-bot.wasm.off"));
 
     let printed = done(&bot, &["plugins", "enable", "bot"]).await;
-    let parrot = aviary_host::plugin::Hash::of(&PARROT).to_string();
+    let parrot = Hash::of(&PARROT).to_string();
     assert!(printed.contains(&format!("Account `main` asks `bot`: {}", &parrot[..12])), "{printed}");
     assert_eq!(bot.says("hi").await, "鹦鹉：hi");
 
-    let echo = aviary_host::plugin::Hash::of(&ECHO).to_string();
+    let echo = Hash::of(&ECHO).to_string();
     let listed = done(&bot, &["plugins"]).await;
     assert!(listed.contains(&format!("earlier         {}", &echo[..12])), "{listed}");
     let printed = done(&bot, &["plugins", "rollback", "bot"]).await;
@@ -146,6 +151,19 @@ async fn a_plugin_is_switched_off_and_on_and_brought_back_and_each_time_the_righ
     assert!(refused(&bot, &["plugins", "rollback", "bot"]).await.contains("no earlier version"));
     done(&bot, &["plugins", "rollback", "bot", "--to", &parrot[..12]]).await;
     assert_eq!(bot.says("hi").await, "鹦鹉：hi");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn switching_on_waits_until_the_plugin_is_compiled() {
+    // No run before has left code of this in the cache.
+    let mut new = ECHO.to_vec();
+    let stamp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+    CustomSection { name: "stamp".into(), data: stamp.to_le_bytes().to_vec().into() }.append_to(&mut new);
+    let bot = start(Setup::new().plugin("10-parrot.wasm", &PARROT).plugin("5-new.wasm.off", &new)).await;
+    let printed = done(&bot, &["plugins", "enable", "5-new.wasm"]).await;
+    let hash = Hash::of(&new).to_string();
+    assert!(printed.contains(&format!("Account `main` asks `new`: {}", &hash[..12])), "{printed}");
+    assert_eq!(bot.says("hi").await, "hi");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,7 +180,7 @@ async fn switching_on_a_broken_file_says_why_it_does_not_serve() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_nobody_has_or_several_have_is_refused() {
     let setup = Setup::new().plugin("20-echo.wasm", &ECHO).file("own/30-echo.wasm", &*ECHO);
-    let second = "[accounts.second]\ntoken = \"x\"\npath = \"/second\"\nplugins_dir = \"own\"";
+    let second = "[accounts.second]\ntoken = \"second\"\npath = \"/second\"\nplugins_dir = \"own\"";
     let bot = start(setup.settings(second)).await;
     let why = refused(&bot, &["plugins", "disable", "ehco"]).await;
     assert!(why.contains("there is no plugin `ehco` in ") && why.contains("/plugins"), "{why}");
