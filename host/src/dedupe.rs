@@ -82,7 +82,7 @@ pub type Outcome = Option<Arc<Reply>>;
 #[derive(Debug)]
 pub enum Claim {
     /// Nobody saw it before: dispatch it, and publish what comes of it.
-    First(Slot, Answer),
+    First(Slot),
     /// It is being dispatched, or was: wait for the same outcome.
     Again(Answer),
     /// Its signature already came with another message: somebody replays it.
@@ -105,23 +105,24 @@ struct Memory {
     signatures: HashMap<u64, u64>,
     /// What is to be forgotten, in the order it came.
     ages: VecDeque<Age>,
-    /// Whose reply is to be forgotten, in the order it came.
-    replies: VecDeque<(Instant, Key)>,
+    /// Whose reply is to be forgotten, and since when it is kept, in tenths of a second after the start.
+    replies: VecDeque<(u32, Key)>,
     started: Instant,
     lifetime: Duration,
     keys_max: usize,
 }
 
-/// A push that is remembered.
+/// A push that is remembered: as small as can be, since there is one for every push of the last minutes.
 #[derive(Clone, Copy, Debug)]
+#[repr(C, packed)]
 struct Age {
     /// When its lifetime began, in tenths of a second after the memory's start.
     since: u32,
-    /// Whether the message is to be forgotten, too: not with a later try's signature.
-    first: bool,
     key: Key,
     /// What it was signed with; 0 where that does not matter.
     signature: u64,
+    /// Whether the message is to be forgotten, too: not with a later try's signature.
+    first: bool,
 }
 
 #[derive(Debug)]
@@ -178,10 +179,11 @@ impl Dedupe {
             Some(answer) => Claim::Again(answer),
             None => {
                 let (sender, receiver) = watch::channel(None);
-                memory.recent.insert(key, Entry::Pending(receiver.clone()));
-                memory.replies.push_back((now, key));
+                memory.recent.insert(key, Entry::Pending(receiver));
+                let since = memory.tenths(now);
+                memory.replies.push_back((since, key));
                 let slot = Slot { key, memory: self.memory.clone(), sender: Some(sender) };
-                Claim::First(slot, Answer::Pending(receiver))
+                Claim::First(slot)
             }
         }
     }
@@ -194,6 +196,10 @@ impl Dedupe {
 /// Every change below leaves the memory whole, so a panic elsewhere does not spoil it.
 fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
     memory.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn tenths_of(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis() / 100).unwrap_or(u32::MAX)
 }
 
 /// The first 64 bits of a signature that was verified: nobody can choose them.
@@ -218,16 +224,17 @@ impl Memory {
 
     /// Tenths of a second since the start; u32 holds those of 13 years.
     fn tenths(&self, at: Instant) -> u32 {
-        u32::try_from(at.saturating_duration_since(self.started).as_millis() / 100).unwrap_or(u32::MAX)
+        tenths_of(at.saturating_duration_since(self.started))
     }
 
     fn forget(&mut self, now: Instant) {
-        while let Some(&(at, key)) = self.replies.front()
-            && now.saturating_duration_since(at) >= REPLY_KEPT
+        let tenths = self.tenths(now);
+        while let Some(&(since, key)) = self.replies.front()
+            && tenths.saturating_sub(since) >= tenths_of(REPLY_KEPT)
         {
             self.replies.pop_front();
             match self.recent.get(&key) {
-                Some(Entry::Pending(_)) => self.replies.push_back((now, key)),
+                Some(Entry::Pending(_)) => self.replies.push_back((tenths, key)),
                 Some(Entry::Answered(_)) => {
                     self.recent.remove(&key);
                     self.past.insert(key);
@@ -235,8 +242,7 @@ impl Memory {
                 None => {}
             }
         }
-        let lifetime = u32::try_from(self.lifetime.as_millis() / 100).unwrap_or(u32::MAX);
-        let tenths = self.tenths(now);
+        let lifetime = tenths_of(self.lifetime);
         while let Some(&oldest) = self.ages.front()
             && (tenths.saturating_sub(oldest.since) >= lifetime || self.ages.len() > self.keys_max)
         {
@@ -246,7 +252,7 @@ impl Memory {
                 self.ages.push_back(Age { since: tenths, ..oldest });
                 break;
             }
-            self.signatures.remove(&oldest.signature);
+            self.signatures.remove(&{ oldest.signature });
             if oldest.first {
                 self.recent.remove(&oldest.key);
                 self.past.remove(&oldest.key);
@@ -323,7 +329,7 @@ mod tests {
 
     fn first(claim: Claim) -> Slot {
         match claim {
-            Claim::First(slot, _) => slot,
+            Claim::First(slot) => slot,
             other => panic!("expected the first claim, got {other:?}"),
         }
     }

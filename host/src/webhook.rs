@@ -106,18 +106,18 @@ async fn push(
     };
     let deadline = arrived + account.late.window;
     let outcome = match app.dedupe.claim(Key::of(&message, &opened.root), opened.signature, arrived, opened.ahead) {
-        Claim::First(slot, _) => {
+        Claim::First(slot) => {
             let dispatch = dispatch(app.clone(), message.clone(), slot, arrived, deadline);
-            timeout_at(deadline.into(), Outliving::new(app.tasks.track_future(dispatch))).await
+            let dispatched = timeout_at(deadline.into(), Outliving::new(app.tasks.track_future(dispatch))).await;
+            dispatched.ok().and_then(Result::ok)
         }
         Claim::Again(answer) => {
             serving.chain.count_retry();
-            timeout_at(deadline.into(), answer.outcome()).await
+            timeout_at(deadline.into(), answer.outcome()).await.ok()
         }
         Claim::Replayed => return Err(Refusal::Replayed { account: account.name.clone() }),
     };
-    let xml =
-        outcome.ok().flatten().and_then(|reply| reply::to_xml(&reply, &reply::Address::back_to(&message), now_s()));
+    let xml = outcome.flatten().and_then(|reply| reply::to_xml(&reply, &reply::Address::back_to(&message), now_s()));
     Ok(match xml {
         Some(xml) => xml_body(seal(xml, account, &opened.form)),
         None => text(SUCCESS),
