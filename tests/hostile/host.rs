@@ -140,6 +140,9 @@ impl Host {
             () = user.keeps_talking() => unreachable!("it goes on for ever"),
         };
         assert!(line.contains(why), "`{why}` is not in: {line}");
+        // Each try would be a whole compile.
+        let tries = ["tried again", "compiled again"].iter().any(|tries| line.contains(tries));
+        assert!(!tries, "a hostile file is refused for good: {line}");
         assert_eq!(self.says("还在吗").await, "还在吗");
         self.is_as_before().await;
     }
