@@ -23,12 +23,20 @@ type Growth<'a> = Pin<Box<dyn Future<Output = wasmtime::Result<bool>> + Send + '
 pub(super) struct Limiter {
     limits: Limits,
     /// All linear memories together. Memories only ever grow, so this is also the peak.
-    memory_bytes: usize,
-    table_elements: usize,
+    memory_bytes: Counted,
+    table_elements: Counted,
     /// Whether a growth was refused: what follows is most likely the guest's own abort.
     memory_refused: bool,
     /// The guest's share of the host's memory; none for one that is only tried.
     share: Option<Share>,
+}
+
+/// What all memories, or all tables, of a guest have together.
+#[derive(Debug, Default)]
+struct Counted {
+    total: usize,
+    /// How much of that the last growth added, which may still fail.
+    last: usize,
 }
 
 /// What a guest holds of the memory for all guests.
@@ -46,7 +54,13 @@ struct Share {
 impl Limiter {
     /// The limiter of a guest that shares no memory with others, because it is only tried.
     pub(super) fn alone(limits: &Limits) -> Self {
-        Self { limits: limits.clone(), memory_bytes: 0, table_elements: 0, memory_refused: false, share: None }
+        Self {
+            limits: limits.clone(),
+            memory_bytes: Counted::default(),
+            table_elements: Counted::default(),
+            memory_refused: false,
+            share: None,
+        }
     }
 
     /// The limiter of a guest that has got `held_bytes` with its turn, and gets what it grows by from the lane.
@@ -56,7 +70,7 @@ impl Limiter {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.memory_bytes
+        self.memory_bytes.total
     }
 
     pub(super) fn memory_bytes_max(&self) -> usize {
@@ -77,24 +91,37 @@ impl Limiter {
 
     /// Counts a growth, if the plugin's limits allow it.
     fn count_memory(&mut self, current: usize, desired: usize) -> bool {
-        let total = self.memory_bytes.saturating_add(desired.saturating_sub(current));
-        let fits = total <= self.limits.memory_bytes();
-        if fits {
-            self.memory_bytes = total;
-        } else {
-            self.memory_refused = true;
-        }
+        let fits = self.memory_bytes.grow(current, desired, self.limits.memory_bytes());
+        self.memory_refused |= !fits;
         fits
     }
 
     fn count_table(&mut self, current: usize, desired: usize) -> bool {
-        let total = self.table_elements.saturating_add(desired.saturating_sub(current));
-        let fits = total <= self.limits.table_elements_max;
+        self.table_elements.grow(current, desired, self.limits.table_elements_max)
+    }
+}
+
+impl Counted {
+    /// Counts a growth, unless there would be more than `most`.
+    fn grow(&mut self, current: usize, desired: usize, most: usize) -> bool {
+        let more = desired.saturating_sub(current);
+        let total = self.total.saturating_add(more);
+        let fits = total <= most;
         if fits {
-            self.table_elements = total;
+            *self = Self { total, last: more };
         }
         fits
     }
+
+    /// Takes back the last growth, once.
+    fn take_back(&mut self) {
+        self.total -= std::mem::take(&mut self.last);
+    }
+}
+
+/// Whether the module itself declares that it does not grow so far. wasmtime asks us first, and refuses then.
+fn is_beyond(desired: usize, maximum: Option<usize>) -> bool {
+    maximum.is_some_and(|maximum| desired > maximum)
 }
 
 impl Share {
@@ -123,16 +150,16 @@ impl ResourceLimiterAsync for Limiter {
         &'limiter mut self,
         current: usize,
         desired: usize,
-        _: Option<usize>,
+        maximum: Option<usize>,
     ) -> Growth<'growth>
     where
         'limiter: 'growth,
         Self: 'growth,
     {
-        if !self.count_memory(current, desired) {
+        if is_beyond(desired, maximum) || !self.count_memory(current, desired) {
             return Box::pin(Refused);
         }
-        let (memory_bytes, limits) = (self.memory_bytes, &self.limits);
+        let (memory_bytes, limits) = (self.memory_bytes.total, &self.limits);
         let Some(share) = self.share.as_mut().filter(|share| memory_bytes > share.held_bytes) else {
             return Box::pin(Allowed);
         };
@@ -148,13 +175,25 @@ impl ResourceLimiterAsync for Limiter {
         &'limiter mut self,
         current: usize,
         desired: usize,
-        _: Option<usize>,
+        maximum: Option<usize>,
     ) -> Growth<'growth>
     where
         'limiter: 'growth,
         Self: 'growth,
     {
-        if self.count_table(current, desired) { Box::pin(Allowed) } else { Box::pin(Refused) }
+        match !is_beyond(desired, maximum) && self.count_table(current, desired) {
+            true => Box::pin(Allowed),
+            false => Box::pin(Refused),
+        }
+    }
+
+    /// What the guest got of the memory for all guests stays its own until the call ends, for its next growth.
+    ///
+    /// Without 1-byte pages, which the engine has switched off, every failure told here is of a growth that was allowed
+    /// just before. That is not so for tables: one that overflows is told here unasked, and one that was allowed never fails.
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.memory_bytes.take_back();
+        Ok(())
     }
 
     fn instances(&self) -> usize {
@@ -243,6 +282,21 @@ mod tests {
         let mut limiter = Limiter::alone(&limits());
         assert!(!limiter.count_table(0, 11));
         assert!(limiter.count_table(0, 10));
+    }
+
+    #[tokio::test]
+    async fn a_growth_that_wasmtime_refuses_is_not_counted() {
+        let mut limiter = Limiter::alone(&limits());
+        assert!(limiter.memory_growing(0, 65_536, Some(65_536)).await.unwrap());
+        assert!(!limiter.memory_growing(65_536, 131_072, Some(65_536)).await.unwrap());
+        assert!(!limiter.table_growing(0, 8, Some(7)).await.unwrap());
+        assert_eq!((limiter.memory_bytes(), limiter.table_elements.total), (65_536, 0));
+        assert!(!limiter.memory_refused(), "it was the module's own bound");
+        assert!(limiter.memory_growing(65_536, 131_072, None).await.unwrap());
+        for _ in 0..2 {
+            limiter.memory_grow_failed(wasmtime::format_err!("no room")).unwrap();
+            assert_eq!(limiter.memory_bytes(), 65_536);
+        }
     }
 
     #[tokio::test]
