@@ -13,6 +13,9 @@ use wasmtime_wasi::{
 /// A line longer than this is broken, so that one write cannot fill the log with a single entry.
 const LINE_BYTES_MAX: usize = 4 << 10;
 
+/// How many lines of one call are kept: each is an entry of the log, with all that stands before it.
+const LINES_MAX: usize = 1_000;
+
 /// How much a guest may write in one piece; WASI's own streams use the same.
 const WRITE_BYTES_MAX: usize = 64 << 10;
 
@@ -32,23 +35,21 @@ impl Output {
         Self(Arc::new(Mutex::new(Buffer { text: Vec::new(), bytes_max, dropped: 0 })))
     }
 
-    /// Takes the lines written so far, with a note in the end if some were dropped.
+    /// Takes the lines written so far, without blank ones, and with a note in the end of what was dropped.
     pub(super) fn take(&self) -> Vec<String> {
         let mut buffer = self.lock();
         let text = std::mem::take(&mut buffer.text);
-        let mut lines: Vec<String> = text
-            .split(|&byte| byte == b'\n')
-            .flat_map(|line| line.chunks(LINE_BYTES_MAX).chain(line.is_empty().then_some(line)))
-            .map(|line| String::from_utf8_lossy(line).trim_end_matches('\r').to_owned())
-            .collect();
-        // What follows the last line break is a line only if there is something.
-        if lines.last().is_some_and(String::is_empty) {
-            lines.pop();
-        }
+        let mut rest = text.split(|&byte| byte == b'\n').flat_map(|line| line.chunks(LINE_BYTES_MAX)).filter_map(|line| {
+            let line = String::from_utf8_lossy(line).trim_end_matches('\r').to_owned();
+            (!line.trim().is_empty()).then_some(line)
+        });
+        let mut lines: Vec<String> = rest.by_ref().take(LINES_MAX).collect();
         let dropped = std::mem::take(&mut buffer.dropped);
-        if dropped > 0 {
-            lines.push(format!("({dropped} more bytes were dropped: `log_bytes_max` is {})", buffer.bytes_max));
-        }
+        let notes = [
+            (rest.count(), format!("lines were dropped: one call writes {LINES_MAX} at most")),
+            (dropped, format!("bytes were dropped: `log_bytes_max` is {}", buffer.bytes_max)),
+        ];
+        lines.extend(notes.iter().filter(|(count, _)| *count > 0).map(|(count, note)| format!("({count} more {note})")));
         lines
     }
 
@@ -136,7 +137,7 @@ mod tests {
         let output = Output::new(1_000);
         output.write("第一".as_bytes());
         output.write(" 行\n\nlast\r\n".as_bytes());
-        assert_eq!(output.take(), ["第一 行", "", "last"]);
+        assert_eq!(output.take(), ["第一 行", "last"]);
         assert!(output.take().is_empty());
     }
 
@@ -145,6 +146,16 @@ mod tests {
         let output = Output::new(4);
         output.write(b"abcdefgh");
         assert_eq!(output.take(), ["abcd", "(4 more bytes were dropped: `log_bytes_max` is 4)"]);
+    }
+
+    #[test]
+    fn a_flood_of_lines_is_cut_with_a_note_and_blank_ones_are_none() {
+        let output = Output::new(1 << 20);
+        output.write("\n \r\n".repeat(LINES_MAX).as_bytes());
+        output.write("x\n".repeat(LINES_MAX + 7).as_bytes());
+        let lines = output.take();
+        assert_eq!(lines.len(), LINES_MAX + 1);
+        assert_eq!(lines[LINES_MAX], "(7 more lines were dropped: one call writes 1000 at most)");
     }
 
     #[test]
