@@ -173,13 +173,15 @@ impl Plugin {
         let deadline = self.own_deadline(started, deadline);
         let limit_ms = millis(deadline.saturating_duration_since(started));
         let (code, limits) = (&self.code, &self.settings.limits);
+        // Read once: a trial that ends meanwhile sets it, and what was taken must be what the guest is told to hold.
+        let start_bytes = code.start_bytes();
         // Declared before the store and so dropped after it: the next call finds the instance free.
-        let _turn = match self.lane.turn(Ask::to_start(code.places, code.start_bytes(), limits), deadline).await {
+        let _turn = match self.lane.turn(Ask::to_start(code.places, start_bytes, limits), deadline).await {
             Ok(turn) => turn,
             Err(busy) => return Call::unasked(busy.into(), started),
         };
         let waited = started.elapsed();
-        let mut store = Guest::of_call(self, message, deadline).into_store(code.wasmtime());
+        let mut store = Guest::of_call(self, message, start_bytes, deadline).into_store(code.wasmtime());
         let running = code.engine.run_clock();
         let answer = match timeout_at(deadline.into(), self.ask(&mut store, message)).await {
             Ok(Ok(Ok(reply))) => Ok(reply),

@@ -43,11 +43,11 @@ impl Clock {
 }
 
 impl Guest {
-    /// The guest of one call, which ends at `deadline`.
-    pub(super) fn of_call(plugin: &Plugin, message: &Arc<Message>, deadline: Instant) -> Self {
+    /// The guest of one call, which ends at `deadline`. With its turn it has got `held_bytes` of memory.
+    pub(super) fn of_call(plugin: &Plugin, message: &Arc<Message>, held_bytes: usize, deadline: Instant) -> Self {
         let message = Some(message.clone());
         let limits = &plugin.settings.limits;
-        let limiter = Limiter::sharing(limits, &plugin.lane, plugin.code.start_bytes(), deadline);
+        let limiter = Limiter::sharing(limits, &plugin.lane, held_bytes, deadline);
         Self { message, limiter, ..Self::new(&plugin.name, &plugin.settings, &plugin.services, deadline) }
     }
 
