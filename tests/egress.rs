@@ -123,6 +123,21 @@ async fn a_certificate_for_another_name_is_refused() {
 }
 
 #[tokio::test]
+async fn a_granted_key_cannot_be_read_in_parts() {
+    let upstream = Upstream::plain(|request| ok("", request)).await;
+    let url = upstream.origin();
+    let grant = format!("{{ url = \"{url}\", headers = {{ authorization = \"Bearer sk-secret7\" }} }}");
+    let (keyed, plain) = (bot(&grant, "").await, bot(&format!("\"{url}\""), "").await);
+    for by in BOTH {
+        let order = format!("{by} GET {url}/ range=bytes=0-3 if-range=x");
+        let said = fetch(&keyed, &order).await;
+        assert!(said.starts_with("200 ") && !said.contains("range:"), "{said}");
+        let said = fetch(&plain, &order).await;
+        assert!(said.contains("\nrange: bytes=0-3") && said.contains("\nif-range: x"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_granted_key_is_added_on_the_way_out_and_removed_on_the_way_back() {
     let upstream = Upstream::plain(|request| match request.contains("packed") {
         true => ok("content-encoding: gzip\r\n", gzip(request.as_bytes())),
