@@ -66,13 +66,21 @@ impl Gates {
     fn gate(&self, grant: &HttpGrant) -> Arc<Gate> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         if hosts.len() >= GATES_KEPT {
-            hosts.retain(|_, gate| Arc::strong_count(gate) > 1);
+            hosts.retain(|_, gate| gate.is_in_use());
         }
         let gate = || Gate {
             connections: Arc::new(Semaphore::new(self.connections_per_host_max)),
             lookups: Arc::new(Semaphore::new(LOOKUPS_PER_HOST_MAX)),
         };
         hosts.entry((grant.host.clone(), grant.port)).or_insert_with(|| Arc::new(gate())).clone()
+    }
+}
+
+impl Gate {
+    /// Whether somebody holds a turn of it or waits for one: turns keep the semaphores, not the gate.
+    fn is_in_use(self: &Arc<Self>) -> bool {
+        let semaphores = [&self.connections, &self.lookups];
+        Arc::strong_count(self) > 1 || semaphores.iter().any(|semaphore| Arc::strong_count(semaphore) > 1)
     }
 }
 
@@ -83,5 +91,36 @@ impl Turn {
         let host = host.clone().acquire_owned().await.expect(NEVER_CLOSED);
         let all = all.clone().acquire_owned().await.expect(NEVER_CLOSED);
         Self { _host: host, _all: all }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::egress::target::Host;
+
+    fn grant(port: u16) -> HttpGrant {
+        HttpGrant {
+            written: String::new(),
+            secure: true,
+            host: HostPattern::Exact(Host::Name("example.com".to_owned())),
+            port,
+            path: String::new(),
+            private: false,
+            headers: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_gate_in_use_is_not_forgotten() {
+        let gates = Gates::new(&Http { connections_max: 2, connections_per_host_max: 1, ..Http::default() });
+        let turn = gates.connection(&grant(1)).await;
+        for port in 2..=5_000 {
+            gates.gate(&grant(port));
+        }
+        assert!(gates.hosts.lock().unwrap().len() <= GATES_KEPT);
+        assert_eq!(gates.gate(&grant(1)).connections.available_permits(), 0);
+        drop(turn);
+        assert_eq!(gates.gate(&grant(1)).connections.available_permits(), 1);
     }
 }
