@@ -38,6 +38,9 @@ use crate::{
 /// What a guest keeps of its time for saying that no answer came.
 const LEFT_FOR_THE_GUEST: Duration = Duration::from_millis(100);
 
+/// From how many characters on a part of a denied host's name is not logged: an openid has 28.
+const MASKED_LABEL_CHARS: usize = 28;
+
 /// Sends guests' requests. Cheap to clone: all clones share their connections.
 #[derive(Clone, Debug)]
 pub enum Egress {
@@ -98,8 +101,11 @@ impl Egress {
     }
 
     /// Follows a change of the settings. Requests on their way end under the old ones; their connections are not kept.
+    /// Where nothing changed, everything stays.
     pub fn configure(&self, http: &Http) {
-        if let Self::Network(network) = self {
+        if let Self::Network(network) = self
+            && network.client().http != *http
+        {
             *network.client.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Client::new(http.clone()));
         }
     }
@@ -133,9 +139,26 @@ impl Egress {
         if let Self::Network(network) = self
             && network.denials.turn(plugin.clone(), Instant::now()).is_some()
         {
+            let reason = masked(reason);
             warn!(plugin.name = %plugin, "Plugin `{plugin}` {reason}");
         }
     }
+}
+
+/// Hides what could be an openid, a key or a message in a text with a host name that a guest chose.
+fn masked(text: &str) -> String {
+    let is_in_label = |char: char| char.is_alphanumeric() || char == '-' || char == '_';
+    let mut masked = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|char| !is_in_label(char)).unwrap_or(rest.len());
+        let (label, after) = rest.split_at(end);
+        masked.push_str(if label.chars().count() < MASKED_LABEL_CHARS { label } else { "[masked]" });
+        let next = after.find(is_in_label).unwrap_or(after.len());
+        masked.push_str(&after[..next]);
+        rest = &after[next..];
+    }
+    masked
 }
 
 impl Network {
@@ -153,5 +176,45 @@ impl Waits {
         let left = left - LEFT_FOR_THE_GUEST.min(left / 10);
         let deadline = now + timeout.map_or(left, |timeout| timeout.min(left));
         Self { deadline, connect: None, first_byte: None, between_bytes: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(egress: &Egress) -> Arc<Client> {
+        match egress {
+            Egress::Network(network) => network.client(),
+            Egress::Played(_) => unreachable!("it was made for the network"),
+        }
+    }
+
+    #[test]
+    fn connections_are_kept_until_their_settings_change() {
+        let proxy = |user: &str| {
+            let host = target::Host::Name("proxy.example".to_owned());
+            Some(crate::config::Proxy { host, port: 3128, user: Some(user.into()) })
+        };
+        let http = Http { connections_max: 1, proxy: proxy("ann:1"), ..Http::default() };
+        let egress = Egress::network(&http);
+        let before = client(&egress);
+        egress.configure(&http.clone());
+        assert!(Arc::ptr_eq(&before, &client(&egress)));
+        egress.configure(&Http { proxy: proxy("ann:2"), ..http });
+        assert!(!Arc::ptr_eq(&before, &client(&egress)));
+    }
+
+    #[test]
+    fn what_could_be_an_openid_in_a_host_name_is_not_logged() {
+        let (short, long) = ("a".repeat(27), "o6_bmjrptlm6_2sgvt7hmzopfl2k");
+        let text =
+            format!("may not reach `https://{long}.{short}.example.com`; add it to its grants: http = [\"{long}.x\"]");
+        assert_eq!(
+            masked(&text),
+            format!(
+                "may not reach `https://[masked].{short}.example.com`; add it to its grants: http = [\"[masked].x\"]"
+            )
+        );
     }
 }
