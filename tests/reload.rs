@@ -318,6 +318,26 @@ async fn settings_and_other_plugins_count_while_a_file_is_compiled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn settings_that_change_before_the_host_is_ready_are_not_lost() {
+    let gate = Gate::new();
+    let bot = Setup::new()
+        .plugin("10-misbehave.wasm", &MISBEHAVE)
+        .settings("[plugins.misbehave]\nenv = { CITY = \"北京\" }")
+        .compiler(&gate.compiler())
+        .start_unloaded()
+        .await;
+    assert!(bot.app.look().await.pending);
+    let file = bot.dir().join("aviary.toml");
+    fs::write(&file, fs::read_to_string(&file).unwrap().replace("北京", "上海")).unwrap();
+    bot.app.look().await;
+    assert!(bot.app.unready().is_some());
+    assert_eq!(city(&bot.app.live().config), "上海", "WeChat's check of the URL goes by it");
+    gate.open();
+    bot.app.reload().await;
+    assert_eq!(bot.says("env CITY").await, "上海");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_tried_under_the_limits_that_count_when_it_is_compiled() {
     let data = tempfile::tempdir().unwrap();
     let gate = Gate::new();

@@ -98,7 +98,8 @@ pub struct Troubles {
 #[derive(Debug)]
 struct Loading {
     set: Set,
-    config_file: PathBuf,
+    /// The newest settings that can serve; while the plugins are not ready yet, chains are still to be made of them.
+    config: Arc<Config>,
     /// The state of every file that the settings came from, from before it was read.
     stamps: Stamps,
     /// Why the settings that are there now do not count.
@@ -122,9 +123,10 @@ impl App {
         let cache_dir = config.cache_dir.clone();
         let loader = Loader::new(engine.clone(), compiler.into(), cache_dir, config.compile.clone(), services)?;
         let versions = Arc::new(Versions::open(config.data_dir.join("versions"))?);
+        let config = Arc::new(config);
         let loading = Loading {
             set: Set::new(loader),
-            config_file: config.file.clone(),
+            config: config.clone(),
             stamps: config.stamps().clone(),
             refused: None,
             has_looked: false,
@@ -142,7 +144,7 @@ impl App {
             loads: loading.set.moved(),
             loading: Mutex::new(loading),
             versions,
-            live: watch::Sender::new(Arc::new(Live::new(Arc::new(config), None, &records))),
+            live: watch::Sender::new(Arc::new(Live::new(config, None, &records))),
             records,
             engine,
         }))
@@ -256,13 +258,9 @@ impl App {
         if loading.is_closed {
             return Scan::default();
         }
-        let (old, is_ready) = {
-            let live = self.live();
-            (live.config.clone(), live.ready)
-        };
-        let new = loading.changed_config(&old);
-        let is_new = new.is_some();
-        let config = new.unwrap_or(old);
+        let is_ready = self.live().ready;
+        let is_new = loading.changed_config();
+        let config = loading.config.clone();
         if is_new {
             loading.set.forgive();
             self.dedupe.resize(config.dedupe.keys_max, claim_lifetime(&config));
@@ -270,6 +268,8 @@ impl App {
             // A new token counts at once, however long the plugins take.
             if is_ready {
                 self.publish(&mut loading.set, &config).await;
+            } else {
+                self.publish_unready(&config);
             }
         }
         // At the start a plugin is missed until its conversation is held; later, the version before it serves meanwhile.
@@ -285,7 +285,7 @@ impl App {
         if loading.is_closed {
             return Scan::default();
         }
-        let config = self.live().config.clone();
+        let config = loading.config.clone();
         let scan = loading.set.collect();
         self.take_in(&mut loading, &config, scan).await;
         scan
@@ -391,6 +391,12 @@ impl App {
         }
     }
 
+    /// Swaps in settings before there are chains: WeChat's check of the URL needs the token and no plugin.
+    fn publish_unready(&self, config: &Arc<Config>) {
+        self.records.resize(config);
+        self.live.send_replace(Arc::new(Live::new(config.clone(), None, &self.records)));
+    }
+
     /// Swaps in the chains of what is loaded, and keeps a copy of what serves for the first time.
     async fn publish(&self, set: &mut Set, config: &Arc<Config>) {
         self.records.resize(config);
@@ -451,29 +457,31 @@ impl Live {
 }
 
 impl Loading {
-    /// Reads the settings again if a file they came from changed. A broken edit keeps the old ones and says why, once.
-    fn changed_config(&mut self, old: &Config) -> Option<Arc<Config>> {
+    /// Reads the settings again if a file they came from changed, and returns whether there are new ones. A broken edit keeps
+    /// the old ones and says why, once.
+    fn changed_config(&mut self) -> bool {
         let now = self.stamps.now();
         if now == self.stamps {
-            return None;
+            return false;
         }
         self.stamps = now;
-        match Config::load(&self.config_file) {
+        match Config::load(&self.config.file) {
             Err(error) => {
                 error!("The settings were not reloaded; the old ones stay: {error}");
                 self.refused = Some(error.to_string());
-                None
+                false
             }
             Ok(new) => {
                 // Other files may matter now. An edit that came while they were read differs from these stamps.
                 self.stamps = new.stamps().clone();
                 tell_config(&new);
-                for key in config::needs_restart(old, &new) {
+                for key in config::needs_restart(&self.config, &new) {
                     warn!("`{key}` changed; it counts after a restart");
                 }
                 info!("The settings were reloaded");
                 self.refused = None;
-                Some(Arc::new(new))
+                self.config = Arc::new(new);
+                true
             }
         }
     }
