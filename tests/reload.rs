@@ -319,9 +319,10 @@ async fn settings_and_other_plugins_count_while_a_file_is_compiled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_change_before_the_host_is_ready_are_not_lost() {
-    let gate = Gate::new();
+    let (gate, data) = (Gate::new(), tempfile::tempdir().unwrap());
     let bot = Setup::new()
         .plugin("10-misbehave.wasm", &MISBEHAVE)
+        .settings(&format!("data_dir = \"{}\"", data.path().display()))
         .settings("[plugins.misbehave]\nenv = { CITY = \"北京\" }")
         .compiler(&gate.compiler())
         .start_unloaded()
