@@ -112,6 +112,8 @@ enum Verdict {
     Loaded(Loaded, Identity, Duration),
     NotLoaded(NotLoaded, Identity),
     Unread(ReadError),
+    /// A fault of the host's own, in its words.
+    Panicked(String),
 }
 
 /// A file that is to be tried again.
@@ -426,7 +428,9 @@ impl Set {
             if let Ok(permit) = turns.acquire_owned().await {
                 shared.hold(permit);
             }
-            let verdict = examine(&loader, &path, look, before, &terms, &shared).await;
+            let (examined, progress) = (path.clone(), shared.clone());
+            let verdict =
+                guarded(async move { examine(&loader, &examined, look, before, &terms, &progress).await }).await;
             // Nobody listens when the host ends.
             let _ = ended.send(Ended { file: path, number, verdict });
             shared.end();
@@ -469,10 +473,11 @@ impl Set {
                 Scan { unsettled: true, ..Scan::default() }
             }
             Verdict::NotLoaded(error, _) if error.passes() => {
-                let why = format!("{error}; it is tried again");
-                not_loaded(&file, &why, serves);
-                self.retry_later(&file, look, why);
-                Scan::default()
+                self.retry_later(&file, look, format!("{error}; it is tried again"), serves)
+            }
+            Verdict::Panicked(error) => {
+                let why = format!("the host failed at it, which is a bug of Aviary's ({error}); it is tried again");
+                self.retry_later(&file, look, why, serves)
             }
             Verdict::NotLoaded(error, identity) => {
                 self.untidy = true;
@@ -491,11 +496,21 @@ impl Set {
     }
 
     /// Tries a file again at the next look, then after 2 s, 4 s, … as long as nothing about it changes.
-    fn retry_later(&mut self, file: &Path, look: Look, why: String) {
+    fn retry_later(&mut self, file: &Path, look: Look, why: String, serves: bool) -> Scan {
+        not_loaded(file, &why, serves);
         let before = self.troubled.get(file).filter(|troubled| troubled.look == look).map_or(0, |known| known.tries);
         let wait =
             if before == 0 { Duration::ZERO } else { Duration::from_secs(1 << before.min(6)).min(RETRY_WAIT_MAX) };
         self.troubled.insert(file.into(), Troubled { why, look, tries: before + 1, until: Instant::now() + wait });
+        Scan::default()
+    }
+}
+
+/// Comes to a verdict even if the work panics: whoever looks waits for the word of every load. The work ends with the wait.
+async fn guarded(work: impl Future<Output = Verdict> + Send + 'static) -> Verdict {
+    match AbortOnDropHandle::new(tokio::spawn(work)).await {
+        Ok(verdict) => verdict,
+        Err(error) => Verdict::Panicked(error.to_string()),
     }
 }
 
@@ -564,5 +579,16 @@ impl Told {
     /// What was not told in this round is over, and news if it comes back.
     fn end_round(&mut self) {
         self.before = std::mem::take(&mut self.now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_load_that_panics_has_a_verdict_too() {
+        let verdict = guarded(async { panic!("a bug") }).await;
+        assert!(matches!(verdict, Verdict::Panicked(error) if error.contains("a bug")));
     }
 }
