@@ -30,7 +30,7 @@ const UNSETTLED_WAIT_MIN: Duration = Duration::from_millis(10);
 /// Watches and reloads, for ever.
 pub async fn run(app: Arc<App>) {
     let (sender, mut hints) = mpsc::channel(1);
-    let mut watcher = Watched::start(sender);
+    let mut watcher = Watched::start(notify::recommended_watcher, sender);
     let mut loads = app.loads();
     loop {
         let config = app.live().config.clone();
@@ -66,24 +66,31 @@ fn directories(config: &Config) -> BTreeSet<PathBuf> {
     directory::directories(config).into_iter().chain(of_settings).map(Path::to_owned).collect()
 }
 
+/// What the system's watcher calls.
+type Hint = Box<dyn FnMut(notify::Result<Event>) + Send>;
+
 /// The system's watcher, if there is one, and what it watches.
 struct Watched {
     watcher: Option<RecommendedWatcher>,
     directories: BTreeSet<PathBuf>,
+    /// Kept where the system has no watcher, too: hints that have ended would not be waited for.
+    _hints: mpsc::Sender<()>,
 }
 
 impl Watched {
-    fn start(sender: mpsc::Sender<()>) -> Self {
-        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+    /// Starts the watcher that `make` makes of what it is to call.
+    fn start(make: impl FnOnce(Hint) -> notify::Result<RecommendedWatcher>, hints: mpsc::Sender<()>) -> Self {
+        let sender = hints.clone();
+        let watcher = make(Box::new(move |event| {
             if event.is_ok_and(|event| is_change(event.kind)) {
                 // Full means that a hint is waiting already.
                 let _ = sender.try_send(());
             }
-        });
+        }));
         if let Err(error) = &watcher {
             warn!("The system reports no file changes ({error}); looking every `watch.poll_ms` instead");
         }
-        Self { watcher: watcher.ok(), directories: BTreeSet::new() }
+        Self { watcher: watcher.ok(), directories: BTreeSet::new(), _hints: hints }
     }
 
     /// Watches these directories and no others. One that is not there yet is found by polling.
@@ -105,4 +112,16 @@ impl Watched {
 /// Our own reading of the files is an event, too, and no reason to read them again.
 fn is_change(kind: EventKind) -> bool {
     !matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn where_the_system_has_no_watcher_hints_are_waited_for_all_the_same() {
+        let (sender, mut hints) = mpsc::channel(1);
+        let _watched = Watched::start(|_| Err(notify::Error::generic("no instance is left")), sender);
+        assert!(timeout(Duration::from_millis(10), hints.recv()).await.is_err());
+    }
 }
