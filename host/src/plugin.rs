@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::time::timeout_at;
-use wasmtime::{Store, Trap};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 
 pub mod bindings;
 pub mod cache;
@@ -186,7 +186,7 @@ impl Plugin {
         let answer = match timeout_at(deadline.into(), self.ask(&mut store, message)).await {
             Ok(Ok(Ok(reply))) => Ok(reply),
             Ok(Ok(Err(text))) => Err(Failure::Guest(text.chars().take(GUEST_ERROR_CHARS_MAX).collect())),
-            Ok(Err(error)) => Err(self.explain(&error, &store)),
+            Ok(Err(error)) => Err(self.explain(&error, &store, waited)),
             Err(_) => Err(store.data().limiter.busy().map_or(Failure::Timeout { limit_ms }, Failure::from)),
         };
         drop(running);
@@ -216,10 +216,13 @@ impl Plugin {
     }
 
     /// Finds the reason behind wasmtime's error: a limit of ours, if one was hit.
-    fn explain(&self, error: &wasmtime::Error, store: &Store<Guest>) -> Failure {
+    fn explain(&self, error: &wasmtime::Error, store: &Store<Guest>, waited: Duration) -> Failure {
         let guest = store.data();
         if let Some(busy) = guest.limiter.busy() {
             return busy.into();
+        }
+        if error.is::<PoolConcurrencyLimitError>() {
+            return Busy::Host { wait_ms: millis(waited) }.into();
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) if guest.clock.is_used_up() => Failure::Cpu { limit_ms: self.settings.limits.cpu_ms },

@@ -10,7 +10,7 @@ use std::{
 };
 
 use wasmtime::{
-    Trap,
+    PoolConcurrencyLimitError, Trap,
     component::{Component, types::ComponentItem},
 };
 
@@ -90,6 +90,8 @@ pub enum LoadError {
     TooMuch(String),
     #[error("it does not start: {0}")]
     NoStart(String),
+    #[error("the host has no free instance to try it in")]
+    NoPlace,
     #[error("its cached code does not load: {0}")]
     Cache(String),
 }
@@ -161,6 +163,7 @@ impl Code {
                 "it needs more than {} MiB of memory; raise its `limits.memory_mib`",
                 limits.memory_mib
             ))),
+            Ok(Err(error)) if error.is::<PoolConcurrencyLimitError>() => Err(LoadError::NoPlace),
             Ok(Err(error)) => Err(match over_count(&error) {
                 Some(needs) => LoadError::TooMuch(needs),
                 None => LoadError::NoStart(match error.downcast_ref::<Trap>() {

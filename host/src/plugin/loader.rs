@@ -41,6 +41,8 @@ pub struct Loader {
     /// What the plugins that serve reach.
     pub services: Services,
     slots: Mutex<HashMap<Hash, Arc<Slot>>>,
+    /// One plugin is tried at a time: the instance pools have one place beside those for calls.
+    trial: tokio::sync::Mutex<()>,
 }
 
 /// The code of one content, as long as anybody has it. Who loads it holds the lock.
@@ -73,7 +75,8 @@ pub struct Identity {
 pub struct Terms {
     name: String,
     settings: Arc<PluginSettings>,
-    /// The hashes that its tables allow, of every account that would ask it; empty: any.
+    /// The hashes that its tables pin, of every account that would ask it: the file must have each of them, so that two that
+    /// differ refuse any file. Empty: any will do.
     pins: Vec<Hash>,
     canary: canary::Terms,
     file_bytes_max: u64,
@@ -128,7 +131,7 @@ impl NotLoaded {
     pub fn passes(&self) -> bool {
         match self {
             Self::Compile(error) => error.passes(),
-            Self::Load(error) => matches!(error, LoadError::Cache(_)),
+            Self::Load(error) => matches!(error, LoadError::Cache(_) | LoadError::NoPlace),
             Self::Read(ReadError::Io(_) | ReadError::Unsettled) | Self::Cache(_) => true,
             Self::Pinned { .. } | Self::Canary { .. } | Self::Read(_) => false,
         }
@@ -260,7 +263,13 @@ impl Loader {
         services: Services,
     ) -> anyhow::Result<Self> {
         let cache = Cache::open(cache_dir, engine.fingerprint())?;
-        Ok(Self { compiler: Compiler::new(program, cache, limits), engine, services, slots: Mutex::default() })
+        Ok(Self {
+            compiler: Compiler::new(program, cache, limits),
+            engine,
+            services,
+            slots: Mutex::default(),
+            trial: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Reads a file and the conversation beside it, as they were when they were looked at.
@@ -288,7 +297,10 @@ impl Loader {
             return Err(NotLoaded::Pinned { found: content.hash, pinned });
         }
         let (code, compiled) = self.code(file, look, *content, terms, progress).await?;
-        code.try_start(&terms.settings).await?;
+        {
+            let _trial = self.trial.lock().await;
+            code.try_start(&terms.settings).await?;
+        }
         let held = match canary {
             None => None,
             Some(canary) => Some(self.hold(file, *content, canary, &code, terms, progress).await?),
