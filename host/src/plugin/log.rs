@@ -39,17 +39,19 @@ impl Output {
     pub(super) fn take(&self) -> Vec<String> {
         let mut buffer = self.lock();
         let text = std::mem::take(&mut buffer.text);
-        let mut rest = text.split(|&byte| byte == b'\n').flat_map(|line| line.chunks(LINE_BYTES_MAX)).filter_map(|line| {
-            let line = String::from_utf8_lossy(line).trim_end_matches('\r').to_owned();
-            (!line.trim().is_empty()).then_some(line)
-        });
+        let mut rest =
+            text.split(|&byte| byte == b'\n').flat_map(|line| line.chunks(LINE_BYTES_MAX)).filter_map(|line| {
+                let line = String::from_utf8_lossy(line).trim_end_matches('\r').to_owned();
+                (!line.trim().is_empty()).then_some(line)
+            });
         let mut lines: Vec<String> = rest.by_ref().take(LINES_MAX).collect();
         let dropped = std::mem::take(&mut buffer.dropped);
         let notes = [
             (rest.count(), format!("lines were dropped: one call writes {LINES_MAX} at most")),
             (dropped, format!("bytes were dropped: `log_bytes_max` is {}", buffer.bytes_max)),
         ];
-        lines.extend(notes.iter().filter(|(count, _)| *count > 0).map(|(count, note)| format!("({count} more {note})")));
+        lines
+            .extend(notes.iter().filter(|(count, _)| *count > 0).map(|(count, note)| format!("({count} more {note})")));
         lines
     }
 

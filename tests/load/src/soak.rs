@@ -98,7 +98,7 @@ const ORDERS: [(&str, Option<&str>); 16] = [
     ("leak 300", Some("leaked")),
     ("leak 100000", None),
     ("flood 1", Some("flooded")),
-    ("flood 100", None),
+    ("flood 100000", None),
     ("wait 50", Some("waited")),
     ("sleep 365", None),
     ("no media", None),
