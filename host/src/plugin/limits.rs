@@ -47,7 +47,8 @@ struct Share {
     held_bytes: usize,
     /// What it got beyond its turn.
     grown: Grown,
-    waits_since: Option<Instant>,
+    /// What it waits for, and since when.
+    waits: Option<(Ask, Instant)>,
     busy: Option<Busy>,
 }
 
@@ -65,7 +66,7 @@ impl Limiter {
 
     /// The limiter of a guest that has got `held_bytes` with its turn, and gets what it grows by from the lane.
     pub(super) fn sharing(limits: &Limits, lane: &Lane, held_bytes: usize, deadline: Instant) -> Self {
-        let share = Share { deadline, held_bytes, grown: Grown::nothing(lane), waits_since: None, busy: None };
+        let share = Share { deadline, held_bytes, grown: Grown::nothing(lane), waits: None, busy: None };
         Self { share: Some(share), ..Self::alone(limits) }
     }
 
@@ -85,7 +86,7 @@ impl Limiter {
     pub(super) fn busy(&self) -> Option<Busy> {
         let share = self.share.as_ref()?;
         // The call's deadline can come before the wait's own end.
-        let waits = || share.waits_since.map(|since| Busy::Memory { wait_ms: super::millis(since.elapsed()) });
+        let waits = || share.waits.as_ref().map(|(ask, since)| share.grown.busy(ask, since.elapsed()));
         share.busy.clone().or_else(waits)
     }
 
@@ -127,9 +128,9 @@ fn is_beyond(desired: usize, maximum: Option<usize>) -> bool {
 impl Share {
     /// Gets what a guest of `memory_bytes` lacks, at once or later.
     async fn grow(&mut self, ask: Ask, memory_bytes: usize) -> wasmtime::Result<bool> {
-        self.waits_since = Some(Instant::now());
+        self.waits = Some((ask, Instant::now()));
         let grown = self.grown.wait(ask, self.deadline).await;
-        self.waits_since = None;
+        self.waits = None;
         match grown {
             Ok(()) => {
                 self.held_bytes = memory_bytes;
@@ -310,7 +311,7 @@ mod tests {
         let mut rest = Grown::nothing(&others);
         assert!(rest.take(&Ask::to_grow(1 << 20, &limits())), "nothing is taken yet");
         let refused = limiter.memory_growing(65_536, 131_072, None).await.unwrap_err();
-        assert!(refused.to_string().starts_with("found no memory left on the host within "), "{refused}");
+        assert!(refused.to_string().starts_with("found no memory left on the host; "), "{refused}");
         assert!(matches!(limiter.busy(), Some(Busy::Memory { .. })));
         assert!(!limiter.memory_refused(), "its own limit allowed it");
         drop(rest);

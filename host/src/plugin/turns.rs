@@ -70,20 +70,21 @@ pub struct Ask {
 /// Why a call did not get its turn, or its guest not the memory it asked for, in time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Busy {
-    #[error("found no free instance within {wait_ms} ms; raise `engine.instances_max` if memory allows")]
+    #[error("found no free instance{}; raise `engine.instances_max` if memory allows", within(*.wait_ms))]
     Host { wait_ms: u64 },
     #[error(
-        "found no free instance within {wait_ms} ms: its account has all that one may have; raise `calls_max` in \
-         `[accounts.{account}]`"
+        "found no free instance{}: its account has all that one may have; raise `calls_max` in \
+         `[accounts.{account}]`", within(*.wait_ms)
     )]
     Account { wait_ms: u64, account: Arc<str> },
     #[error(
-        "found no free instance within {wait_ms} ms: its other calls have all it may have; raise its `limits.calls_max`"
+        "found no free instance{}: its other calls have all it may have; raise its `limits.calls_max`",
+        within(*.wait_ms)
     )]
     Plugin { wait_ms: u64 },
     #[error(
-        "found no free instance within {wait_ms} ms: its other calls have half of the host's, which is all a plugin gets; \
-         raise `engine.instances_max` if memory allows"
+        "found no free instance{}: its other calls have half of the host's, which is all a plugin gets; \
+         raise `engine.instances_max` if memory allows", within(*.wait_ms)
     )]
     Half { wait_ms: u64 },
     #[error(
@@ -92,9 +93,26 @@ pub enum Busy {
     )]
     Queue { waiting_max: usize, account: Arc<str> },
     #[error(
-        "found no memory left on the host within {wait_ms} ms; raise `engine.memory_mib`, or lower `limits.memory_mib`"
+        "found no memory left on the host{}; raise `engine.memory_mib`, or lower `limits.memory_mib`", within(*.wait_ms)
     )]
     Memory { wait_ms: u64 },
+    #[error(
+        "found no memory left on the host{}: account `{account}` has three quarters of it, which is all that one of several \
+         gets; raise `engine.memory_mib`, or lower `limits.memory_mib`", within(*.wait_ms)
+    )]
+    AccountMemory { wait_ms: u64, account: Arc<str> },
+    #[error(
+        "found no memory left on the host{}: its other calls have half of it, which is all a plugin gets; raise \
+         `engine.memory_mib`, or lower its `limits.calls_max`", within(*.wait_ms)
+    )]
+    HalfMemory { wait_ms: u64 },
+    #[error("needs {needed_mib} MiB of memory at once, and all guests have {total_mib} MiB; raise `engine.memory_mib`")]
+    TooLarge { needed_mib: usize, total_mib: usize },
+}
+
+/// How long was waited, if it was at all.
+fn within(wait_ms: u64) -> String {
+    if wait_ms == 0 { String::new() } else { format!(" within {wait_ms} ms") }
 }
 
 impl Turns {
@@ -204,17 +222,16 @@ impl Lane {
                 waiting.is_over = true;
                 Ok(())
             }
-            _ => {
-                let obstacle = self.turns.lock().obstacle(self.index, &ask);
-                Err(self.busy(obstacle.unwrap_or(Obstacle::Host), millis(until.saturating_duration_since(started))))
-            }
+            _ => Err(self.busy(&ask, millis(until.saturating_duration_since(started)))),
         }
     }
 
     fn enqueue(&self, ask: Ask) -> Result<(Waiting<'_>, oneshot::Receiver<()>), Busy> {
         let mut ledger = self.turns.lock();
         if ask.amount.pages > ledger.total.pages {
-            return Err(Busy::Memory { wait_ms: 0 });
+            let [needed_mib, total_mib] =
+                [ask.amount.pages, ledger.total.pages].map(|pages| (pages * PAGE_BYTES) >> 20);
+            return Err(Busy::TooLarge { needed_mib, total_mib });
         }
         let Account { name, bounds, waiting, .. } = ledger.account_of(self.index);
         if ask.is_start() && *waiting >= bounds.waiting_max {
@@ -227,15 +244,20 @@ impl Lane {
         Ok((waiting, served))
     }
 
-    fn busy(&self, obstacle: Obstacle, wait_ms: u64) -> Busy {
-        match obstacle {
+    /// Says what stands in the way of what was waited for.
+    fn busy(&self, ask: &Ask, wait_ms: u64) -> Busy {
+        let ledger = self.turns.lock();
+        // What came free this moment came too late.
+        let scarce = if ask.is_start() { Obstacle::Host } else { Obstacle::Memory };
+        let account = || ledger.account_of(self.index).name.clone();
+        match ledger.obstacle(self.index, ask).unwrap_or(scarce) {
             Obstacle::Host => Busy::Host { wait_ms },
-            Obstacle::Account => {
-                Busy::Account { wait_ms, account: self.turns.lock().account_of(self.index).name.clone() }
-            }
+            Obstacle::Account => Busy::Account { wait_ms, account: account() },
             Obstacle::Plugin => Busy::Plugin { wait_ms },
             Obstacle::Half => Busy::Half { wait_ms },
             Obstacle::Memory => Busy::Memory { wait_ms },
+            Obstacle::AccountMemory => Busy::AccountMemory { wait_ms, account: account() },
+            Obstacle::HalfMemory => Busy::HalfMemory { wait_ms },
         }
     }
 }
@@ -270,6 +292,11 @@ impl Grown {
         self.lane.wait(ask, deadline).await?;
         self.amount.add(&ask.amount);
         Ok(())
+    }
+
+    /// Says what stands in the way of what has been waited for until now.
+    pub fn busy(&self, ask: &Ask, wait: Duration) -> Busy {
+        self.lane.busy(ask, millis(wait))
     }
 }
 
@@ -489,10 +516,33 @@ mod tests {
         assert!(busy(&a, Limits { calls_max: 1, ..limits() }, 0).await.contains("`limits.calls_max`"));
         let _b = take(&b, &Ask::to_start(1, MIB, &limits()));
         assert!(busy(&c, limits(), 65_536).await.contains("`engine.memory_mib`"));
-        assert!(busy(&c, limits(), 2 * MIB).await.contains("`engine.memory_mib`"));
+        assert_eq!(
+            busy(&c, limits(), 2 * MIB).await,
+            "needs 2 MiB of memory at once, and all guests have 1 MiB; raise `engine.memory_mib`"
+        );
         let _c = take(&c, &call());
         let told = busy(&d, limits(), 0).await;
-        assert_eq!(told, "found no free instance within 0 ms; raise `engine.instances_max` if memory allows");
+        assert_eq!(told, "found no free instance; raise `engine.instances_max` if memory allows");
+    }
+
+    #[tokio::test]
+    async fn who_gets_no_memory_is_told_whose_share_is_used_up() {
+        let turns = Turns::with(100, 4 * MIB);
+        turns.lock().is_shared = true;
+        let [a, b, other] =
+            [("main", "a"), ("main", "b"), ("shop", "a")].map(|(account, name)| turns.lane(account, name));
+        let at_once = Limits { wait_ms: 0, ..limits() };
+        let busy = async |lane: &Lane, bytes| {
+            lane.turn(Ask::to_start(1, bytes, &at_once), later()).await.unwrap_err().to_string()
+        };
+        let _a = take(&a, &Ask::to_start(1, 2 * MIB, &limits()));
+        assert!(
+            busy(&a, 65_536).await.starts_with("found no memory left on the host: its other calls have half of it")
+        );
+        let _b = take(&b, &Ask::to_start(1, MIB, &limits()));
+        assert!(busy(&b, 65_536).await.contains("account `main` has three quarters of it"));
+        let told = busy(&other, 2 * MIB).await;
+        assert_eq!(told, "found no memory left on the host; raise `engine.memory_mib`, or lower `limits.memory_mib`");
     }
 
     #[tokio::test]

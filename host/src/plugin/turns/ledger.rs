@@ -1,6 +1,9 @@
 //! The books of the turns: who holds what, who waits, and who is next. Everything in here happens under one lock.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use tokio::sync::oneshot;
 
@@ -25,6 +28,7 @@ pub(super) struct Ledger {
     pub(super) is_shared: bool,
     /// As many as were ever named by the operator, a few words each; so are the lanes.
     accounts: Vec<Account>,
+    accounts_by_name: HashMap<Arc<str>, usize>,
     lanes: Vec<Lane>,
     /// Guests that run and wait for memory: served first, because they hold what others wait for.
     growing: Queue,
@@ -41,13 +45,14 @@ pub(super) struct Account {
     taken: Amount,
     /// How many calls wait for their turn.
     pub(super) waiting: usize,
+    /// Those of its plugins, by name.
+    lanes: HashMap<Arc<str>, usize>,
 }
 
 /// What the calls of one plugin in one account hold together.
 #[derive(Debug)]
 struct Lane {
     account: usize,
-    plugin: Arc<str>,
     taken: Amount,
     /// How many wait, growing guests as well.
     waiting: usize,
@@ -81,8 +86,12 @@ pub(super) enum Obstacle {
     Plugin,
     /// The plugin has half of the pool.
     Half,
-    /// The memory, or the plugin's or account's share of it, is taken.
+    /// The memory for all guests is taken.
     Memory,
+    /// The account has all the memory that one of several may have.
+    AccountMemory,
+    /// The plugin has half of the memory.
+    HalfMemory,
 }
 
 impl Ledger {
@@ -93,6 +102,7 @@ impl Ledger {
             taken: Amount::default(),
             is_shared: false,
             accounts: Vec::new(),
+            accounts_by_name: HashMap::new(),
             lanes: Vec::new(),
             growing: Queue::default(),
             starting: Queue::default(),
@@ -107,21 +117,29 @@ impl Ledger {
     }
 
     fn account_index(&mut self, name: &str) -> usize {
-        self.accounts.iter().position(|account| *account.name == *name).unwrap_or_else(|| {
-            let bounds = AccountCalls::default();
-            self.accounts.push(Account { name: name.into(), bounds, taken: Amount::default(), waiting: 0 });
-            self.accounts.len() - 1
-        })
+        if let Some(index) = self.accounts_by_name.get(name) {
+            return *index;
+        }
+        let (name, index) = (Arc::<str>::from(name), self.accounts.len());
+        let bounds = AccountCalls::default();
+        let account =
+            Account { name: name.clone(), bounds, taken: Amount::default(), waiting: 0, lanes: HashMap::new() };
+        self.accounts.push(account);
+        self.accounts_by_name.insert(name, index);
+        index
     }
 
     /// Finds the lane of a plugin in an account, or makes it.
     pub(super) fn lane(&mut self, account: &str, plugin: &str) -> usize {
         let account = self.account_index(account);
-        let known = self.lanes.iter().position(|lane| lane.account == account && *lane.plugin == *plugin);
-        known.unwrap_or_else(|| {
-            self.lanes.push(Lane { account, plugin: plugin.into(), taken: Amount::default(), waiting: 0 });
-            self.lanes.len() - 1
-        })
+        let lanes = &mut self.accounts[account].lanes;
+        if let Some(index) = lanes.get(plugin) {
+            return *index;
+        }
+        let index = self.lanes.len();
+        lanes.insert(plugin.into(), index);
+        self.lanes.push(Lane { account, taken: Amount::default(), waiting: 0 });
+        index
     }
 
     /// The account of a lane.
@@ -160,10 +178,12 @@ impl Ledger {
         let pages = ask.amount.pages;
         // One guest always gets what its own limit allows, however small the share is.
         let is_over = |taken: &Amount, share: usize| taken.pages + pages > share.max(ask.pages_max);
-        let is_short = self.taken.pages + pages > self.total.pages
-            || is_over(&lane.taken, half(self.total.pages))
-            || (self.is_shared && is_over(&account.taken, three_quarters(self.total.pages)));
-        (pages > 0 && is_short).then_some(Obstacle::Memory)
+        let obstacles = [
+            (Obstacle::HalfMemory, is_over(&lane.taken, half(self.total.pages))),
+            (Obstacle::AccountMemory, self.is_shared && is_over(&account.taken, three_quarters(self.total.pages))),
+            (Obstacle::Memory, self.taken.pages + pages > self.total.pages),
+        ];
+        obstacles.into_iter().find_map(|(obstacle, stands)| (pages > 0 && stands).then_some(obstacle))
     }
 
     fn obstacle_to_start(&self, lane: &Lane, account: &Account, ask: &Ask) -> Option<Obstacle> {
