@@ -219,14 +219,15 @@ impl App {
     /// Writes down all that is counted, in the format of OpenMetrics.
     pub fn metrics(&self) -> String {
         let usage = self.engine.usage();
-        self.records.metrics.text(&Levels {
+        let levels = Levels {
             ready: self.live().ready,
             guests_running: usage.guests_running,
             instances: usage.slots,
             instances_max: usage.slots_max,
             messages_in_flight: self.tasks.len(),
             dedupe_keys: self.dedupe.len(),
-        })
+        };
+        self.records.metrics.text(&levels, &self.records.quarantine.overview(Instant::now()))
     }
 
     /// Looks at the settings and plugins again, and swaps in what changed, whole. What is broken keeps what it was. Returns

@@ -29,7 +29,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{dispatch::Said, plugin::Failure};
+use crate::{
+    dispatch::Said,
+    plugin::{Failure, quarantine::Quarantined},
+};
 
 /// The name under which the plugins are counted for which there is no room.
 const OTHERS: &str = "(others)";
@@ -115,7 +118,7 @@ impl Turn {
             Err(Failure::Trap(_)) => Self::Trap,
             Err(Failure::Guest(_)) => Self::Error,
             Err(Failure::Refused(_)) => Self::Refused,
-            Err(Failure::Busy { .. }) => Self::Busy,
+            Err(Failure::Busy(_)) => Self::Busy,
         }
     }
 }
@@ -153,8 +156,6 @@ pub struct PluginMetrics {
     seconds: Histogram,
     /// Of all plugins together.
     waits: Histogram,
-    /// 1 while it is out of its chain.
-    pub quarantined: Gauge,
 }
 
 impl PluginMetrics {
@@ -334,7 +335,6 @@ impl Metrics {
             }),
             seconds: inner.call_seconds.get_or_create_owned(&of_plugin),
             waits: inner.wait_seconds.clone(),
-            quarantined: inner.quarantined.get_or_create_owned(&of_plugin),
         }
     }
 
@@ -381,12 +381,27 @@ impl Metrics {
         self.0.compile_seconds.observe(duration.as_secs_f64());
     }
 
-    /// Writes everything in the format of OpenMetrics.
-    pub fn text(&self, levels: &Levels) -> String {
+    /// Writes everything in the format of OpenMetrics. `out` are the plugins that are out of their chains now.
+    pub fn text(&self, levels: &Levels, out: &[Quarantined]) -> String {
         self.0.set(levels);
+        self.set_quarantined(out);
         let mut text = String::new();
         text::encode(&mut text, &self.0.registry).expect("a `String` takes all that is written to it");
         text
+    }
+
+    /// Of the plugins that are counted together, it takes one that is out.
+    fn set_quarantined(&self, out: &[Quarantined]) {
+        let known = self.known();
+        let label = |name: &str| Label(name.into());
+        let series = |out: &Quarantined| {
+            let own = OfPlugin { account: label(&out.account), plugin: label(&out.plugin) };
+            if known.plugins.contains(&own) { own } else { OfPlugin { plugin: label(OTHERS), ..own } }
+        };
+        let out: HashSet<OfPlugin> = out.iter().map(series).collect();
+        for of_plugin in &known.plugins {
+            self.0.quarantined.get_or_create(of_plugin).set(out.contains(of_plugin).into());
+        }
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -520,7 +535,7 @@ mod tests {
     use super::*;
 
     fn text(metrics: &Metrics) -> String {
-        metrics.text(&Levels::default())
+        metrics.text(&Levels::default(), &[])
     }
 
     fn retain(metrics: &Metrics, plugins: &[(&str, &str)]) {
@@ -549,7 +564,7 @@ mod tests {
         plugin.skip(Turn::PerUser);
         metrics.refused("signature");
         metrics.compiled(true, Duration::from_millis(200));
-        let text = metrics.text(&Levels { ready: true, dedupe_keys: 7, ..Levels::default() });
+        let text = metrics.text(&Levels { ready: true, dedupe_keys: 7, ..Levels::default() }, &[]);
         for line in [
             "aviary_messages_total{account=\"main\",outcome=\"replied\"} 1",
             "aviary_message_seconds_bucket{le=\"0.003\",account=\"main\"} 1",
@@ -596,6 +611,33 @@ mod tests {
         let text = text(&metrics);
         assert!(text.contains("plugin=\"p1\"") && !text.contains("plugin=\"p2\""), "{text}");
         assert!(text.contains("plugin=\"(others)\",outcome=\"passed\"} 7"), "{text}");
+    }
+
+    #[test]
+    fn who_is_out_is_told_as_it_is_when_asked() {
+        let metrics = Metrics::new(2);
+        for name in ["a", "b", "c"] {
+            metrics.plugin(&"main".into(), &name.into());
+        }
+        let out = |plugin: &str| Quarantined {
+            account: "main".into(),
+            plugin: plugin.into(),
+            code: String::new(),
+            why: String::new(),
+            out_s: 0,
+            probe_in_s: 0,
+            probes_failed: 0,
+        };
+        let told = |out: &[Quarantined]| {
+            let text = metrics.text(&Levels::default(), out);
+            ["a", "b", "(others)"].map(|name| {
+                let start = format!("aviary_plugin_quarantined{{account=\"main\",plugin=\"{name}\"}} ");
+                text.lines().find_map(|line| line.strip_prefix(&start)).map(str::to_owned).unwrap_or_default()
+            })
+        };
+        assert_eq!(told(&[out("a"), out("c")]), ["1", "0", "1"]);
+        assert_eq!(told(&[out("b"), out("gone elsewhere")])[..2], ["0", "1"]);
+        assert_eq!(told(&[]), ["0", "0", "0"]);
     }
 
     #[test]

@@ -208,11 +208,6 @@ impl Standing {
         state.out.take()
     }
 
-    /// Whether the plugin is out of its chain.
-    pub fn is_out(&self) -> bool {
-        self.out.load(Ordering::Acquire)
-    }
-
     fn shown(&self, key: &Key, now: Instant) -> Option<Quarantined> {
         let state = self.lock();
         let out = state.out.as_ref()?;
@@ -320,7 +315,7 @@ impl fmt::Display for Change {
 pub fn is_its_fault(failure: &Failure, given: Duration, expected: Duration) -> bool {
     match failure {
         // The host had no room.
-        Failure::Busy { .. } => false,
+        Failure::Busy(_) => false,
         // The plugins before it may have used up the message's window. With half of it left, it could have answered.
         Failure::Timeout { .. } => given * 2 >= expected,
         // An error that it tells counts as well: a plugin that works replies or passes.

@@ -52,7 +52,6 @@ impl Records {
         let key = quarantine::Key { account: account.clone(), plugin: plugin.clone(), code };
         let standing = self.quarantine.standing(key.clone(), &settings.quarantine);
         let metrics = self.metrics.plugin(account, plugin);
-        metrics.quarantined.set(standing.is_out().into());
         Record(Some(Kept { key, standing, metrics, per_user: settings.per_user, records: self.clone() }))
     }
 
@@ -127,7 +126,6 @@ impl Kept {
 
     fn tell(&self, change: &Change) {
         let quarantine::Key { account, plugin, code } = &self.key;
-        self.metrics.quarantined.set(self.standing.is_out().into());
         match change {
             Change::Back { .. } => {
                 info!(account = %account, plugin.name = %plugin, hash = %code, "Plugin `{plugin}` {change}");
