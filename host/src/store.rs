@@ -49,6 +49,8 @@ pub enum Unavailable {
     Late,
     #[error("too many writes wait for the store already")]
     Busy,
+    #[error("too many keys that have run out lie in between; they are being removed")]
+    Sweeping,
     #[error("the store failed; the host's log says why")]
     Failed,
 }

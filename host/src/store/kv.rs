@@ -27,6 +27,9 @@ pub const VALUE_BYTES_MAX: usize = 1 << 20;
 /// How many keys one listing returns at most.
 pub const LISTED_MAX: u32 = 1_000;
 
+/// How many keys that have run out one listing passes over at most: upkeep removes them within seconds.
+const PASSED_OVER_MAX: usize = 10_000;
+
 /// How many keys one round of upkeep removes at most: the writes that wait behind it should not notice.
 const SWEPT_MAX: usize = 500;
 
@@ -99,20 +102,20 @@ impl Bucket {
         let row = self.row(key)?;
         check_value(&value)?;
         check_ttl(ttl_s)?;
-        self.write(deadline, move |rows| rows.set(&row, &value, ttl_s)).await
+        self.write(row.len() + value.len(), deadline, move |rows| rows.set(&row, &value, ttl_s)).await
     }
 
     /// Removes a key, if it is there.
     pub async fn delete(&self, key: &str, deadline: Instant) -> Result<(), Error> {
         let row = self.row(key)?;
-        self.write(deadline, move |rows| Ok(Ok(rows.remove(&row)?))).await
+        self.write(row.len(), deadline, move |rows| Ok(Ok(rows.remove(&row)?))).await
     }
 
     /// Adds to a number, 0 if the key is absent, and returns the sum. The time counts only when the key is new.
     pub async fn increment(&self, key: &str, delta: i64, ttl_s: Option<u32>, deadline: Instant) -> Result<i64, Error> {
         let row = self.row(key)?;
         check_ttl(ttl_s)?;
-        self.write(deadline, move |rows| rows.increment(&row, delta, ttl_s)).await
+        self.write(row.len(), deadline, move |rows| rows.increment(&row, delta, ttl_s)).await
     }
 
     /// Sets a key if its value is `expected`, nothing standing for an absent key, and says whether it did.
@@ -127,8 +130,14 @@ impl Bucket {
         let row = self.row(key)?;
         value.as_deref().map_or(Ok(()), check_value)?;
         check_ttl(ttl_s)?;
+        let length = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, Vec::len);
+        if length(&expected) > VALUE_BYTES_MAX {
+            // No key holds so much.
+            return Ok(false);
+        }
+        let bytes = row.len() + length(&expected) + length(&value);
         let op = move |rows: &mut Rows<'_>| rows.compare_and_set(&row, expected.as_deref(), value.as_deref(), ttl_s);
-        self.write(deadline, op).await
+        self.write(bytes, deadline, op).await
     }
 
     /// Lists keys that begin with `prefix`, in the order of their bytes, after the key `after`.
@@ -146,7 +155,7 @@ impl Bucket {
         let op = move |transaction: &ReadTransaction| {
             rows::keys(transaction, &space, &prefix, after.as_deref(), limit as usize, now_ms())
         };
-        self.read(deadline, op).await
+        self.read(deadline, op).await?
     }
 
     fn row(&self, key: &str) -> Result<Vec<u8>, Error> {
@@ -168,6 +177,7 @@ impl Bucket {
 
     async fn write<T: Send + 'static>(
         &self,
+        bytes: usize,
         deadline: Instant,
         op: impl FnOnce(&mut Rows<'_>) -> Result<Result<T, Error>, redb::Error> + Send + 'static,
     ) -> Result<T, Error> {
@@ -175,7 +185,7 @@ impl Bucket {
         let op =
             move |transaction: &WriteTransaction| op(&mut Rows::open(transaction, space.owner(), quota, now_ms())?);
         match &self.store {
-            Store::Embedded(embedded) => embedded.write(self.space.owner(), deadline, op).await?,
+            Store::Embedded(embedded) => embedded.write(self.space.owner(), bytes, deadline, op).await?,
         }
     }
 }
@@ -265,6 +275,17 @@ mod tests {
         assert_eq!(bucket(&store).get("a", later()).await, Ok(Some(b"x".to_vec())));
         // Scratch stores have nothing in common.
         assert_eq!(bucket(&Store::scratch()).get("a", later()).await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn what_no_key_can_hold_is_never_the_expected_value() {
+        let store = Store::scratch();
+        assert_eq!(bucket(&store).get("a", later()).await, Ok(None));
+        // From now on every write fails, so what is answered was not queued.
+        store.close().await;
+        let set = async |bytes| bucket(&store).compare_and_set("a", Some(vec![0; bytes]), None, None, later()).await;
+        assert_eq!(set(VALUE_BYTES_MAX + 1).await, Ok(false));
+        assert_eq!(set(VALUE_BYTES_MAX).await, Err(Unavailable::Failed.into()));
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,10 @@
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
@@ -21,11 +24,16 @@ pub(super) type Answer = Box<dyn FnOnce() + Send>;
 /// How many writes may wait: as many as calls may run at once (`engine.instances_max`), for a call writes one at a time.
 const WAITING_MAX: usize = 10_000;
 
+/// How many bytes they may hold together. Each brings a value or two of `VALUE_BYTES_MAX` at most.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+
 /// Writes in the order of their turns.
 #[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
+    /// What the writes that wait hold.
+    bytes: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -38,22 +46,36 @@ struct State {
 }
 
 /// Where a write waits. Empty once it was taken, or taken back.
-type Slot = Arc<Mutex<Option<Op>>>;
+type Slot = Arc<Mutex<Option<(Op, Held)>>>;
+
+/// The bytes of a write that waits. Dropped with it.
+struct Held {
+    bytes: usize,
+    total: Arc<AtomicUsize>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
 
 /// A write that waits. Dropped before its turn, it is taken back, with whatever memory it holds.
 pub(super) struct Waiting(Slot);
 
 impl Queue {
-    /// Puts a write at the end of a lane, unless too many wait or the queue is closed.
-    pub(super) fn push(&self, lane: &[u8], op: Op) -> Result<Waiting, Unavailable> {
-        let slot = Arc::new(Mutex::new(Some(op)));
+    /// Puts a write that holds so many bytes at the end of a lane, unless too much waits or the queue is closed.
+    pub(super) fn push(&self, lane: &[u8], bytes: usize, op: Op) -> Result<Waiting, Unavailable> {
         let mut state = self.state();
         if state.closed {
             return Err(Unavailable::Failed);
         }
-        if state.waiting >= WAITING_MAX {
+        // Only here it grows, behind the lock.
+        if state.waiting >= WAITING_MAX || self.bytes.load(Ordering::Relaxed) + bytes > WAITING_BYTES_MAX {
             return Err(Unavailable::Busy);
         }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let slot = Arc::new(Mutex::new(Some((op, Held { bytes, total: self.bytes.clone() }))));
         state.push(lane, slot.clone());
         self.changed.notify_one();
         Ok(Waiting(slot))
@@ -63,7 +85,7 @@ impl Queue {
     pub(super) fn pop(&self) -> Option<Op> {
         let mut state = self.state();
         // What was taken back is passed over.
-        std::iter::from_fn(|| state.pop()).find_map(|slot| locked(&slot).take())
+        std::iter::from_fn(|| state.pop()).find_map(|slot| locked(&slot).take()).map(|(op, _)| op)
     }
 
     /// Waits for a write, or for this moment if one is given. Returns false when the queue is closed and empty.
@@ -165,7 +187,7 @@ mod tests {
                 noted.lock().unwrap().push(name);
                 Ok(Box::new(|| ()))
             });
-            self.queue.push(lane.as_bytes(), op)
+            self.queue.push(lane.as_bytes(), 0, op)
         }
 
         /// Carries out what waits, and returns the names.
@@ -197,7 +219,7 @@ mod tests {
             drop(in_op);
             unreachable!("it was taken back")
         });
-        let given_up = noting.queue.push(b"a", op).unwrap();
+        let given_up = noting.queue.push(b"a", 0, op).unwrap();
         let _kept = noting.push("a", "kept");
         drop(given_up);
         assert_eq!(Arc::strong_count(&held), 1);
@@ -212,6 +234,20 @@ mod tests {
         assert_eq!(noting.push("b", "too much").err(), Some(Unavailable::Busy));
         assert!(noting.queue.pop().is_some());
         assert!(noting.push("b", "fits").is_ok());
+    }
+
+    #[test]
+    fn the_bytes_that_wait_are_bounded_and_given_back_when_taken_or_taken_back() {
+        let queue = Queue::default();
+        let push = |bytes| queue.push(b"a", bytes, Box::new(|_| unreachable!("nothing is carried out")));
+        let first = push(WAITING_BYTES_MAX - 1).unwrap();
+        assert_eq!(push(2).err(), Some(Unavailable::Busy));
+        let _second = push(1).unwrap();
+        drop(first);
+        let _third = push(WAITING_BYTES_MAX - 1).unwrap();
+        assert_eq!(push(1).err(), Some(Unavailable::Busy));
+        while queue.pop().is_some() {}
+        assert!(push(WAITING_BYTES_MAX).is_ok());
     }
 
     #[test]

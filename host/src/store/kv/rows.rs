@@ -8,9 +8,10 @@ use std::ops::Bound;
 use redb::{ReadTransaction, ReadableTable, StorageError, Table, TableDefinition, WriteTransaction};
 
 use super::{
-    Error, Quota,
+    Error, PASSED_OVER_MAX, Quota,
     space::{self, Space},
 };
+use crate::store::Unavailable;
 
 /// Row → time and value.
 const ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("kv");
@@ -100,7 +101,8 @@ pub(super) fn get(transaction: &ReadTransaction, row: &[u8], now_ms: u64) -> Res
     Ok(entry.filter(|entry| entry.is_live(now_ms)).map(|entry| entry.value))
 }
 
-/// Lists live keys of a space that begin with `prefix`, those after `after`.
+/// Lists live keys of a space that begin with `prefix`, those after `after`. Where too many have run out in between, it says
+/// so rather than leave out what comes behind them.
 pub(super) fn keys(
     transaction: &ReadTransaction,
     space: &Space,
@@ -108,14 +110,14 @@ pub(super) fn keys(
     after: Option<&str>,
     limit: usize,
     now_ms: u64,
-) -> Result<Vec<String>, redb::Error> {
+) -> Result<Result<Vec<String>, Error>, redb::Error> {
     let within = space.row(prefix);
     let first = match after {
         Some(after) if after >= prefix => Bound::Excluded(space.row(after)),
         _ => Bound::Included(within.clone()),
     };
     let entries = transaction.open_table(ENTRIES)?;
-    let mut found = Vec::new();
+    let (mut found, mut passed_over) = (Vec::new(), 0);
     for entry in entries.range::<&[u8]>((first.as_ref().map(Vec::as_slice), Bound::Unbounded))? {
         let (row, bytes) = entry?;
         if found.len() == limit || !row.value().starts_with(&within) {
@@ -123,9 +125,14 @@ pub(super) fn keys(
         }
         if is_live(expires_ms(bytes.value())?, now_ms) {
             found.push(space.key(row.value()).ok_or_else(|| damaged("a key"))?.to_owned());
+            continue;
+        }
+        passed_over += 1;
+        if passed_over > PASSED_OVER_MAX {
+            return Ok(Err(Unavailable::Sweeping.into()));
         }
     }
-    Ok(found)
+    Ok(Ok(found))
 }
 
 /// Removes rows that have run out, at most so many. Returns how many it were, and when the next one runs out.
@@ -382,7 +389,7 @@ mod tests {
 
         fn keys(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<String> {
             let transaction = self.database.begin_read().unwrap();
-            keys(&transaction, &self.space, prefix, after, limit, self.now_ms).unwrap()
+            keys(&transaction, &self.space, prefix, after, limit, self.now_ms).unwrap().unwrap()
         }
 
         fn sweep(&self, removed_max: usize) -> (usize, Option<u64>) {
@@ -523,6 +530,20 @@ mod tests {
         store.remove("k");
         store.space = spaces[3].clone();
         assert_eq!(store.get("k").as_deref(), Some("3"));
+    }
+
+    #[test]
+    fn a_listing_passes_over_only_so_many_keys_that_have_run_out() {
+        let mut store = Fixture::new(WIDE);
+        store.write(|rows| {
+            (0..=PASSED_OVER_MAX).try_for_each(|n| rows.set(&store.space.row(&format!("a{n}")), b"", Some(1)).map(drop))
+        });
+        store.set("b", "", None).unwrap();
+        store.now_ms += 1_000;
+        let transaction = store.database.begin_read().unwrap();
+        let listed = |after| keys(&transaction, &store.space, "", after, 9, store.now_ms).unwrap();
+        assert_eq!(listed(None), Err(Unavailable::Sweeping.into()));
+        assert_eq!(listed(Some("a0")), Ok(vec!["b".to_owned()]));
     }
 
     #[test]
