@@ -42,6 +42,7 @@ pub mod store;
 
 pub mod bundled;
 pub mod conversation;
+mod foreign;
 mod machine;
 mod private_dir;
 pub mod rehearsal;

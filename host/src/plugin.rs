@@ -51,7 +51,7 @@ use self::{
     services::Services,
     turns::{Ask, Busy, Lane},
 };
-use crate::config::PluginSettings;
+use crate::{config::PluginSettings, foreign::on_one_line};
 
 /// The SHA-256 of a plugin's file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -243,7 +243,7 @@ impl Call {
 
 /// An error with its causes on one line, as the log shows it.
 fn one_line(error: &impl fmt::Display) -> String {
-    format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
+    on_one_line(&format!("{error:#}"))
 }
 
 /// Does what waits for the disk, on a thread that no message needs.

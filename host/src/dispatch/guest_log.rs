@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::plugin::bindings::Message;
+use crate::{foreign::fit, plugin::bindings::Message};
 
 /// How many of a guest's last lines come with its failure.
 const LAST_LINES_MAX: usize = 20;
@@ -25,7 +25,7 @@ static OPENID: LazyLock<Regex> =
 /// Words of a guest without the user's openid, or whatever looks like another's: an error likes to quote what it was
 /// about.
 pub fn masked(text: &str, message: &Message) -> String {
-    let text = text.replace(is_unfit, " ");
+    let text = fit(text);
     let text = match &*message.from_user {
         "" => text,
         openid => text.replace(openid, "[openid]"),
@@ -55,11 +55,6 @@ fn shortened(mut line: String) -> String {
         line.push('…');
     }
     line
-}
-
-/// Whether a character would begin a line, or change how the rest of it is read or shown.
-fn is_unfit(char: char) -> bool {
-    char.is_control() || matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::{
     conversation::{Conversation, ParseError},
     dispatch::Chain,
     egress::Egress,
+    foreign::on_one_line,
     rehearsal::{self, Fault, Pace},
     secret::Secret,
     store::Store,
@@ -45,7 +46,7 @@ pub struct Terms {
 pub enum CanaryError {
     #[error("{0}")]
     Malformed(#[from] ParseError),
-    #[error("{}", on_one_line(.0))]
+    #[error("{}", told(.0))]
     Differs(Fault),
     #[error("took longer than {} s; raise `canary.timeout_s` if that is right", .limit.as_secs())]
     Timeout { limit: Duration },
@@ -103,10 +104,10 @@ pub fn file_name(file: &Path) -> String {
 }
 
 /// A difference as one line of the log: a guest's own line breaks begin no line there.
-fn on_one_line(fault: &Fault) -> String {
+fn told(fault: &Fault) -> String {
     let mut line = String::new();
     for part in fault.difference.lines() {
-        let words = part.replace(char::is_control, " ").split_whitespace().collect::<Vec<_>>().join(" ");
+        let words = on_one_line(part);
         let separator = match words.starts_with('|') || line.is_empty() {
             true if line.is_empty() => "",
             true => " ",
@@ -115,7 +116,7 @@ fn on_one_line(fault: &Fault) -> String {
         line = line + separator + &words;
     }
     for failure in &fault.failures {
-        line = line + "; " + &failure.replace(char::is_control, " ");
+        line = line + "; " + &on_one_line(failure);
     }
     line
 }

@@ -23,7 +23,10 @@ use super::{
     one_line,
     turns::Lane,
 };
-use crate::config::{Limits, PluginSettings};
+use crate::{
+    config::{Limits, PluginSettings},
+    foreign::on_one_line,
+};
 
 /// The package that a bot's handler comes from.
 const HANDLER: &str = "aviary:bot/handler";
@@ -117,7 +120,7 @@ impl Code {
     /// Returns the interfaces that it imports, with their versions.
     pub fn imports(&self) -> Vec<String> {
         let kind = self.pre.instance_pre().component().component_type();
-        kind.imports(self.wasmtime()).map(|(name, _)| name.to_owned()).collect()
+        kind.imports(self.wasmtime()).map(|(name, _)| on_one_line(name)).collect()
     }
 
     /// The engine that it was compiled for.
@@ -219,7 +222,7 @@ fn check_exports(engine: &wasmtime::Engine, component: &Component) -> Result<Str
             if is_compatible(name) {
                 return Ok(name.to_owned());
             }
-            other = Some(name.to_owned());
+            other = Some(on_one_line(name));
         }
     }
     match other {

@@ -36,7 +36,7 @@ use super::{
     engine::{self, Class},
     one_line,
 };
-use crate::config;
+use crate::{config, foreign::on_one_line};
 
 /// The hidden subcommand under which our own binary is the compiler.
 pub const SUBCOMMAND: &str = "compile-plugin";
@@ -150,7 +150,7 @@ impl Compiler {
             }
             Ok(Ok((status, code, _))) if status.success() => Ok(code),
             Ok(Ok((status, _, complaint))) if status.signal().is_none() && !complaint.is_empty() => {
-                Err(CompileError::Refused(complaint))
+                Err(CompileError::Refused(on_one_line(&complaint)))
             }
             Ok(Ok((status, ..))) if status.signal() == Some(Signal::XCPU.as_raw()) => {
                 Err(CompileError::Cpu { limit_s: self.limits.cpu_s })

@@ -10,7 +10,7 @@ use std::{
 use wasmtime::ResourceLimiterAsync;
 
 use super::turns::{Ask, Busy, Grown, Lane};
-use crate::config::Limits;
+use crate::{config::Limits, foreign::on_one_line};
 
 /// wasmtime's answer to a growth, now or later.
 type Growth<'a> = Pin<Box<dyn Future<Output = wasmtime::Result<bool>> + Send + 'a>>;
@@ -248,7 +248,7 @@ pub(super) fn over_count(error: &wasmtime::Error) -> Option<String> {
 
 /// Words wasmtime's error so that it names the setting, if it is about one of the limits that wasmtime counts itself.
 pub(super) fn explained(error: &wasmtime::Error) -> String {
-    let text = error.root_cause().to_string();
+    let text = on_one_line(&error.root_cause().to_string());
     if text.contains("fuel allocated for hostcalls") {
         return "handed more data to the host than it may (`limits.host_data_mib`)".to_owned();
     }
