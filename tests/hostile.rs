@@ -14,7 +14,7 @@ use self::{
     host::Host,
 };
 use crate::{
-    plugins::{ECHO, MISBEHAVE, PARROT},
+    plugins::{ECHO, FETCHER, MISBEHAVE, PARROT},
     upstream::{Answer, Upstream, ok},
 };
 
@@ -374,6 +374,17 @@ async fn leaked_handles_end_with_the_call() {
     let host = misbehaving("").await;
     host.endures("leak 400", "leaked").await;
     attempt("", "leak 100000", "trapped: resource table has no free keys").await;
+}
+
+#[tokio::test]
+async fn a_thousand_requests_with_long_methods_hosts_paths_and_headers_hold_nothing() {
+    // No grant is needed to make requests, as long as none is sent.
+    let settings = "[plugins.fetcher.limits]\ncpu_ms = 30000\ntimeout_ms = 60000\nmemory_mib = 64\n";
+    let mut host = Host::with_plugins(&[("fetcher", &FETCHER)], settings).await;
+    assert_eq!(host.says("hoard 900").await, "900 requests took 0");
+    host.is_as_before().await;
+    assert_eq!(host.says("hoard headers").await, "hoard headers");
+    host.failed("fetcher", "total size of fields exceeds limit").await;
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ pub struct Limits {
     pub reply_bytes_max: usize,
     /// How many bytes of output become log events. Default 65,536.
     pub log_bytes_max: usize,
-    /// How much the plugin may hand to the host in all, in MiB. Default 4.
+    /// How much the plugin may hand to the host at once, in MiB: in one call of a function, or in its answer. Default 4.
     pub host_data_mib: usize,
     /// How many of the host's resources it may hold at once. Default 1,000.
     pub handles_max: usize,

@@ -6,7 +6,7 @@ use std::{fmt, net::IpAddr};
 use url::Url;
 
 /// The longest URL: what common servers accept.
-const URL_BYTES_MAX: usize = 8_192;
+pub const URL_BYTES_MAX: usize = 8_192;
 
 /// A host in its one spelling.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -24,6 +24,7 @@ use super::{
     bindings::Bot,
     guest::Guest,
     turns::{MEMORIES_PER_PLACE, TABLES_PER_PLACE, Turns},
+    wasi_http,
 };
 use crate::config;
 
@@ -255,6 +256,7 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    wasi_http::bound_requests(&mut linker)?;
     Bot::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     Ok(linker)
 }

@@ -8,19 +8,36 @@ use hyper::{
     http,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime::{
+    StoreContextMut,
+    component::{Linker, Resource},
+};
 use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, Result, WasiBody, WasiHttpCtx,
     WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+    p2::{
+        bindings::http::types::{HostOutgoingRequest as _, Method},
+        types::HostOutgoingRequest,
+    },
 };
 
 use super::guest::Guest;
 use crate::{
     config::PluginSettings,
-    egress::{Answer, Egress, NoAnswer, Request, Waits, request},
+    egress::{Answer, Egress, NoAnswer, Request, Waits, request, target::URL_BYTES_MAX},
 };
+
+/// The interface as wasmtime links it; older ones are this one to their guests.
+const TYPES: &str = "wasi:http/types@0.2.12";
 
 /// How many requests one guest may have on their way at once; the next ones wait for a body to be read or dropped.
 const REQUESTS_MAX: usize = 64;
+
+/// The largest header that a guest makes, in bytes. Not only requests have one: each of the guest's handles may be a header.
+const FIELDS_BYTES_MAX: usize = 16 << 10;
+
+/// How much of a body a guest may write before some of it is sent, in bytes. No request has to be sent for that.
+const BODY_CHUNK_BYTES_MAX: usize = 64 << 10;
 
 /// The host's side of `wasi:http` for one guest.
 pub(super) struct WasiHttp {
@@ -43,12 +60,55 @@ type Background = Box<dyn Future<Output = Result<()>> + Send>;
 impl WasiHttp {
     pub(super) fn new(plugin: &Arc<str>, settings: &Arc<PluginSettings>, egress: &Egress, deadline: Instant) -> Self {
         let mut context = WasiHttpCtx::new();
-        context.set_field_size_limit(egress.header_bytes_max());
+        context.set_field_size_limit(egress.header_bytes_max().min(FIELDS_BYTES_MAX));
         let turns = Arc::new(Semaphore::new(REQUESTS_MAX));
         let (plugin, settings, egress) = (plugin.clone(), settings.clone(), egress.clone());
         let hooks = Hooks { plugin, settings, egress, deadline, turns };
         Self { context, hooks }
     }
+}
+
+/// Refuses what no request of ours can have, where a guest says it: wasmtime keeps methods and hosts of any length, for as many
+/// requests as the guest has handles, and whether the guest has a grant is asked only when one is sent.
+pub(super) fn bound_requests(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    type Refusal = std::result::Result<(), ()>;
+    type Context<'a> = StoreContextMut<'a, Guest>;
+    let is_long = |text: &Option<String>| text.as_ref().is_some_and(|text| text.len() > URL_BYTES_MAX);
+
+    linker.allow_shadowing(true);
+    let mut types = linker.instance(TYPES)?;
+    types.func_wrap(
+        "[method]outgoing-request.set-method",
+        |mut guest: Context<'_>, (request, method): (Resource<HostOutgoingRequest>, Method)| {
+            let refusal: Refusal = match method {
+                Method::Other(_) => Err(()),
+                known => guest.data_mut().http().set_method(request, known)?,
+            };
+            Ok((refusal,))
+        },
+    )?;
+    types.func_wrap(
+        "[method]outgoing-request.set-authority",
+        move |mut guest: Context<'_>, (request, host): (Resource<HostOutgoingRequest>, Option<String>)| {
+            let refusal: Refusal = match is_long(&host) {
+                true => Err(()),
+                false => guest.data_mut().http().set_authority(request, host)?,
+            };
+            Ok((refusal,))
+        },
+    )?;
+    types.func_wrap(
+        "[method]outgoing-request.set-path-with-query",
+        move |mut guest: Context<'_>, (request, path): (Resource<HostOutgoingRequest>, Option<String>)| {
+            let refusal: Refusal = match is_long(&path) {
+                true => Err(()),
+                false => guest.data_mut().http().set_path_with_query(request, path)?,
+            };
+            Ok((refusal,))
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
 
 impl WasiHttpView for Guest {
@@ -64,6 +124,10 @@ impl WasiHttpHooks for Hooks {
         Arc::new(|name| {
             name != CONTENT_LENGTH && (request::is_hosts_own(name) || DEFAULT_FORBIDDEN_HEADERS.contains(name))
         })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK_BYTES_MAX
     }
 
     fn send_request(

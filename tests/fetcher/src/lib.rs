@@ -5,6 +5,8 @@
 //! so many million bytes. It says the status, the length of the body and as much of it as a reply can hold, then the
 //! headers in alphabetical order, one on a line. What went wrong is said in debug form.
 //!
+//! `hoard headers` makes a header of 20 kB, and `hoard N` makes N requests that are never sent, each with much of everything, and says how much of it the host took.
+//!
 //! It is built without a libc, whose own copy of `wasi:io` would have to agree with the few functions in `wit/`. It is never
 //! shipped.
 
@@ -32,6 +34,12 @@ pub struct Fetcher;
 impl exports::aviary::bot::handler::Guest for Fetcher {
     fn handle(message: Message) -> Result<Option<Reply>, String> {
         let Body::Text(text) = &message.body else { return Ok(None) };
+        if text.content == "hoard headers" {
+            _ = Fields::from_list(&[("x-long".to_owned(), vec![b'x'; 20_000])]);
+        }
+        if let Some(count) = text.content.strip_prefix("hoard ").and_then(|count| count.parse().ok()) {
+            return Ok(Some(Reply::Text(hoard(count))));
+        }
         let Some(order) = Order::parse(&text.content) else { return Ok(None) };
         let said = if order.by_wasi { fetch_by_wasi(&order) } else { fetch_by_ours(&order) };
         Ok(Some(Reply::Text(said.map_or_else(|error| error, |answer| answer.said()))))
@@ -140,6 +148,23 @@ fn fetch_by_wasi(order: &Order) -> Result<Answer, String> {
     response.subscribe().block();
     let response = response.get().and_then(Result::ok).ok_or("there is no answer")?;
     read(&response.map_err(|error| said(&error))?)
+}
+
+/// Gives the host as much to keep as it takes.
+fn hoard(count: u32) -> String {
+    let long = "x".repeat(300_000);
+    let (method, path) = (Method::Other(long.clone()), format!("/{}", &long[..60_000]));
+    let mut requests = Vec::new();
+    let mut taken = 0;
+    for _ in 0..count {
+        let Ok(headers) = Fields::from_list(&[]) else { break };
+        let request = OutgoingRequest::new(headers);
+        taken += u32::from(request.set_method(&method).is_ok());
+        taken += u32::from(request.set_authority(Some(&long)).is_ok());
+        taken += u32::from(request.set_path_with_query(Some(&path)).is_ok());
+        requests.push(request);
+    }
+    format!("{} requests took {taken}", requests.len())
 }
 
 fn method(name: &str) -> Method {
