@@ -44,6 +44,10 @@ pub struct AnswerBody {
     source: Source,
     unpacker: Unpacker,
     redactor: Redactor,
+    /// What came and is not unpacked yet.
+    packed: Bytes,
+    /// Whether others had the thread since the last piece was unpacked.
+    has_paused: bool,
     /// What could be the beginning of a secret.
     held_back: Vec<u8>,
     packed_bytes: usize,
@@ -138,6 +142,8 @@ impl AnswerBody {
             source,
             unpacker: Unpacker::new(Coding::Plain, bytes_max),
             redactor: Redactor::default(),
+            packed: Bytes::new(),
+            has_paused: false,
             held_back: Vec::new(),
             packed_bytes: 0,
             bytes_max,
@@ -165,13 +171,20 @@ impl AnswerBody {
         Ok(whole)
     }
 
-    /// Takes a part from the network, and returns as much as can be handed on.
+    /// Takes a part from the network, and returns the first of what can be handed on.
     fn take(&mut self, part: Bytes) -> Result<Bytes, NoAnswer> {
         self.packed_bytes += part.len();
         if self.packed_bytes > self.bytes_max {
             return Err(NoAnswer::TooLarge(self.bytes_max as u64));
         }
-        let unpacked = self.unpacker.push(part)?;
+        self.packed = part;
+        self.unpack()
+    }
+
+    /// Unpacks one more piece of what is here.
+    fn unpack(&mut self) -> Result<Bytes, NoAnswer> {
+        let unpacked = self.unpacker.push(&mut self.packed)?;
+        self.has_paused = false;
         Ok(self.redact(unpacked, false))
     }
 
@@ -203,23 +216,30 @@ impl AnswerBody {
                     self.source = Source::Ended;
                     return Poll::Ready(Ok(Some(bytes)));
                 }
-                Source::Network(incoming) => Pin::new(incoming).poll_frame(context),
+                Source::Network(_) if !self.packed.is_empty() && !self.has_paused => {
+                    self.has_paused = true;
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Source::Network(_) if !self.packed.is_empty() => None,
+                Source::Network(incoming) => Some(Pin::new(incoming).poll_frame(context)),
             };
             // Also while parts keep coming: a body that drips ends at the deadline.
             let is_late = self.timer.as_mut().poll(context).is_ready();
             let handed_on = match part {
                 _ if is_late => return Poll::Ready(Err(NoAnswer::Timeout)),
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(frame))) => {
+                None => self.unpack()?,
+                Some(Poll::Pending) => return Poll::Pending,
+                Some(Poll::Ready(Some(Ok(frame)))) => {
                     self.timer.as_mut().reset(self.waits.next().into());
                     // Trailers are dropped: nobody needs them, and they could say anything.
                     self.take(frame.into_data().unwrap_or_default())?
                 }
-                Poll::Ready(Some(Err(error))) => {
+                Some(Poll::Ready(Some(Err(error)))) => {
                     let reason = self.redactor.text(&root_cause(&error));
                     return Poll::Ready(Err(NoAnswer::Unreachable(format!("the answer broke off: {reason}"))));
                 }
-                Poll::Ready(None) => {
+                Some(Poll::Ready(None)) => {
                     self.source = Source::Ended;
                     self.finish()?
                 }

@@ -33,6 +33,9 @@ impl Coding {
     }
 }
 
+/// About how many bytes are unpacked in one go: while they are, nobody else has the thread.
+const STEP_BYTES: usize = 64 << 10;
+
 /// Turns what arrives into what was packed.
 pub(super) struct Unpacker {
     decoder: Decoder,
@@ -82,12 +85,12 @@ impl Unpacker {
         Self { decoder, bytes_max }
     }
 
-    /// Takes the next part, and returns what it unpacks to.
+    /// Takes as much of a part as unpacks to about [`STEP_BYTES`], and returns what it unpacks to. The rest stays in `part`.
     ///
     /// # Errors
     ///
     /// [`NoAnswer::TooLarge`] at the first byte too many, and [`NoAnswer::Unreachable`] for what is not packed that way.
-    pub(super) fn push(&mut self, part: Bytes) -> Result<Bytes, NoAnswer> {
+    pub(super) fn push(&mut self, part: &mut Bytes) -> Result<Bytes, NoAnswer> {
         if let (Decoder::Deflate, Some(first)) = (&self.decoder, part.first()) {
             let out = Unpacked::new(self.bytes_max);
             // zlib's header names its method, 8, in the lower half.
@@ -97,11 +100,11 @@ impl Unpacker {
             };
         }
         match &mut self.decoder {
-            Decoder::None => return Ok(part),
+            Decoder::None => return Ok(part.split_to(part.len().min(STEP_BYTES))),
             Decoder::Deflate => return Ok(Bytes::new()),
-            Decoder::Gzip(decoder) => decoder.write_all(&part).and_then(|()| decoder.flush()),
-            Decoder::Zlib(decoder) => decoder.write_all(&part).and_then(|()| decoder.flush()),
-            Decoder::Raw(decoder) => decoder.write_all(&part).and_then(|()| decoder.flush()),
+            Decoder::Gzip(decoder) => step(decoder, part, MultiGzDecoder::get_ref),
+            Decoder::Zlib(decoder) => step(decoder, part, ZlibDecoder::get_ref),
+            Decoder::Raw(decoder) => step(decoder, part, DeflateDecoder::get_ref),
         }
         .map_err(|error| self.wrong(&error))?;
         Ok(self.take())
@@ -139,6 +142,18 @@ impl Unpacker {
             Decoder::Raw(decoder) => Some(decoder.get_mut()),
         }
     }
+}
+
+/// Feeds a decoder until the part is used up or enough has come of it.
+fn step<D: Write>(decoder: &mut D, part: &mut Bytes, unpacked: impl Fn(&D) -> &Unpacked) -> io::Result<()> {
+    while !part.is_empty() && unpacked(decoder).bytes.len() < STEP_BYTES {
+        match decoder.write(part)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            taken => drop(part.split_to(taken)),
+        }
+    }
+    // What comes out here is bounded by what a decoder keeps to look back at.
+    if part.is_empty() { decoder.flush() } else { Ok(()) }
 }
 
 impl Unpacked {
@@ -184,7 +199,10 @@ mod tests {
         let mut unpacker = Unpacker::new(coding, 1_000);
         let mut bytes = Vec::new();
         for part in packed.chunks(size) {
-            bytes.extend(unpacker.push(Bytes::copy_from_slice(part))?);
+            let mut part = Bytes::copy_from_slice(part);
+            while !part.is_empty() {
+                bytes.extend(unpacker.push(&mut part)?);
+            }
         }
         bytes.extend(unpacker.finish(packed.is_empty())?);
         Ok(bytes)
@@ -220,6 +238,26 @@ mod tests {
         }
         assert_eq!(unpacked(Coding::Gzip, &gzip(&[1; 1_000]), 9).unwrap().len(), 1_000);
         assert!(matches!(unpacked(Coding::Gzip, &gzip(&[1; 1_001]), 9), Err(NoAnswer::TooLarge(1_000))));
+    }
+
+    #[test]
+    fn a_part_is_unpacked_in_steps() {
+        let size = 4 << 20;
+        let whole = vec![0; size];
+        for (coding, packed) in [
+            (Coding::Gzip, gzip(&whole)),
+            (Coding::Deflate, zlib(&whole)),
+            (Coding::Deflate, raw(&whole)),
+            (Coding::Plain, whole.clone()),
+        ] {
+            let (mut unpacker, mut part, mut sum) = (Unpacker::new(coding, size), Bytes::from(packed), 0);
+            while !part.is_empty() {
+                let step = unpacker.push(&mut part).unwrap().len();
+                assert!(step <= 4 * STEP_BYTES, "{coding:?} {step}");
+                sum += step;
+            }
+            assert_eq!(sum + unpacker.finish(false).unwrap().len(), size, "{coding:?}");
+        }
     }
 
     #[test]
