@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use rustix::fs::{FlockOperation, OFlags, flock};
+use tempfile::NamedTempFile;
 
 /// How a file is named while it is written.
 const PARTIAL: &str = "partial";
@@ -18,6 +19,15 @@ const PARTIAL: &str = "partial";
 /// A directory of mode 0700 that belongs to us, with files of mode 0600.
 #[derive(Clone, Debug)]
 pub struct PrivateDir {
+    path: PathBuf,
+}
+
+/// A file that is being written, and removed unless it is finished.
+#[derive(Debug)]
+pub struct Partial {
+    /// Mode 0600, under a name of its own.
+    file: NamedTempFile,
+    dir: PathBuf,
     path: PathBuf,
 }
 
@@ -60,20 +70,20 @@ impl PrivateDir {
 
     /// Writes a file so that it is there whole or not at all. What it holds comes in parts.
     pub fn write(&self, name: &str, parts: &[&[u8]]) -> io::Result<PathBuf> {
-        create(&self.path)?;
-        let path = self.file(name);
-        // Mode 0600, under a name of its own, and removed if writing fails.
-        let mut partial = tempfile::Builder::new().suffix(&format!(".{PARTIAL}")).tempfile_in(&self.path)?;
-        // The lock ends with the process: what is not locked is a leftover.
-        flock(partial.as_file(), FlockOperation::NonBlockingLockExclusive)?;
+        let mut partial = self.begin(name)?;
         for part in parts {
-            partial.write_all(part)?;
+            partial.write(part)?;
         }
-        partial.as_file().sync_all()?;
-        partial.persist(&path)?;
-        // The name survives a crash only when the directory is written, too.
-        File::open(&self.path)?.sync_all()?;
-        Ok(path)
+        partial.finish()
+    }
+
+    /// Begins to write a file that has its name only once it is finished.
+    pub fn begin(&self, name: &str) -> io::Result<Partial> {
+        create(&self.path)?;
+        let file = tempfile::Builder::new().suffix(&format!(".{PARTIAL}")).tempfile_in(&self.path)?;
+        // The lock ends with the process: what is not locked is a leftover.
+        flock(file.as_file(), FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Partial { file, dir: self.path.clone(), path: self.file(name) })
     }
 
     /// Opens a file that we wrote; nothing if there is none.
@@ -128,6 +138,22 @@ impl PrivateDir {
     }
 }
 
+impl Partial {
+    /// Adds a part to it.
+    pub fn write(&mut self, part: &[u8]) -> io::Result<()> {
+        self.file.write_all(part)
+    }
+
+    /// Gives it its name, whole and on the disk. Returns its path.
+    pub fn finish(self) -> io::Result<PathBuf> {
+        self.file.as_file().sync_all()?;
+        self.file.persist(&self.path)?;
+        // The name survives a crash only when the directory is written, too.
+        File::open(&self.dir)?.sync_all()?;
+        Ok(self.path)
+    }
+}
+
 /// Makes a directory that is ours alone, unless it is there.
 fn create(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
@@ -162,6 +188,16 @@ mod tests {
         assert_eq!(fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777, 0o700);
         assert!(dir.open_file("a").unwrap().is_some());
         assert!(dir.open_file("b").unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_not_finished_leaves_nothing() {
+        let (_parent, dir) = directory();
+        let mut partial = dir.begin("a").unwrap();
+        partial.write(b"half").unwrap();
+        assert!(dir.open_file("a").unwrap().is_none());
+        drop(partial);
+        assert!(dir.entries().unwrap().is_empty());
     }
 
     #[test]

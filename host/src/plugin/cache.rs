@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use super::{Content, Hash};
 use crate::{
     config,
-    private_dir::{Entry, PrivateDir},
+    private_dir::{Entry, Partial, PrivateDir},
 };
 
 /// How the entries with machine code end.
@@ -45,6 +45,16 @@ pub struct Cache {
     dir: PrivateDir,
     /// The engine whose code it is; see [`super::engine::Engine::fingerprint`].
     fingerprint: u64,
+}
+
+/// Code on its way into the cache, part by part: all of it never has to be in memory.
+#[derive(Debug)]
+pub struct Keeping {
+    file: Partial,
+    sum: Sha256,
+    content: Content,
+    /// How many bytes of code it has so far.
+    pub bytes: u64,
 }
 
 /// Why an entry is not run.
@@ -94,11 +104,18 @@ impl Cache {
         Ok(Some(self.dir.file(&name)))
     }
 
-    /// Keeps a plugin's code.
-    pub fn keep(&self, content: Content, code: &[u8]) -> io::Result<PathBuf> {
+    /// Begins to keep a plugin's code.
+    pub fn begin(&self, content: Content) -> io::Result<Keeping> {
         let name = self.name(content, CODE);
-        let checksum = Sha256::new().chain_update(&name).chain_update(code).finalize();
-        let path = self.dir.write(&name, &[code, &checksum])?;
+        let (file, sum) = (self.dir.begin(&name)?, Sha256::new().chain_update(&name));
+        Ok(Keeping { file, sum, content, bytes: 0 })
+    }
+
+    /// Keeps a plugin's code that is complete. Returns its path.
+    pub fn keep(&self, keeping: Keeping) -> io::Result<PathBuf> {
+        let Keeping { mut file, sum, content, .. } = keeping;
+        file.write(&sum.finalize())?;
+        let path = file.finish()?;
         self.pardon(content)?;
         Ok(path)
     }
@@ -178,6 +195,15 @@ impl Cache {
     }
 }
 
+impl Keeping {
+    /// Adds a part of the code.
+    pub fn add(&mut self, part: &[u8]) -> io::Result<()> {
+        self.sum.update(part);
+        self.bytes += part.len() as u64;
+        self.file.write(part)
+    }
+}
+
 /// Whether a file is an entry by its name.
 fn is_one(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, kind)| [CODE, VERDICT, HELD].contains(&kind))
@@ -219,6 +245,12 @@ mod tests {
         (parent, cache)
     }
 
+    fn keep(cache: &Cache, content: Content, parts: &[&[u8]]) -> PathBuf {
+        let mut keeping = cache.begin(content).unwrap();
+        parts.iter().for_each(|part| keeping.add(part).unwrap());
+        cache.keep(keeping).unwrap()
+    }
+
     fn limits(cpu_s: u64) -> config::Compile {
         config::Compile { file_mib_max: 1, memory_mib: 256, cpu_s, timeout_s: 9, cache_mib_max: 1, cache_days: 1 }
     }
@@ -228,7 +260,7 @@ mod tests {
         let (_parent, cache) = cache();
         let (a, b) = (Content::of(b"a"), Content::of(b"b"));
         assert!(cache.code(a).unwrap().is_none());
-        let path = cache.keep(a, b"machine code").unwrap();
+        let path = keep(&cache, a, &[b"machine ", b"code"]);
         assert_eq!(cache.code(a).unwrap(), Some(path.clone()));
 
         // Under another plugin's name.
@@ -275,7 +307,7 @@ mod tests {
         let files = [b"a", b"b", b"c", b"d"].map(|text| Content::of(text));
         let now = SystemTime::now();
         for (file, days) in files.into_iter().zip([40, 3, 2, 50]) {
-            let path = cache.keep(file, &[0; 1_000]).unwrap();
+            let path = keep(&cache, file, &[&[0; 1_000]]);
             let used = now - Duration::from_secs(days * 86_400);
             File::open(path).unwrap().set_modified(used).unwrap();
         }

@@ -18,7 +18,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     process::{Child, Command},
     sync::{Mutex, MutexGuard},
     time::timeout,
@@ -32,7 +32,7 @@ use wit_component::ComponentEncoder;
 
 use super::{
     Content, aside, bindings,
-    cache::Cache,
+    cache::{Cache, Keeping},
     engine::{self, Class},
     one_line,
 };
@@ -43,6 +43,12 @@ pub const SUBCOMMAND: &str = "compile-plugin";
 
 /// Machine code is at most this many times as large as the wasm it came from, plus a constant. Seen: 4 to 10 times.
 const EXPANSION_MAX: u64 = 32;
+
+/// Machine code is never larger than this, however large the wasm: a compiler that goes astray is not to fill the disk.
+const CODE_BYTES_MAX: u64 = 2 << 30;
+
+/// How much machine code is in memory at once, on its way from the compiler to the cache.
+const PART_BYTES: usize = 256 << 10;
 
 /// What a compiler that failed may say.
 const COMPLAINT_BYTES_MAX: u64 = 4 << 10;
@@ -136,16 +142,19 @@ impl Compiler {
         CompileError::Cache { dir: self.cache.dir().to_owned(), error }
     }
 
-    async fn run(&self, wasm: Vec<u8>, class: Class) -> Result<Vec<u8>, CompileError> {
+    /// Compiles a file into the cache, where its code is still to be given its name.
+    async fn run(&self, wasm: Vec<u8>, content: Content) -> Result<Keeping, CompileError> {
         let limit = Duration::from_secs(self.limits.timeout_s);
-        let code_bytes_max = wasm.len() as u64 * EXPANSION_MAX + (1 << 20);
-        let mut child = self.spawn(class)?;
+        let code_bytes_max = code_bytes_max(content);
+        let cache = self.cache.clone();
+        let keeping = aside(move || cache.begin(content)).await.map_err(|error| self.cannot_keep(error))?;
+        let mut child = self.spawn(content.class())?;
         // On a time-out the child is dropped, and with it killed.
-        match timeout(limit, talk(&mut child, wasm, code_bytes_max)).await {
+        match timeout(limit, self.talk(&mut child, wasm, keeping, code_bytes_max)).await {
             Err(_) => Err(CompileError::Timeout { limit_s: self.limits.timeout_s }),
-            Ok(Err(error)) => Err(error.into()),
+            Ok(Err(error)) => Err(error),
             // Checked before the status: the child cannot write what nobody reads.
-            Ok(Ok((_, code, _))) if code.len() as u64 > code_bytes_max => {
+            Ok(Ok((_, code, _))) if code.bytes > code_bytes_max => {
                 Err(CompileError::TooLarge { bytes_max: code_bytes_max })
             }
             Ok(Ok((status, code, _))) if status.success() => Ok(code),
@@ -156,6 +165,56 @@ impl Compiler {
                 Err(CompileError::Cpu { limit_s: self.limits.cpu_s })
             }
             Ok(Ok((status, ..))) => Err(CompileError::Crashed { status, memory_mib: self.limits.memory_mib }),
+        }
+    }
+
+    /// Feeds the child and reads what it says, all at once, so that no pipe fills up. Of code that is too large, one byte more
+    /// than `code_bytes_max` is read.
+    async fn talk(
+        &self,
+        child: &mut Child,
+        wasm: Vec<u8>,
+        keeping: Keeping,
+        code_bytes_max: u64,
+    ) -> Result<(ExitStatus, Keeping, String), CompileError> {
+        let mut complaint = Vec::new();
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take();
+        let stderr = child.stderr.take();
+        let feed = async {
+            if let Some(mut stdin) = stdin {
+                // A child that already gave up closes the pipe; its exit status tells more than this error would.
+                let _ = stdin.write_all(&wasm).await;
+            }
+            Ok::<_, CompileError>(())
+        };
+        let read_code = async {
+            match stdout {
+                Some(stdout) => self.take_in(stdout.take(code_bytes_max + 1), keeping).await,
+                None => Ok(keeping),
+            }
+        };
+        let read_complaint = async {
+            if let Some(stderr) = stderr {
+                stderr.take(COMPLAINT_BYTES_MAX).read_to_end(&mut complaint).await?;
+            }
+            Ok::<_, CompileError>(())
+        };
+        // What cannot be kept is not waited for.
+        let ((), code, ()) = tokio::try_join!(feed, read_code, read_complaint)?;
+        let status = child.wait().await?;
+        Ok((status, code, String::from_utf8_lossy(&complaint).trim().to_owned()))
+    }
+
+    /// Takes machine code into the cache's file as it comes.
+    async fn take_in(&self, mut code: impl AsyncRead + Unpin, mut keeping: Keeping) -> Result<Keeping, CompileError> {
+        loop {
+            let part = next_part(&mut code).await?;
+            if part.is_empty() {
+                return Ok(keeping);
+            }
+            let kept = aside(move || keeping.add(&part).map(|()| keeping)).await;
+            keeping = kept.map_err(|error| self.cannot_keep(error))?;
         }
     }
 
@@ -180,7 +239,7 @@ impl Turn<'_> {
     /// Compiles a file and keeps its code, or, if the file is at fault, that it does not compile.
     pub async fn compile(&self, wasm: Vec<u8>, content: Content) -> Result<(), CompileError> {
         let Self { compiler, .. } = self;
-        let code = match compiler.run(wasm, content.class()).await {
+        let code = match compiler.run(wasm, content).await {
             Ok(code) => code,
             Err(error) => {
                 if !error.passes() {
@@ -191,7 +250,7 @@ impl Turn<'_> {
             }
         };
         let cache = compiler.cache.clone();
-        aside(move || cache.keep(content, &code)).await.map_err(|error| compiler.cannot_keep(error))?;
+        aside(move || cache.keep(code)).await.map_err(|error| compiler.cannot_keep(error))?;
         Ok(())
     }
 }
@@ -201,36 +260,16 @@ pub fn memory_bytes(wasm_bytes: usize) -> u64 {
     MEMORY_BASE_BYTES + (wasm_bytes as u64).saturating_mul(MEMORY_BYTES_PER_BYTE)
 }
 
-/// Feeds the child and reads what it says, all at once, so that no pipe fills up. Of code that is too large, one byte more
-/// than `code_bytes_max` is read.
-async fn talk(child: &mut Child, wasm: Vec<u8>, code_bytes_max: u64) -> io::Result<(ExitStatus, Vec<u8>, String)> {
-    let (mut code, mut complaint) = (Vec::new(), Vec::new());
-    let stdin = child.stdin.take();
-    let stdout = child.stdout.take();
-    let stderr = child.stderr.take();
-    let feed = async {
-        if let Some(mut stdin) = stdin {
-            // A child that already gave up closes the pipe; its exit status tells more than this error would.
-            let _ = stdin.write_all(&wasm).await;
-        }
-    };
-    let read_code = async {
-        match stdout {
-            Some(stdout) => stdout.take(code_bytes_max + 1).read_to_end(&mut code).await,
-            None => Ok(0),
-        }
-    };
-    let read_complaint = async {
-        match stderr {
-            Some(stderr) => stderr.take(COMPLAINT_BYTES_MAX).read_to_end(&mut complaint).await,
-            None => Ok(0),
-        }
-    };
-    let ((), read, said) = tokio::join!(feed, read_code, read_complaint);
-    read?;
-    said?;
-    let status = child.wait().await?;
-    Ok((status, code, String::from_utf8_lossy(&complaint).trim().to_owned()))
+/// How much machine code a file may become, in bytes.
+fn code_bytes_max(content: Content) -> u64 {
+    (content.bytes as u64).saturating_mul(EXPANSION_MAX).saturating_add(1 << 20).min(CODE_BYTES_MAX)
+}
+
+/// Reads the next part of what a child says, shorter than the others only at the end.
+async fn next_part(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let mut part = Vec::with_capacity(PART_BYTES);
+    from.take(PART_BYTES as u64).read_to_end(&mut part).await?;
+    Ok(part)
 }
 
 /// The child's own limits, as its parent hands them over.
