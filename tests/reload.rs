@@ -116,6 +116,21 @@ async fn what_is_no_file_is_not_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_looked_at_keeps_its_plugin() {
+    let bot = Setup::new().plugin("20-echo.wasm", &ECHO).start().await;
+    let file = bot.plugin_file("20-echo.wasm");
+    fs::remove_file(&file).unwrap();
+    // A link to itself: nobody can say whether there is a file.
+    std::os::unix::fs::symlink(&file, &file).unwrap();
+    let log = Log::capture();
+    assert!(!bot.app.reload().await.changed);
+    assert_eq!(bot.says("hi").await, "hi");
+    assert_eq!(log.lines("cannot be looked at").len(), 1);
+    fs::remove_file(&file).unwrap();
+    assert!(bot.app.reload().await.changed, "it is gone for certain");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_compiled_before_does_not_wait_for_what_was_not() {
     let data = tempfile::tempdir().unwrap();
     let settings = format!("data_dir = \"{}\"", data.path().display());

@@ -339,16 +339,26 @@ impl App {
     /// Switches a plugin off, by its name or that of its file: it is renamed to `….wasm.off`. Without an account, all
     /// directories are searched. Returns its new path.
     pub async fn disable(&self, account: Option<&str>, name: &str) -> Result<PathBuf, OrderError> {
-        let done = directory::disable(&self.live().config, account, name)?;
+        let done = self.order(directory::disable, account, name).await?;
         self.look().await;
         Ok(done)
     }
 
     /// Switches a plugin on again. Returns its path; whether it loads shows in [`App::faults`].
     pub async fn enable(&self, account: Option<&str>, name: &str) -> Result<PathBuf, OrderError> {
-        let done = directory::enable(&self.live().config, account, name)?;
+        let done = self.order(directory::enable, account, name).await?;
         self.look().await;
         Ok(done)
+    }
+
+    async fn order(
+        &self,
+        order: fn(&Config, Option<&str>, &str) -> Result<PathBuf, OrderError>,
+        account: Option<&str>,
+        name: &str,
+    ) -> Result<PathBuf, OrderError> {
+        let (config, account, name) = (self.live().config.clone(), account.map(str::to_owned), name.to_owned());
+        plugin::aside(move || order(&config, account.as_deref(), &name)).await
     }
 
     /// Goes back to the version of a plugin that served before, or to one by the beginning of its hash; see

@@ -218,7 +218,7 @@ fn judge(path: &Path, names: &BTreeSet<String>) -> Judgement {
     }
     match path.extension().and_then(|extension| extension.to_str()) {
         // A directory or a pipe of that name is not to be read: it might never end.
-        Some("wasm") if !path.is_file() => refused("is not a file that can be read, so it is no plugin"),
+        Some("wasm") if is_no_file(path) => refused("is not a file that can be read, so it is no plugin"),
         Some("wasm") => Judgement::Plugin,
         Some("cwasm") => refused("is refused: compiled code cannot be checked; put the `.wasm` file there"),
         Some(OFF) if file_name.ends_with(".wasm.off") => Judgement::Other,
@@ -229,6 +229,14 @@ fn judge(path: &Path, names: &BTreeSet<String>) -> Judgement {
         Some("wat") => refused("is no plugin: it is WebAssembly's text form; turn it into a `.wasm` file first"),
         Some(extension) if extension.eq_ignore_ascii_case("txt") => judge_canary(path, names),
         _ => Judgement::Other,
+    }
+}
+
+/// Whether a path is known to be no file; one that cannot be looked at now may be one.
+fn is_no_file(path: &Path) -> bool {
+    match path.metadata() {
+        Ok(metadata) => !metadata.is_file(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }
 

@@ -18,9 +18,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::{
-    Hash, Plugin,
+    Hash, Plugin, aside,
     code::Code,
-    directory::{self, directories},
+    directory::{self, Listing, directories},
     file_name::{file_name_order, name_of},
     loader::{Identity, Loaded, Loader, Look, NotLoaded, Phase, Progress, ReadError, Terms},
     millis,
@@ -202,10 +202,10 @@ impl Set {
     /// phase. A file that does not load keeps what it was before; a directory that cannot be read keeps all of its plugins.
     pub async fn look(&mut self, config: &Config, patience: Phase) -> Scan {
         let mut scan = self.collect();
-        let found = self.list(config);
+        let found = self.list(config).await;
         scan.changed |= self.drop_all_but(&found);
         for (file, look) in found {
-            if self.is_due(&file, look) {
+            if let Some(look) = look.filter(|look| self.is_due(&file, *look)) {
                 self.start(file, look, config);
             }
         }
@@ -362,22 +362,37 @@ impl Set {
         files
     }
 
-    /// The `.wasm` files that are there now, and what they look like.
-    fn list(&mut self, config: &Config) -> BTreeMap<PathBuf, Look> {
+    /// The `.wasm` files that are there now, and what they look like; nothing for one that cannot be looked at, which is no
+    /// reason to lose what serves.
+    async fn list(&mut self, config: &Config) -> BTreeMap<PathBuf, Option<Look>> {
+        let dirs: Vec<PathBuf> = directories(config).into_iter().map(Path::to_owned).collect();
+        let files_max = config.plugin_files_max;
+        let surveyed = aside(move || dirs.into_iter().map(|dir| survey(dir, files_max)).collect::<Vec<_>>()).await;
         let mut found = BTreeMap::new();
-        for dir in directories(config) {
-            match directory::list(dir, config.plugin_files_max) {
-                Ok(listing) => {
-                    listing.refused.into_iter().for_each(|text| self.refused_files.tell(text));
-                    let looks = listing.plugins.into_iter().filter_map(|file| Some((Look::at(&file).ok()?, file)));
-                    found.extend(looks.map(|(look, file)| (file, look)));
+        for Surveyed { dir, held } in surveyed {
+            match held {
+                Ok((refused, plugins)) => {
+                    refused.into_iter().for_each(|text| self.refused_files.tell(text));
+                    for (file, look) in plugins {
+                        match look {
+                            Ok(look) => _ = found.insert(file, Some(look)),
+                            // It went since the directory was read.
+                            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                            Err(error) => {
+                                let path = file.display();
+                                self.refused_files.tell(format!("plugin file {path} cannot be looked at: {error}"));
+                                found.insert(file, None);
+                            }
+                        }
+                    }
                 }
                 Err(error) => {
                     self.refused_files.tell(format!("plugins directory {} cannot be read: {error}", dir.display()));
                     // Not the same as empty: keep what serves until the directory tells otherwise.
                     if error.kind() != io::ErrorKind::NotFound {
-                        let kept = self.files.iter().filter(|(file, _)| file.parent() == Some(dir));
-                        found.extend(kept.filter_map(|(file, known)| Some((file.clone(), known.look?))));
+                        let known = self.files.keys().chain(self.loads.keys()).chain(self.troubled.keys());
+                        found
+                            .extend(known.filter(|file| file.parent() == Some(&*dir)).map(|file| (file.clone(), None)));
                     }
                 }
             }
@@ -387,7 +402,7 @@ impl Set {
     }
 
     /// Forgets the files that are gone. Returns whether one of them served.
-    fn drop_all_but(&mut self, found: &BTreeMap<PathBuf, Look>) -> bool {
+    fn drop_all_but(&mut self, found: &BTreeMap<PathBuf, Option<Look>>) -> bool {
         self.troubled.retain(|file, _| found.contains_key(file));
         // A compile of what is gone ends with its load.
         self.loads.retain(|file, _| found.contains_key(file));
@@ -512,6 +527,22 @@ async fn guarded(work: impl Future<Output = Verdict> + Send + 'static) -> Verdic
         Ok(verdict) => verdict,
         Err(error) => Verdict::Panicked(error.to_string()),
     }
+}
+
+/// What a directory was found to hold.
+struct Surveyed {
+    dir: PathBuf,
+    /// What is no plugin, and its plugins with what they look like.
+    held: io::Result<(Vec<String>, Vec<(PathBuf, io::Result<Look>)>)>,
+}
+
+/// Looks at a directory and at each plugin in it.
+fn survey(dir: PathBuf, files_max: usize) -> Surveyed {
+    let held = directory::list(&dir, files_max).map(|Listing { plugins, refused }| {
+        let look = |file: PathBuf| (Look::at(&file), file);
+        (refused, plugins.into_iter().map(look).map(|(look, file)| (file, look)).collect())
+    });
+    Surveyed { dir, held }
 }
 
 /// What is known of a file before it is examined.
