@@ -13,6 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::{Content, Hash};
@@ -63,6 +64,9 @@ pub enum Spoiled {
     #[error("it does not match its checksum")]
     Checksum,
     #[error("{0}")]
+    Foreign(io::Error),
+    /// It may be read later.
+    #[error("{0}")]
     Io(#[from] io::Error),
 }
 
@@ -95,7 +99,7 @@ impl Cache {
     /// Returns the file with a plugin's code, checked and marked as used; nothing if there is none. Reads all of it.
     pub fn code(&self, content: Content) -> Result<Option<PathBuf>, Spoiled> {
         let name = self.name(content, CODE);
-        let Some(file) = self.dir.open_file(&name)? else { return Ok(None) };
+        let Some(file) = self.dir.open_file(&name).map_err(Spoiled::of_open)? else { return Ok(None) };
         if !is_whole(&file, &name)? {
             return Err(Spoiled::Checksum);
         }
@@ -204,6 +208,17 @@ impl Keeping {
     }
 }
 
+impl Spoiled {
+    /// Tells what we cannot have written (a link, a file that is closed to us or open to others) from trouble that passes.
+    fn of_open(error: io::Error) -> Self {
+        let is_link = error.raw_os_error() == Some(Errno::LOOP.raw_os_error());
+        match is_link || error.kind() == io::ErrorKind::PermissionDenied {
+            true => Self::Foreign(error),
+            false => Self::Io(error),
+        }
+    }
+}
+
 /// Whether a file is an entry by its name.
 fn is_one(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, kind)| [CODE, VERDICT, HELD].contains(&kind))
@@ -276,6 +291,14 @@ mod tests {
         assert!(matches!(cache.code(a), Err(Spoiled::Checksum)));
         cache.forget(a).unwrap();
         assert!(cache.code(a).unwrap().is_none());
+    }
+
+    #[test]
+    fn code_that_cannot_be_opened_is_not_taken_for_spoiled() {
+        let out_of_files = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
+        assert!(matches!(Spoiled::of_open(out_of_files), Spoiled::Io(_)));
+        let link = io::Error::from_raw_os_error(Errno::LOOP.raw_os_error());
+        assert!(matches!(Spoiled::of_open(link), Spoiled::Foreign(_)));
     }
 
     #[test]

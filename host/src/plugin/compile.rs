@@ -129,8 +129,10 @@ impl Compiler {
     }
 
     /// Returns why a file is known not to compile, from an earlier try under the same limits.
-    pub fn known(&self, content: Content) -> Option<CompileError> {
-        Some(CompileError::Known { why: self.cache.verdict(content, &self.limits)? })
+    pub async fn known(&self, content: Content) -> Option<CompileError> {
+        let (cache, limits) = (self.cache.clone(), self.limits.clone());
+        let why = aside(move || cache.verdict(content, &limits)).await?;
+        Some(CompileError::Known { why })
     }
 
     /// Waits until no other file is compiled.
@@ -244,7 +246,8 @@ impl Turn<'_> {
             Err(error) => {
                 if !error.passes() {
                     // The next start would only find the same again.
-                    let _ = compiler.cache.condemn(content, &compiler.limits, &error.to_string());
+                    let (cache, limits, why) = (compiler.cache.clone(), compiler.limits.clone(), error.to_string());
+                    let _ = aside(move || cache.condemn(content, &limits, &why)).await;
                 }
                 return Err(error);
             }

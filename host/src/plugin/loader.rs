@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use super::{
     Content, Hash, aside,
-    cache::{Cache, Tidied},
+    cache::{Cache, Spoiled, Tidied},
     canary::{self, Canary, CanaryError},
     code::{Code, LoadError},
     compile::{CompileError, Compiler, memory_bytes},
@@ -319,27 +319,30 @@ impl Loader {
         terms: &Terms,
         progress: &Progress,
     ) -> Result<usize, NotLoaded> {
-        let (limits, cache) = (&terms.settings.limits, &self.compiler.cache);
+        let (limits, cache) = (&terms.settings.limits, self.compiler.cache.clone());
         let name = Hash::of(format!("{} {limits:?} {:?}", canary.hash, terms.canary).as_bytes());
-        if let Some(count) = cache.held(content, &name) {
+        let known = cache.clone();
+        if let Some(count) = aside(move || known.held(content, &name)).await {
             return Ok(count);
         }
         progress.enter(Phase::Canary);
         let held = canary::hold(code, file, &terms.name, canary, limits, &terms.canary).await;
         let count = held.map_err(|error| NotLoaded::Canary { file: canary::file_name(file), error })?;
         // What cannot be remembered is held again.
-        let _ = cache.hold(content, &name, count);
+        let _ = aside(move || cache.hold(content, &name, count)).await;
         Ok(count)
     }
 
     /// Whether a content is still to be compiled.
-    pub fn is_new(&self, content: Content) -> bool {
-        !self.compiler.cache.has(content)
+    pub async fn is_new(&self, content: Content) -> bool {
+        let cache = self.compiler.cache.clone();
+        !aside(move || cache.has(content)).await
     }
 
     /// Forgets what was found out about a content, so that it is tried again.
-    pub fn pardon(&self, content: Content) -> io::Result<()> {
-        self.compiler.cache.pardon(content)
+    pub async fn pardon(&self, content: Content) -> io::Result<()> {
+        let cache = self.compiler.cache.clone();
+        aside(move || cache.pardon(content)).await
     }
 
     /// Throws away the code that nobody uses any more; see [`Cache::tidy`].
@@ -393,22 +396,23 @@ impl Loader {
     }
 
     /// Loads what the cache has. Code that a full disk, a crash or a hand has spoiled is thrown away: the wasm is still there.
+    /// Code that cannot be read just now stays.
     async fn cached(&self, file: &Path, content: Content) -> Result<Option<Arc<Code>>, NotLoaded> {
         let (cache, engine) = (self.compiler.cache.clone(), self.engine.clone());
-        let loaded = aside(move || match cache.code(content) {
+        let path = file.to_owned();
+        aside(move || match cache.code(content) {
             Ok(None) => Ok(None),
-            Ok(Some(code)) => Code::load(&engine, &code, content).map(Some),
-            Err(spoiled) => Err(LoadError::Cache(spoiled.to_string())),
-        });
-        match loaded.await {
-            Err(LoadError::Cache(why)) => {
-                let path = file.display();
-                warn!(file = %path, "The cached code of {path} is not used: {why}; it is removed, and compiled again");
-                self.compiler.cache.forget(content).map_err(NotLoaded::Cache)?;
+            Ok(Some(code)) => Code::load(&engine, &code, content).map(Some).map_err(NotLoaded::Load),
+            // It may be read the next time.
+            Err(Spoiled::Io(error)) => Err(NotLoaded::Load(LoadError::Cache(error.to_string()))),
+            Err(spoiled) => {
+                let path = path.display();
+                warn!(file = %path, "The cached code of {path} is not used: {spoiled}; it is removed, and compiled again");
+                cache.forget(content).map_err(NotLoaded::Cache)?;
                 Ok(None)
             }
-            loaded => Ok(loaded?),
-        }
+        })
+        .await
     }
 
     /// Has a file compiled, unless it is known not to compile. Returns how long it took; nothing if it was done meanwhile.
@@ -419,19 +423,20 @@ impl Loader {
         content: Content,
         terms: &Terms,
     ) -> Result<Option<Duration>, NotLoaded> {
-        if let Some(known) = self.compiler.known(content) {
+        if let Some(known) = self.compiler.known(content).await {
             return Err(known.into());
         }
         let turn = self.compiler.turn().await;
-        if !self.is_new(content) {
+        if !self.is_new(content).await {
             return Ok(None);
         }
         // Only now: files that wait for their turn are not kept in memory.
         let (path, bytes_max) = (file.to_owned(), terms.file_bytes_max);
-        let wasm = aside(move || read_wasm(&path, look.wasm, bytes_max)).await?;
-        if Content::of(&wasm) != content {
-            return Err(ReadError::Unsettled.into());
-        }
+        let wasm = aside(move || -> Result<_, ReadError> {
+            let wasm = read_wasm(&path, look.wasm, bytes_max)?;
+            if Content::of(&wasm) == content { Ok(wasm) } else { Err(ReadError::Unsettled) }
+        })
+        .await?;
         tell_compile(file, content);
         let started = Instant::now();
         let compiled = turn.compile(wasm, content).await;

@@ -74,8 +74,8 @@ async fn load(loader: &Loader, file: &Path, terms: &Terms, hash: &mut Option<Has
     let source = loader.read(file, look, terms).await?;
     *hash = Some(source.content.hash);
     // What cannot be forgotten is found again below.
-    let _ = loader.pardon(source.content);
-    if loader.is_new(source.content) {
+    let _ = loader.pardon(source.content).await;
+    if loader.is_new(source.content).await {
         eprintln!("Compiling {} …", file.display());
     }
     loader.load(file, look, &source, terms, &Progress::unwatched()).await
