@@ -532,9 +532,11 @@ async fn guarded(work: impl Future<Output = Verdict> + Send + 'static) -> Verdic
 /// What a directory was found to hold.
 struct Surveyed {
     dir: PathBuf,
-    /// What is no plugin, and its plugins with what they look like.
-    held: io::Result<(Vec<String>, Vec<(PathBuf, io::Result<Look>)>)>,
+    held: io::Result<Held>,
 }
+
+/// What is no plugin, and the plugins with what they look like.
+type Held = (Vec<String>, Vec<(PathBuf, io::Result<Look>)>);
 
 /// Looks at a directory and at each plugin in it.
 fn survey(dir: PathBuf, files_max: usize) -> Surveyed {
