@@ -399,20 +399,20 @@ impl Loader {
     /// Code that cannot be read just now stays.
     async fn cached(&self, file: &Path, content: Content) -> Result<Option<Arc<Code>>, NotLoaded> {
         let (cache, engine) = (self.compiler.cache.clone(), self.engine.clone());
-        let path = file.to_owned();
-        aside(move || match cache.code(content) {
-            Ok(None) => Ok(None),
-            Ok(Some(code)) => Code::load(&engine, &code, content).map(Some).map_err(NotLoaded::Load),
+        let found = aside(move || match cache.code(content) {
+            Ok(None) => Ok(Ok(None)),
+            Ok(Some(code)) => Code::load(&engine, &code, content).map(|code| Ok(Some(code))).map_err(NotLoaded::Load),
             // It may be read the next time.
             Err(Spoiled::Io(error)) => Err(NotLoaded::Load(LoadError::Cache(error.to_string()))),
-            Err(spoiled) => {
-                let path = path.display();
+            Err(spoiled) => cache.forget(content).map(|()| Err(spoiled)).map_err(NotLoaded::Cache),
+        });
+        found.await.map(|found| {
+            found.unwrap_or_else(|spoiled| {
+                let path = file.display();
                 warn!(file = %path, "The cached code of {path} is not used: {spoiled}; it is removed, and compiled again");
-                cache.forget(content).map_err(NotLoaded::Cache)?;
-                Ok(None)
-            }
+                None
+            })
         })
-        .await
     }
 
     /// Has a file compiled, unless it is known not to compile. Returns how long it took; nothing if it was done meanwhile.
