@@ -241,3 +241,11 @@ async fn random_bytes_come_in_small_pieces_only() {
     assert_eq!(told, "trapped: requested len 300000 exceeds limit 262144");
     assert!(matches!(dispatch.steps[1].outcome, Ok(Said::Passed)), "{:?}", dispatch.steps[1].outcome);
 }
+
+#[tokio::test]
+async fn computing_that_nothing_interrupts_is_counted_when_it_is_over() {
+    let settings = "[plugins.misbehave.limits]\nmemory_mib = 512\ncpu_ms = 10";
+    let bot = Setup::new().plugin("10-misbehave.wasm", &MISBEHAVE).settings(settings).start().await;
+    let dispatch = bot.asked("grow 300").await;
+    assert!(matches!(dispatch.steps[0].outcome, Err(Failure::Cpu { limit_ms: 10 })), "{:?}", dispatch.steps[0].outcome);
+}

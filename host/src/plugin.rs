@@ -5,7 +5,9 @@
 
 use std::{
     fmt,
+    future::poll_fn,
     path::PathBuf,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -183,7 +185,10 @@ impl Plugin {
         let waited = started.elapsed();
         let mut store = Guest::of_call(self, message, start_bytes, deadline).into_store(code.wasmtime());
         let running = code.engine.run_clock();
-        let answer = match timeout_at(deadline.into(), self.ask(&mut store, message)).await {
+        let (asked, computed) = computing(timeout_at(deadline.into(), self.ask(&mut store, message))).await;
+        let answer = match asked {
+            // One instruction that fills much memory is not interrupted, so that it shows only now.
+            Ok(Ok(Ok(_))) if millis(computed) > limits.cpu_ms => Err(Failure::Cpu { limit_ms: limits.cpu_ms }),
             Ok(Ok(Ok(reply))) => Ok(reply),
             Ok(Ok(Err(text))) => Err(Failure::Guest(text.chars().take(GUEST_ERROR_CHARS_MAX).collect())),
             Ok(Err(error)) => Err(self.explain(&error, &store, waited)),
@@ -239,6 +244,19 @@ impl Call {
         let waited = started.elapsed();
         Self { answer: Err(failure), duration: waited, waited, memory_bytes: 0, output: Vec::new() }
     }
+}
+
+/// Returns what a future comes to, and how long it was at work for it, waiting not included.
+async fn computing<F: Future>(future: F) -> (F::Output, Duration) {
+    let mut future = pin!(future);
+    let mut computed = Duration::ZERO;
+    let output = poll_fn(|context| {
+        let started = Instant::now();
+        let polled = future.as_mut().poll(context);
+        computed += started.elapsed();
+        polled
+    });
+    (output.await, computed)
 }
 
 /// An error with its causes on one line, as the log shows it.

@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::file_name::{file_name_order, name_of};
-use crate::config::{Account, Config};
+use crate::{
+    config::{Account, Config},
+    foreign,
+};
 
 /// What a plugin's file is called while it is switched off: `30-weather.wasm.off`.
 const OFF: &str = "off";
@@ -79,7 +82,9 @@ pub fn list(dir: &Path, files_max: usize) -> io::Result<Listing> {
     for path in paths {
         match judge(&path, &names) {
             Judgement::Plugin => listing.plugins.push(path),
-            Judgement::Refused(why) => listing.refused.push(format!("{} {why}", path.display())),
+            Judgement::Refused(why) => {
+                listing.refused.push(foreign::on_one_line(&format!("{} {why}", path.display())));
+            }
             Judgement::Other => {}
         }
     }
@@ -219,6 +224,9 @@ fn judge(path: &Path, names: &BTreeSet<String>) -> Judgement {
     match path.extension().and_then(|extension| extension.to_str()) {
         // A directory or a pipe of that name is not to be read: it might never end.
         Some("wasm") if is_no_file(path) => refused("is not a file that can be read, so it is no plugin"),
+        Some("wasm") if file_name.contains(char::is_control) => {
+            refused("has control characters in its name, so it is no plugin; rename it")
+        }
         Some("wasm") => Judgement::Plugin,
         Some("cwasm") => refused("is refused: compiled code cannot be checked; put the `.wasm` file there"),
         Some(OFF) if file_name.ends_with(".wasm.off") => Judgement::Other,

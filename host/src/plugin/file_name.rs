@@ -3,9 +3,13 @@
 use std::{cmp::Ordering, path::Path};
 
 /// Returns a plugin's name: the file's stem without the leading number and a trailing version
-/// (`30-weather-1.2.0.wasm` is `weather`). None for a file that is not named `….wasm`.
+/// (`30-weather-1.2.0.wasm` is `weather`). None for a file that is not named `….wasm`, or whose name has control
+/// characters, which would break the lines of a log.
 pub fn name_of(path: &Path) -> Option<String> {
     let stem = path.file_name()?.to_str()?.strip_suffix(".wasm")?;
+    if stem.contains(char::is_control) {
+        return None;
+    }
     let name = match stem.split_once('-') {
         Some((number, rest)) if is_number(number) && !rest.is_empty() => rest,
         _ => stem,
@@ -68,6 +72,11 @@ fn significant(digits: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_would_break_a_line_is_none() {
+        assert_eq!(name_of(Path::new("30-we\nather.wasm")), None);
+    }
 
     #[test]
     fn a_plugin_is_named_by_its_file_without_number_and_version() {
