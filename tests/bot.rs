@@ -13,10 +13,9 @@ use aviary_host::{
     config::Config,
     conversation::{Answer, Header, Said, Simulator, shown},
     dispatch::{self, Dispatch},
-    message::{self, Push},
-    plugin, server,
+    plugin::{self, question::Question},
+    server,
 };
-use aviary_wechat::xml;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
 
@@ -209,12 +208,10 @@ impl Bot {
     /// Like [`Bot::asked`], with so much time for all of them.
     pub async fn asked_within(&self, words: &str, time: Duration) -> Dispatch {
         let said = Said::parse(words).unwrap_or_else(|error| panic!("{words}: {error}"));
-        let root = xml::parse(said.to_xml(&new_header()).as_bytes()).expect("the notation writes XML");
-        let Ok(Push::Message(message)) = message::parse("main", &root) else { panic!("{words} is no message") };
-        let message = Arc::new(*message);
+        let question = Question::read("main", said.to_xml(&new_header())).expect("the notation writes messages");
         let live = self.app.live();
         let chain = &live.named("main").expect("it is there").chain;
-        dispatch::run(chain, &message, Instant::now() + time).await
+        dispatch::run(chain, &question, Instant::now() + time).await
     }
 
     /// Pushes a body as it is.

@@ -1,14 +1,12 @@
 //! Guests' way out: real plugins, real servers on loopback, and what must not happen between them.
 
-use std::{io::Write, sync::Arc, time::Instant};
+use std::{io::Write, time::Instant};
 
 use aviary_host::{
     conversation::Conversation,
     egress::Egress,
-    message::{self, Push},
-    plugin::{Plugin, bindings::Reply, services::Services},
+    plugin::{Plugin, bindings::Reply, question::Question, services::Services},
 };
-use aviary_wechat::xml;
 use flate2::{Compression, write::GzEncoder};
 
 use crate::{
@@ -516,9 +514,8 @@ async fn a_conversation_file_is_the_network_of_those_who_play_it() {
 /// Gives one plugin an order, without a chain around it.
 async fn call(plugin: &Plugin, order: &str) -> String {
     let said = aviary_host::conversation::Said::parse(order).expect("it is in the notation");
-    let root = xml::parse(said.to_xml(&new_header()).as_bytes()).expect("the notation writes XML");
-    let Ok(Push::Message(message)) = message::parse("main", &root) else { panic!("{order} is no message") };
-    match plugin.call(&Arc::new(*message), Instant::now() + PATIENCE).await.answer {
+    let question = Question::read("main", said.to_xml(&new_header())).expect("the notation writes messages");
+    match plugin.call(&question, Instant::now() + PATIENCE).await.answer {
         Ok(Some(Reply::Text(said))) => said,
         other => panic!("{other:?}"),
     }

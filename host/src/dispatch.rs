@@ -15,6 +15,7 @@ use crate::{
     plugin::{
         self, Call, Failure, Plugin,
         bindings::{Body, Event, Message, Reply},
+        question::Question,
         record::Held,
         rules::{self, Facts},
     },
@@ -107,11 +108,11 @@ impl Dispatch {
 
 /// Asks the plugins one after another, all of them done by `deadline`. One that fails is skipped; when all do, the user
 /// reads the account's apology, if it has one.
-pub async fn run(chain: &Chain, message: &Arc<Message>, deadline: Instant) -> Dispatch {
+pub async fn run(chain: &Chain, question: &Question, deadline: Instant) -> Dispatch {
     let started = Instant::now();
-    let apology = chain.terms.apology.as_ref().filter(|_| expects_words(&message.body));
+    let apology = chain.terms.apology.as_ref().filter(|_| expects_words(&question.message.body));
     let deadline = apology.and_then(|_| deadline.checked_sub(APOLOGY_TAKES)).unwrap_or(deadline);
-    let mut dispatch = ask_in_order(chain, message, deadline).await;
+    let mut dispatch = ask_in_order(chain, question, deadline).await;
     if dispatch.outcome == Outcome::Failed
         && let Some(apology) = apology
     {
@@ -124,7 +125,8 @@ pub async fn run(chain: &Chain, message: &Arc<Message>, deadline: Instant) -> Di
     dispatch
 }
 
-async fn ask_in_order(chain: &Chain, message: &Arc<Message>, deadline: Instant) -> Dispatch {
+async fn ask_in_order(chain: &Chain, question: &Question, deadline: Instant) -> Dispatch {
+    let message = &question.message;
     let facts = Facts::of(message);
     let mut steps = Vec::new();
     // A plugin that is held back counts as what it would most likely have done.
@@ -147,7 +149,7 @@ async fn ask_in_order(chain: &Chain, message: &Arc<Message>, deadline: Instant) 
                 continue;
             }
         };
-        let (step, reply) = ask(plugin, message, deadline).await;
+        let (step, reply) = ask(plugin, question, deadline).await;
         let told = log(&step, message, chain.terms.guest_log);
         admitted.settle(&step, &told, expected(plugin, chain.terms.window));
         match step.outcome {
@@ -197,8 +199,9 @@ fn expects_words(body: &Body) -> bool {
 }
 
 /// Asks one plugin and makes its reply fit for WeChat.
-async fn ask(plugin: &Plugin, message: &Arc<Message>, deadline: Instant) -> (Step, Option<Reply>) {
-    let Call { answer, duration, waited, memory_bytes, output } = plugin.call(message, deadline).await;
+async fn ask(plugin: &Plugin, question: &Question, deadline: Instant) -> (Step, Option<Reply>) {
+    let message = &question.message;
+    let Call { answer, duration, waited, memory_bytes, output } = plugin.call(question, deadline).await;
     let check = |reply| reply::check(reply, message, plugin.settings.limits.reply_bytes_max);
     let checked = answer.and_then(|reply| Ok(reply.map(check).transpose()?));
     let (outcome, reply) = match checked {

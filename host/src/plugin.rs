@@ -29,6 +29,7 @@ pub mod loader;
 mod log;
 mod per_user;
 pub mod quarantine;
+pub mod question;
 pub mod record;
 pub mod rules;
 pub mod services;
@@ -49,6 +50,7 @@ use self::{
     code::Code,
     engine::Class,
     guest::Guest,
+    question::Question,
     record::Record,
     services::Services,
     turns::{Ask, Busy, Lane},
@@ -170,7 +172,7 @@ const GUEST_ERROR_CHARS_MAX: usize = 500;
 
 impl Plugin {
     /// Asks the plugin for an answer, in a fresh sandbox that ends with this call, at `deadline` at the latest.
-    pub async fn call(&self, message: &Arc<Message>, deadline: Instant) -> Call {
+    pub async fn call(&self, question: &Question, deadline: Instant) -> Call {
         let started = Instant::now();
         let deadline = self.own_deadline(started, deadline);
         let limit_ms = millis(deadline.saturating_duration_since(started));
@@ -183,9 +185,9 @@ impl Plugin {
             Err(busy) => return Call::unasked(busy.into(), started),
         };
         let waited = started.elapsed();
-        let mut store = Guest::of_call(self, message, start_bytes, deadline).into_store(code.wasmtime());
+        let mut store = Guest::of_call(self, question, start_bytes, deadline).into_store(code.wasmtime());
         let running = code.engine.run_clock();
-        let (asked, computed) = computing(timeout_at(deadline.into(), self.ask(&mut store, message))).await;
+        let (asked, computed) = computing(timeout_at(deadline.into(), self.ask(&mut store, &question.message))).await;
         let answer = match asked {
             // One instruction that fills much memory is not interrupted, so that it shows only now.
             Ok(Ok(Ok(_))) if millis(computed) > limits.cpu_ms => Err(Failure::Cpu { limit_ms: limits.cpu_ms }),

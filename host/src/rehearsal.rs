@@ -1,17 +1,13 @@
 //! Conversations held with plugins inside this process, without a server: by `chat`, and by canaries.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use anyhow::bail;
 use aviary_wechat::xml;
 
 use crate::{
     conversation::{Conversation, Playback, Turn, difference, shown},
     dispatch::{self, Chain, Dispatch, Step},
-    message::{self, Push},
+    plugin::question::Question,
     reply,
 };
 
@@ -39,12 +35,10 @@ pub struct Fault {
 /// # Errors
 /// A push that is no message that could be answered.
 pub async fn say(chain: &Chain, push: &str, time: Duration) -> anyhow::Result<(Dispatch, String)> {
-    let Push::Message(message) = message::parse("main", &xml::parse(push.as_bytes())?)? else {
-        bail!("nobody could be answered, so no plugin is asked");
-    };
-    let message = Arc::new(*message);
-    let dispatch = dispatch::run(chain, &message, Instant::now() + time).await;
-    let address = reply::Address::back_to(&message);
+    let question = Question::read("main", push.to_owned())?;
+    let dispatch = dispatch::run(chain, &question, Instant::now() + time).await;
+    let message = &question.message;
+    let address = reply::Address::back_to(message);
     let xml = dispatch.reply.as_ref().and_then(|reply| reply::to_xml(reply, &address, message.create_time));
     let element = xml.map(|xml| xml::parse(xml.as_bytes())).transpose()?;
     Ok((dispatch, shown(element.as_ref())))

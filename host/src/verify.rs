@@ -11,6 +11,8 @@ use aviary_wechat::{
     xml::{self, Element},
 };
 
+use bytes::Bytes;
+
 use crate::{
     config::{Account, Mode},
     query::Query,
@@ -23,6 +25,8 @@ use crate::{
 pub struct Opened<'a> {
     /// What it says.
     pub root: Element,
+    /// The same as it was written, decrypted.
+    pub xml: Bytes,
     /// How its reply has to look: encrypted in, encrypted out.
     pub form: Form<'a>,
     /// How far in the future it was signed: our clock is slow by about as much, and so long it stays acceptable.
@@ -86,7 +90,7 @@ pub fn before_body(account: &Account, query: &Query<'_>) -> Result<(), Refusal> 
 }
 
 /// Opens a push, whichever form it has, if the account's mode allows that form.
-pub fn push<'a>(account: &'a Account, query: &'a Query<'_>, body: &[u8], now_s: u64) -> Result<Opened<'a>, Refusal> {
+pub fn push<'a>(account: &'a Account, query: &'a Query<'_>, body: &Bytes, now_s: u64) -> Result<Opened<'a>, Refusal> {
     let outer = match xml::parse(body) {
         Ok(outer) => outer,
         // Whoever has no signature learns nothing about the body.
@@ -101,16 +105,23 @@ pub fn push<'a>(account: &'a Account, query: &'a Query<'_>, body: &[u8], now_s: 
             signer(account, query)?;
             Err(Refusal::NotEncrypted { account: account.name.clone() })
         }
-        (Mode::Plain, _) | (Mode::Compatible, None) => plain(account, query, outer, now_s),
+        (Mode::Plain, _) | (Mode::Compatible, None) => plain(account, query, outer, body, now_s),
         (Mode::Compatible | Mode::Safe, Some(encrypt)) => sealed(account, query, encrypt, now_s),
     }
 }
 
-fn plain<'a>(account: &'a Account, query: &'a Query<'_>, root: Element, now_s: u64) -> Result<Opened<'a>, Refusal> {
+fn plain<'a>(
+    account: &'a Account,
+    query: &'a Query<'_>,
+    root: Element,
+    xml: &Bytes,
+    now_s: u64,
+) -> Result<Opened<'a>, Refusal> {
     let token = signer(account, query)?;
     let ahead = check_age(account, query, now_s)?;
     let previous = Previous { token: is_previous(account, token), encoding_aes_key: false };
-    Ok(Opened { root, form: Form::Plain, ahead, signature: Some(query.one("signature")?), previous })
+    let signature = Some(query.one("signature")?);
+    Ok(Opened { root, xml: xml.clone(), form: Form::Plain, ahead, signature, previous })
 }
 
 /// The order is WeChat's own and must stay: signature, base64, cipher, padding, length, app id, XML.
@@ -124,7 +135,8 @@ fn sealed<'a>(account: &'a Account, query: &'a Query<'_>, encrypt: &str, now_s: 
     let (xml, key) = decrypt(account, encrypt)?;
     let is_current_key = account.encoding_aes_key.as_ref().is_some_and(|current| std::ptr::eq(current, key));
     let previous = Previous { token: is_previous(account, token), encoding_aes_key: !is_current_key };
-    Ok(Opened { root: xml::parse(&xml)?, form: Form::Sealed { token, key }, ahead, signature: None, previous })
+    let (root, form) = (xml::parse(&xml)?, Form::Sealed { token, key });
+    Ok(Opened { root, xml: xml.into(), form, ahead, signature: None, previous })
 }
 
 /// Decrypts with the account's key, or with the one before it.

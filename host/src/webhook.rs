@@ -24,7 +24,7 @@ use crate::{
     dispatch,
     message::{self, Push},
     outlive::Outliving,
-    plugin::bindings::Message,
+    plugin::question::Question,
     query::Query,
     refusal::Refusal,
     reply,
@@ -91,33 +91,37 @@ async fn push(
     app: &Arc<App>,
     serving: &Arc<Serving>,
     query: &Query<'_>,
-    body: &[u8],
+    body: &Bytes,
     arrived: Instant,
 ) -> Result<Response, Refusal> {
     let account = &serving.account;
     let opened = verify::push(account, query, body, now_s())?;
     app.tell_previous(account, opened.previous);
-    let message = match message::parse(&account.name, &opened.root)? {
-        Push::Message(message) => Arc::new(*message),
+    let question = match message::parse(&account.name, &opened.root)? {
+        Push::Message(message) => {
+            Question { is_sealed: matches!(opened.form, Form::Sealed { .. }), ..Question::new(*message, opened.xml) }
+        }
         Push::Unanswerable(why) => {
             info!(account = %account.name, "Answered `success` to a push for nobody: {why}");
             return Ok(text(SUCCESS));
         }
     };
     let deadline = arrived + account.late.window;
-    let outcome = match app.dedupe.claim(Key::of(&message, &opened.root), opened.signature, arrived, opened.ahead) {
-        Claim::First(slot) => {
-            let dispatch = dispatch(app.clone(), message.clone(), slot, arrived, deadline);
-            let dispatched = timeout_at(deadline.into(), Outliving::new(app.tasks.track_future(dispatch))).await;
-            dispatched.ok().and_then(Result::ok)
-        }
-        Claim::Again(answer) => {
-            serving.chain.count_retry();
-            timeout_at(deadline.into(), answer.outcome()).await.ok()
-        }
-        Claim::Replayed => return Err(Refusal::Replayed { account: account.name.clone() }),
-    };
-    let xml = outcome.flatten().and_then(|reply| reply::to_xml(&reply, &reply::Address::back_to(&message), now_s()));
+    let outcome =
+        match app.dedupe.claim(Key::of(&question.message, &opened.root), opened.signature, arrived, opened.ahead) {
+            Claim::First(slot) => {
+                let dispatch = dispatch(app.clone(), question.clone(), slot, arrived, deadline);
+                let dispatched = timeout_at(deadline.into(), Outliving::new(app.tasks.track_future(dispatch))).await;
+                dispatched.ok().and_then(Result::ok)
+            }
+            Claim::Again(answer) => {
+                serving.chain.count_retry();
+                timeout_at(deadline.into(), answer.outcome()).await.ok()
+            }
+            Claim::Replayed => return Err(Refusal::Replayed { account: account.name.clone() }),
+        };
+    let xml =
+        outcome.flatten().and_then(|reply| reply::to_xml(&reply, &reply::Address::back_to(&question.message), now_s()));
     Ok(match xml {
         Some(xml) => xml_body(seal(xml, account, &opened.form)),
         None => text(SUCCESS),
@@ -125,7 +129,8 @@ async fn push(
 }
 
 /// Asks the plugins, and tells every try what came of it.
-async fn dispatch(app: Arc<App>, message: Arc<Message>, slot: Slot, arrived: Instant, deadline: Instant) -> Outcome {
+async fn dispatch(app: Arc<App>, question: Question, slot: Slot, arrived: Instant, deadline: Instant) -> Outcome {
+    let message = &question.message;
     let Ok(live) = timeout_at(deadline.into(), app.ready()).await else {
         warn!(account = %message.account, "A message stays unanswered: the plugins are still being loaded");
         app.live().named(&message.account)?.chain.count_unanswered();
@@ -133,8 +138,8 @@ async fn dispatch(app: Arc<App>, message: Arc<Message>, slot: Slot, arrived: Ins
     };
     // An account that is gone by now has nobody to ask.
     let serving = live.named(&message.account)?;
-    let dispatch = dispatch::run(&serving.chain, &message, deadline).await;
-    app.tell_message(&message, &dispatch, arrived.elapsed());
+    let dispatch = dispatch::run(&serving.chain, &question, deadline).await;
+    app.tell_message(message, &dispatch, arrived.elapsed());
     let outcome = dispatch.reply.map(Arc::new);
     slot.publish(outcome.clone());
     outcome

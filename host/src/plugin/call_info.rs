@@ -12,9 +12,8 @@ impl Host for Guest {
         let time_left = self.deadline.saturating_duration_since(Instant::now());
         Info {
             time_left_ms: u32::try_from(time_left.as_millis()).unwrap_or(u32::MAX),
-            // A reply that misses the window is not delivered in another way yet.
-            late_reply: false,
-            attempt: 1,
+            late_reply: self.question.as_ref().is_some_and(|question| question.late_reply),
+            attempt: self.question.as_ref().map_or(1, |question| question.attempt),
         }
     }
 }

@@ -8,14 +8,17 @@ use std::{
 use wasmtime::{Store, StoreContextMut, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
 
-use super::{Plugin, bindings::Message, limits::Limiter, log::Output, millis, services::Services, wasi_http::WasiHttp};
+use super::{
+    Plugin, bindings::Message, limits::Limiter, log::Output, millis, question::Question, services::Services,
+    wasi_http::WasiHttp,
+};
 use crate::config::PluginSettings;
 
 /// The host's side of one guest. It lives in the guest's store and is dropped with it.
 pub struct Guest {
     pub(super) plugin: Arc<str>,
     /// What is being answered; nothing while a plugin is only tried.
-    pub(super) message: Option<Arc<Message>>,
+    pub(super) question: Option<Question>,
     pub(super) settings: Arc<PluginSettings>,
     pub(super) services: Services,
     pub(super) deadline: Instant,
@@ -44,11 +47,11 @@ impl Clock {
 
 impl Guest {
     /// The guest of one call, which ends at `deadline`. With its turn it has got `held_bytes` of memory.
-    pub(super) fn of_call(plugin: &Plugin, message: &Arc<Message>, held_bytes: usize, deadline: Instant) -> Self {
-        let message = Some(message.clone());
+    pub(super) fn of_call(plugin: &Plugin, question: &Question, held_bytes: usize, deadline: Instant) -> Self {
+        let question = Some(question.clone());
         let limits = &plugin.settings.limits;
         let limiter = Limiter::sharing(limits, &plugin.lane, held_bytes, deadline);
-        Self { message, limiter, ..Self::new(&plugin.name, &plugin.settings, &plugin.services, deadline) }
+        Self { question, limiter, ..Self::new(&plugin.name, &plugin.settings, &plugin.services, deadline) }
     }
 
     /// A guest that is started, and asked nothing.
@@ -62,7 +65,7 @@ impl Guest {
         table.set_max_capacity(limits.handles_max);
         Self {
             plugin: plugin.clone(),
-            message: None,
+            question: None,
             settings: settings.clone(),
             services: services.clone(),
             deadline,
@@ -86,6 +89,11 @@ impl Guest {
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(on_tick);
         store
+    }
+
+    /// The message that is being answered.
+    pub(super) fn message(&self) -> Option<&Message> {
+        self.question.as_ref().map(|question| &*question.message)
     }
 
     /// What the guest wrote to standard output and error.

@@ -20,7 +20,7 @@ pub(super) type Refusal = TrappableError<Error>;
 impl Host for Guest {
     async fn open(&mut self, scope: Scope) -> Result<Resource<Bucket>, Refusal> {
         let Some(grant) = &self.settings.grants.kv else { return Err(Error::Denied(self.denied("kv")).into()) };
-        let Some(message) = &self.message else {
+        let Some(message) = self.message() else {
             return Err(Error::Invalid("no message is being answered, so the keys are nobody's".to_owned()).into());
         };
         let (account, plugin) = (&message.account, &self.plugin);

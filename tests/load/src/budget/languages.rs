@@ -1,20 +1,14 @@
 //! What one call of a plugin costs, by the language it is written in: `Plugin::call` of the host's library, from the
 //! question to the answer, a sandbox made for it and gone after it. No HTTP, no signature, no dedupe.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use aviary_host::{
-    message::{self, Push},
-    plugin::{
-        Plugin,
-        bindings::{Body, Message, Reply},
-    },
+use aviary_host::plugin::{
+    Plugin,
+    bindings::{Body, Reply},
+    question::Question,
 };
-use aviary_wechat::xml;
 use tokio::runtime::Builder;
 
 use super::{Bench, Budget, Line, in_process};
@@ -76,21 +70,21 @@ async fn cpu_us(bot: &Bot, rounds: u32) -> anyhow::Result<Vec<f64>> {
     let live = app.live();
     let serving = live.accounts().next().context("the bot has no account")?;
     let plugin = serving.chain.plugins.first().context("the plugin was not loaded; see the log above")?;
-    let message = Arc::new(message()?);
-    call(plugin, &message, CALLS / 10).await?;
+    let question = question()?;
+    call(plugin, &question, CALLS / 10).await?;
     let mut figures = Vec::new();
     for _ in 0..rounds {
         let before = own_cpu();
-        call(plugin, &message, CALLS).await?;
+        call(plugin, &question, CALLS).await?;
         figures.push((own_cpu() - before).as_secs_f64() * 1e6 / f64::from(CALLS));
     }
     Ok(figures)
 }
 
-async fn call(plugin: &Plugin, message: &Arc<Message>, calls: u32) -> anyhow::Result<()> {
-    let Body::Text(text) = &message.body else { bail!("echo answers texts only") };
+async fn call(plugin: &Plugin, question: &Question, calls: u32) -> anyhow::Result<()> {
+    let Body::Text(text) = &question.message.body else { bail!("echo answers texts only") };
     for _ in 0..calls {
-        let answer = plugin.call(message, Instant::now() + CALL_MAX).await.answer?;
+        let answer = plugin.call(question, Instant::now() + CALL_MAX).await.answer?;
         ensure!(
             matches!(&answer, Some(Reply::Text(reply)) if *reply == text.content),
             "plugin `{}` answered {answer:?}",
@@ -101,10 +95,7 @@ async fn call(plugin: &Plugin, message: &Arc<Message>, calls: u32) -> anyhow::Re
 }
 
 /// The message that the generator sends, as plugins are given it.
-fn message() -> anyhow::Result<Message> {
+fn question() -> anyhow::Result<Question> {
     let push = WeChat::new(Mode::Plain).push(now_s());
-    match message::parse("main", &xml::parse(push.query_and_body().1.as_bytes())?)? {
-        Push::Message(message) => Ok(*message),
-        Push::Unanswerable(why) => bail!("our own message cannot be answered: {why}"),
-    }
+    Question::read("main", push.query_and_body().1.to_owned())
 }
