@@ -29,4 +29,5 @@ mod modes;
 mod reload;
 mod versions;
 mod webhook;
+mod wechat_api;
 mod wire;

@@ -9,7 +9,7 @@ use wasmtime::{Store, StoreContextMut, UpdateDeadline, component::ResourceTable}
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
 
 use super::{Plugin, bindings::Message, limits::Limiter, log::Output, millis, services::Services, wasi_http::WasiHttp};
-use crate::config::PluginSettings;
+use crate::{api::Api, config::PluginSettings};
 
 /// The host's side of one guest. It lives in the guest's store and is dropped with it.
 pub struct Guest {
@@ -18,6 +18,8 @@ pub struct Guest {
     pub(super) message: Option<Arc<Message>>,
     pub(super) settings: Arc<PluginSettings>,
     pub(super) services: Services,
+    /// WeChat's API for the account; nothing where there is none, and while a plugin is only tried.
+    pub(super) api: Option<Api>,
     pub(super) deadline: Instant,
     pub(super) limiter: Limiter,
     pub(super) clock: Clock,
@@ -48,7 +50,8 @@ impl Guest {
         let message = Some(message.clone());
         let limits = &plugin.settings.limits;
         let limiter = Limiter::sharing(limits, &plugin.lane, held_bytes, deadline);
-        Self { message, limiter, ..Self::new(&plugin.name, &plugin.settings, &plugin.services, deadline) }
+        let api = plugin.api.clone();
+        Self { message, limiter, api, ..Self::new(&plugin.name, &plugin.settings, &plugin.services, deadline) }
     }
 
     /// A guest that is started, and asked nothing.
@@ -65,6 +68,7 @@ impl Guest {
             message: None,
             settings: settings.clone(),
             services: services.clone(),
+            api: None,
             deadline,
             limiter: Limiter::alone(limits),
             clock: Clock { ticks: 0, ticks_max: limits.cpu_ms },
