@@ -27,7 +27,7 @@ pub use access_token::AccessToken;
 pub use callback_check::CallbackCheck;
 pub use error::ApiError;
 pub use exchange::Answer;
-pub use form::{Field, Form};
+pub use form::{Field, Form, content_type};
 pub use registry::Apis;
 
 use self::{

@@ -33,7 +33,7 @@ use std::{
 
 pub use account::{Account, Mode};
 pub use error::ConfigError;
-pub use grants::{Grants, HostPattern, HttpGrant, KvGrant};
+pub use grants::{CustomerServiceGrant, Grants, HostPattern, HttpGrant, KvGrant, WechatApiGrant, gives_secrets};
 pub use host::{
     AccountCalls, Canary, Compile, Dedupe, Engine, GuestLog, Late, Listener, Log, LogFormat, LogUser, Metrics, PerUser,
     Versions, Watch,

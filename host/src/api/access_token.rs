@@ -40,19 +40,17 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[derive(Clone, Debug)]
 pub struct AccessToken {
     pub token: Secret,
+    /// What was left of its two hours when it was fetched. WeChat gives everybody the same stable one until shortly before its
+    /// end.
+    pub expires_in: Duration,
     renewed_at: Instant,
     ends_at: Instant,
 }
 
 impl AccessToken {
     fn new(token: Secret, fetched: Instant, life: Duration) -> Self {
-        let renewed_after = life.saturating_sub(RENEWED_BEFORE).max(RENEWAL_PAUSE.min(life));
-        Self { token, renewed_at: fetched + renewed_after, ends_at: fetched + life }
-    }
-
-    /// What is left of its two hours. WeChat gives everybody the same stable one until shortly before its end.
-    pub fn expires_in(&self) -> Duration {
-        self.ends_at.saturating_duration_since(Instant::now())
+        let renewed_after = life.saturating_sub(RENEWED_BEFORE).max(RENEWAL_PAUSE.min(life / 2));
+        Self { token, expires_in: life, renewed_at: fetched + renewed_after, ends_at: fetched + life }
     }
 
     fn is_same(&self, other: &Self) -> bool {
@@ -179,7 +177,7 @@ impl ManagedToken {
         let account = &source.account;
         match fetched {
             Ok(token) => {
-                debug!(%account, "A new access_token is good for {} s", token.expires_in().as_secs());
+                debug!(%account, "A new access_token is good for {} s", token.expires_in.as_secs());
                 state.token = Some(token.clone());
                 state.failed = None;
             }
@@ -232,7 +230,7 @@ mod tests {
             let token = AccessToken::new("t".into(), now, Duration::from_secs(life));
             token.renewed_at.duration_since(now).as_secs()
         };
-        assert_eq!([7_200, 345, 300, 60, 5, 0].map(renewed_after), [6_900, 45, 10, 10, 5, 0]);
+        assert_eq!([7_200, 345, 300, 60, 5, 0].map(renewed_after), [6_900, 45, 10, 10, 2, 0]);
     }
 
     #[test]
@@ -245,6 +243,44 @@ mod tests {
         }
         assert!(!token.may_force(after(3_600)));
         assert!(token.may_force(after(86_400)) && !token.may_force(after(86_429)));
+    }
+
+    /// What asks a WeChat that gives tokens so, as a conversation file writes it.
+    fn source(answer: &str) -> Source {
+        let file = format!("! POST https://api.weixin.qq.com/cgi-bin/stable_token -> 200 {answer}\n");
+        let egress = crate::egress::Egress::played(crate::conversation::Conversation::parse(&file).unwrap().exchanges);
+        Source {
+            account: "main".into(),
+            app_id: "wx1".into(),
+            app_secret: "hidden7".into(),
+            kind: crate::config::TokenKind::Stable,
+            may_force: true,
+            endpoint: crate::api::exchange::Endpoint::played(egress),
+            metrics: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn while_a_token_is_renewed_the_one_that_is_still_good_is_used() {
+        let (managed, now) = (Arc::new(ManagedToken::default()), Instant::now());
+        let old = AccessToken { renewed_at: now, ..AccessToken::new("old".into(), now, DAY) };
+        managed.state().token = Some(old);
+        let never = source("{} after 600s");
+        let token = managed.current(&never, now + DAY).await.unwrap();
+        assert_eq!(token.token.expose(), "old");
+        assert!(managed.state().fetch.is_some(), "the renewal is on its way");
+    }
+
+    #[tokio::test]
+    async fn a_token_that_somebody_else_replaced_already_is_not_fetched_again() {
+        let (managed, now) = (Arc::new(ManagedToken::default()), Instant::now());
+        let token = |name: &str| AccessToken::new(name.into(), now, DAY);
+        managed.state().token = Some(token("new"));
+        let source = source("{\"access_token\":\"newest\",\"expires_in\":7200}");
+        let refusal = ApiError::Refused { code: 40_001, message: String::new() };
+        let instead = async |of| managed.instead_of(token(of), &refusal, &source, now + DAY).await.unwrap();
+        assert_eq!(instead("old").await.token.expose(), "new");
+        assert_eq!(instead("new").await.token.expose(), "newest");
     }
 
     #[test]

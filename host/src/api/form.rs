@@ -15,6 +15,22 @@ pub struct Field {
     pub data: Vec<u8>,
 }
 
+/// The type of a file by the ending of its name: those of the files that WeChat takes.
+pub fn content_type(file_name: &str) -> &'static str {
+    let ending = file_name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
+    match ending.as_deref() {
+        Some("jpg" | "jpeg") => "image/jpeg",
+        Some("png") => "image/png",
+        Some("gif") => "image/gif",
+        Some("bmp") => "image/bmp",
+        Some("mp3") => "audio/mpeg",
+        Some("amr") => "audio/amr",
+        Some("mp4") => "video/mp4",
+        Some("json") => "application/json",
+        _ => "application/octet-stream",
+    }
+}
+
 impl Form {
     /// A form of these fields, in their order.
     ///

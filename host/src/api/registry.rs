@@ -90,6 +90,11 @@ impl Apis {
         }
     }
 
+    /// Whether nothing reaches WeChat.
+    pub fn are_played(&self) -> bool {
+        matches!(self, Self::Played(_))
+    }
+
     /// Returns an account's API; none for an account without AppID or AppSecret.
     pub fn of(&self, account: &Account) -> Option<Api> {
         match self {

@@ -85,7 +85,8 @@ impl Source {
         loop {
             // Counted from before the exchange: the life that WeChat names begins somewhere in it.
             let started = Instant::now();
-            let deadline = started + self.endpoint.timeout();
+            // The exchange ends by itself, and says more.
+            let deadline = started + self.endpoint.timeout() * 2;
             let sent = self.endpoint.send(request, None, &[&self.app_secret], deadline).await;
             match sent {
                 Err(error) if error.is_busy() => match back_off.pause(Instant::now() + self.endpoint.timeout()) {

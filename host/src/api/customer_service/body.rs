@@ -228,7 +228,7 @@ mod tests {
         let other = |msgtype: &str, json: &str| written(&Content::Other((msgtype.into(), json.into())));
         assert_eq!(
             other("video", "{\"thumb_media_id\":\"T\", \"media_id\": \"M\"}").unwrap(),
-            "{\"touser\":\"o1\",\"msgtype\":\"video\",\"video\":{\"media_id\":\"M\", \"thumb_media_id\":\"T\"}}"
+            "{\"touser\":\"o1\",\"msgtype\":\"video\",\"video\":{\"media_id\":\"M\",\"thumb_media_id\":\"T\"}}"
         );
         for (msgtype, json) in
             [("touser", "\"evil\""), ("a\":1,\"b", "1"), ("", "1"), ("x", "1},\"touser\":{"), ("x", "")]

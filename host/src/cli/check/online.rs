@@ -46,7 +46,7 @@ async fn ask(api: &Api, report: &mut Report) {
         Ok(token) => token,
         Err(error) => return refused("access_token", &error, report),
     };
-    let expires_in_s = token.expires_in().as_secs();
+    let expires_in_s = token.expires_in.as_secs();
     report.fact("access_token", &format!("good for {expires_in_s} s: AppID, AppSecret and IP address are right"));
     match api.check_callback(deadline()).await {
         Ok(check) => seen(&check, report),
