@@ -28,15 +28,14 @@ async fn order(bot: &Bot, order: &str) -> String {
 async fn without_a_grant_nobody_is_reached_and_the_plugin_learns_which_is_missing() {
     let wechat = FakeWechat::start().await;
     let bot = bot(&wechat, "").await;
-    let denied =
-        "Error::Denied(\"plugin `caller` has no `customer_service` grant: customer_service = \\\"sender\\\"\")";
+    let denied = "Error::Denied(\"plugin `caller` has no `customer_service` grant; if it is to have it: customer_service = \\\"sender\\\"\")";
     for call in ["send me hi", "typing me", "menu oBob"] {
         assert_eq!(order(&bot, call).await, denied, "{call}");
     }
     assert_eq!(
         order(&bot, "call GET /cgi-bin/user/info?openid=secret7").await,
-        "Error::Denied(\"plugin `caller` may not call GET /cgi-bin/user/info; add it to its grants: wechat_api = [\\\"GET \
-         /cgi-bin/user/info\\\"]\")"
+        "Error::Denied(\"plugin `caller` has no `wechat_api` grant for GET /cgi-bin/user/info; if it is to have it: \
+         wechat_api = [\\\"GET /cgi-bin/user/info\\\"]\")"
     );
     assert!(order(&bot, "upload /cgi-bin/media/upload?type=image x").await.contains("POST /cgi-bin/media/upload"));
     assert!(order(&bot, "download /cgi-bin/media/get?media_id=x").await.contains("GET /cgi-bin/media/get"));

@@ -23,6 +23,9 @@ use crate::{
 /// Up to how many bytes an answer that should be a file is looked at for a refusal: those have a few hundred.
 const REFUSAL_BYTES_MAX: usize = 65_536;
 
+/// How long a played exchange may take: as long as a conversation file can say.
+const PLAYED_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// Where the API is, and how it is reached.
 #[derive(Clone, Debug)]
 pub(super) struct Endpoint {
@@ -93,8 +96,7 @@ impl Endpoint {
 
     /// WeChat's own address, where a conversation file plays it.
     pub(super) fn played(egress: Egress) -> Self {
-        // What is played takes the time that it is said to take.
-        Self { egress, grant: [].into(), base_url: "https://api.weixin.qq.com".into(), timeout: Duration::MAX }
+        Self { egress, grant: [].into(), base_url: "https://api.weixin.qq.com".into(), timeout: PLAYED_TIMEOUT }
     }
 
     /// How long one exchange may take.

@@ -36,7 +36,9 @@ impl Guest {
                  its grants",
                 self.plugin
             )),
-            None => Err(format!("{}: customer_service = \"sender\"", self.denied("customer_service"))),
+            None => {
+                Err(format!("{}; if it is to have it: customer_service = \"sender\"", self.denied("customer_service")))
+            }
         }
     }
 }

@@ -78,8 +78,8 @@ impl Guest {
         match self.services.apis.are_played() || WechatApiGrant::allow(&self.settings.grants.wechat_api, method, path) {
             true => Ok(()),
             false => Err(Error::Denied(format!(
-                "plugin `{plugin}` may not call {method_name} {path}; add it to its grants: \
-                 wechat_api = [\"{method_name} {path}\"]"
+                "{} for {method_name} {path}; if it is to have it: wechat_api = [\"{method_name} {path}\"]",
+                self.denied("wechat_api")
             ))),
         }
     }
