@@ -5,6 +5,7 @@ use aviary_host::plugin::bindings::Reply;
 use crate::{
     bot::{Bot, Setup},
     fake_wechat::{ACCESS_TOKEN, APP_SECRET, FakeWechat, SEND, STABLE_TOKEN, TYPING},
+    log::Log,
     plugins::CALLER,
     process::{aviary, finish},
 };
@@ -145,6 +146,36 @@ async fn a_file_goes_up_and_comes_down_again() {
         order(&bot, "download /cgi-bin/media/get?media_id=MEDIA_9").await,
         "Error::Refused((40007, \"invalid media_id\"))"
     );
+}
+
+#[tokio::test]
+async fn one_message_makes_so_many_calls_and_no_more() {
+    let wechat = FakeWechat::start().await;
+    let bot = bot(&wechat, "customer_service = \"anyone\"\n[plugins.caller.limits]\nwechat_calls_max = 2").await;
+    let said = order(&bot, "send oAnn 1\ntyping oAnn\nsend oAnn 2").await;
+    assert_eq!(
+        said,
+        "sent\nshown\nError::Denied(\"plugin `caller` may call WeChat 2 times for one message (`limits.wechat_calls_max`)\")"
+    );
+    assert_eq!(order(&bot, "send oAnn 3").await, "sent", "the next message has its own");
+}
+
+#[tokio::test]
+async fn what_only_the_operator_can_mend_is_told_once_with_the_way_out() {
+    let log = Log::capture();
+    let wechat = FakeWechat::start().await;
+    let bot = bot(&wechat, "customer_service = \"sender\"").await;
+    wechat.refuses(SEND, 48001, "api unauthorized");
+    order(&bot, "send me hi\nsend me hi").await;
+    wechat.refuses(SEND, 45015, "response out of time limit");
+    order(&bot, "send me hi").await;
+    let lines = log.lines("A call of plugin `caller`");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("WeChat refused: 48001 api unauthorized; this account has no right"), "{lines:?}");
+    wechat.forces_new_token();
+    order(&bot, "typing me").await;
+    assert_eq!(log.lines("The access_token of account `main` was good no more (40001)").len(), 1);
+    assert!(log.lines(ACCESS_TOKEN).is_empty() && log.lines("oUser").is_empty());
 }
 
 #[tokio::test]

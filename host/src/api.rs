@@ -22,6 +22,7 @@ use std::{
 };
 
 use tokio::time::sleep;
+use tracing::warn;
 
 pub use access_token::AccessToken;
 pub use callback_check::CallbackCheck;
@@ -36,7 +37,7 @@ use self::{
     exchange::{Endpoint, Request},
     turns::Turns,
 };
-use crate::{egress::Egress, metrics::ApiMetrics};
+use crate::{egress::Egress, metrics::ApiMetrics, refusal::OnceAMinute};
 
 /// WeChat's API for one account. Cheap to clone: all clones share the token and the turns.
 #[derive(Clone, Debug)]
@@ -49,6 +50,8 @@ struct Inner {
     token: Option<(Source, Arc<ManagedToken>)>,
     turns: Option<Turns>,
     metrics: Option<ApiMetrics>,
+    /// Which codes were told of lately.
+    told: OnceAMinute<i64>,
 }
 
 /// The methods that WeChat's API knows.
@@ -101,12 +104,24 @@ pub fn check_path(path: &str) -> Result<(), String> {
 impl Api {
     /// An API whose exchanges a conversation file plays: no token, and nothing reaches WeChat.
     pub fn played(egress: Egress) -> Self {
-        Self(Arc::new(Inner { endpoint: Endpoint::played(egress), token: None, turns: None, metrics: None }))
+        Self(Arc::new(Inner {
+            endpoint: Endpoint::played(egress),
+            token: None,
+            turns: None,
+            metrics: None,
+            told: OnceAMinute::default(),
+        }))
     }
 
     fn network(source: Source, token: Arc<ManagedToken>, turns: Turns) -> Self {
         let (endpoint, metrics) = (source.endpoint.clone(), source.metrics.clone());
-        Self(Arc::new(Inner { endpoint, token: Some((source, token)), turns: Some(turns), metrics }))
+        Self(Arc::new(Inner {
+            endpoint,
+            token: Some((source, token)),
+            turns: Some(turns),
+            metrics,
+            told: OnceAMinute::default(),
+        }))
     }
 
     /// Calls the API and waits for its JSON, as WeChat wrote it. `path` has passed [`check_path`]; `body` is JSON.
@@ -207,6 +222,15 @@ impl Api {
         };
         let secret = self.0.token.as_ref().map(|(source, _)| &source.app_secret);
         self.0.endpoint.send(request, Some(&token.token), secret.as_slice(), deadline).await
+    }
+
+    /// Tells the operator what WeChat refused a plugin, where only the operator can do something about it: once a minute for
+    /// each code.
+    pub fn tell_refused(&self, plugin: &str, error: &ApiError) {
+        let Some(code) = error.code().filter(|code| advice::is_about_account(*code)) else { return };
+        if self.0.told.turn(code, Instant::now()).is_some() {
+            warn!(plugin.name = plugin, "A call of plugin `{plugin}`: {}", error.advised());
+        }
     }
 
     /// How long one exchange may take.

@@ -268,7 +268,9 @@ mod tests {
         let never = source("{} after 600s");
         let token = managed.current(&never, now + DAY).await.unwrap();
         assert_eq!(token.token.expose(), "old");
-        assert!(managed.state().fetch.is_some(), "the renewal is on its way");
+        tokio::task::yield_now().await;
+        let is_on_its_way = |fetch: &watch::Receiver<_>| matches!(fetch.has_changed(), Ok(false));
+        assert!(managed.state().fetch.as_ref().is_some_and(is_on_its_way));
     }
 
     #[tokio::test]

@@ -49,6 +49,15 @@ pub(super) fn of(code: i64, message: &str) -> Option<String> {
     ADVICE.iter().find(|(codes, _)| codes.contains(&code)).map(|(_, advice)| (*advice).to_owned())
 }
 
+/// Codes that are about the account or this machine, and not about one call: only the operator can do anything.
+const ABOUT_ACCOUNT: [i64; 13] =
+    [40_013, 40_125, 40_164, 40_243, 45_009, 45_011, 48_001, 48_004, 50_004, 50_007, 89_501, 89_503, 89_506];
+
+/// Whether a code is the operator's business, whoever made the call.
+pub(super) fn is_about_account(code: i64) -> bool {
+    ABOUT_ACCOUNT.contains(&code)
+}
+
 /// WeChat says which address it saw, which no machine behind a router knows of itself.
 fn whitelist(message: &str) -> String {
     let ip = message.split([' ', ',']).find_map(|word| word.parse::<IpAddr>().ok());
@@ -102,5 +111,6 @@ mod tests {
         codes.sort_unstable();
         codes.dedup();
         assert_eq!(codes.len(), count);
+        assert!(ABOUT_ACCOUNT.into_iter().all(|code| of(code, "").is_some()));
     }
 }

@@ -20,6 +20,8 @@ pub struct Guest {
     pub(super) services: Services,
     /// WeChat's API for the account; nothing where there is none, and while a plugin is only tried.
     pub(super) api: Option<Api>,
+    /// How many calls of it were made.
+    pub(super) wechat_calls: usize,
     pub(super) deadline: Instant,
     pub(super) limiter: Limiter,
     pub(super) clock: Clock,
@@ -69,6 +71,7 @@ impl Guest {
             settings: settings.clone(),
             services: services.clone(),
             api: None,
+            wechat_calls: 0,
             deadline,
             limiter: Limiter::alone(limits),
             clock: Clock { ticks: 0, ticks_max: limits.cpu_ms },

@@ -84,8 +84,17 @@ impl Guest {
         }
     }
 
-    /// The account's API, and when a call of it ends: a little before the guest's own time, so that it can say something.
-    pub(super) fn wechat_api(&self) -> Result<(Api, Instant), Told> {
+    /// The account's API for one more call, and when that ends: a little before the guest's own time, so that it can say
+    /// something.
+    pub(super) fn wechat_api(&mut self) -> Result<(Api, Instant), Told> {
+        let calls_max = self.settings.limits.wechat_calls_max;
+        if self.wechat_calls >= calls_max {
+            let plugin = &self.plugin;
+            return Err(Told::Denied(format!(
+                "plugin `{plugin}` may call WeChat {calls_max} times for one message (`limits.wechat_calls_max`)"
+            )));
+        }
+        self.wechat_calls += 1;
         let none = || {
             let account = self.message.as_ref().map_or("main", |message| &message.account);
             Told::Unreachable(format!(
@@ -98,6 +107,9 @@ impl Guest {
 
     /// Puts an error of the API into the contract's words.
     pub(super) fn told(&self, error: ApiError) -> Told {
+        if let Some(api) = &self.api {
+            api.tell_refused(&self.plugin, &error);
+        }
         match error {
             ApiError::Refused { code, message } => Told::Refused(i32::try_from(code).unwrap_or(i32::MAX), message),
             ApiError::NotPlayed(reason) => Told::Denied(format!("plugin `{}` {reason}", self.plugin)),
