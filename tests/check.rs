@@ -144,7 +144,8 @@ async fn what_the_settings_name_and_nobody_has_is_wrong() {
 
 #[tokio::test]
 async fn an_included_file_that_is_broken_is_wrong_and_an_odd_setting_is_noted() {
-    let dir = bot("app_id = \"wx1\"\nprevious_token = \"older7\"\nsignature_max_age_s = 0", "");
+    let grants = "[plugins.echo.grants]\ncustomer_service = \"sender\"\n";
+    let dir = bot("app_id = \"wx1\"\nprevious_token = \"older7\"\nsignature_max_age_s = 0", grants);
     let config = fs::read_to_string(dir.path().join("aviary.toml")).unwrap();
     fs::write(dir.path().join("aviary.toml"), format!("include = [\"more.toml\"]\n{config}")).unwrap();
     fs::write(dir.path().join("more.toml"), "[accounts.two]\npath = \"/two\"\n").unwrap();
@@ -154,7 +155,12 @@ async fn an_included_file_that_is_broken_is_wrong_and_an_odd_setting_is_noted() 
     assert_eq!(wrong.len(), 1);
     assert!(wrong[0].starts_with("more.toml:1: `accounts.two.token` is missing"), "{wrong:?}");
     let account = part(&checked, "Account `main`");
-    for note in ["note: `app_id` does not look", "note: a previous token", "note: `signature_max_age_s` is 0"] {
+    for note in [
+        "note: `app_id` does not look",
+        "note: a previous token",
+        "note: `signature_max_age_s` is 0",
+        "note: plugin `echo` is granted WeChat's API, which needs `app_id` and `app_secret`",
+    ] {
         assert!(account.contains(note), "{account}");
     }
 }
@@ -214,9 +220,10 @@ async fn plugins_are_checked_without_a_bot() {
     );
     assert!(plugin.contains("}@0.2.6 (always refused; a language's runtime imports it without need)\n"), "{plugin}");
     assert!(plugin.contains("\naviary:bot/kv@0.1.0 (`kv` is not granted)\n"), "{plugin}");
-    let toml = "[plugins.misbehave.grants]\nkv = true\nhttp = [\"api.example.com\"] # the hosts that it is to reach\n";
+    let toml = "[plugins.misbehave.grants]\nkv = true\nhttp = [\"api.example.com\"] # the hosts that it is to reach\n\
+                wechat_api = [\"GET /cgi-bin/user/info\"] # the calls that it is to make\n\
+                customer_service = \"sender\" # the user whom it answers; or \"anyone\"";
     assert!(plugin.contains(toml), "{plugin}");
-    assert!(plugin.contains("note: this version grants wechat_api, customer_service to no plugin"), "{plugin}");
     assert!(!dir.path().join("data").exists());
 
     let missing = check(dir.path(), &["30-misbehave-1.0.wasm", "nowhere.wasm"]).await;

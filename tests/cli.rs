@@ -298,7 +298,10 @@ async fn every_command_explains_itself() {
     let (_, list) = all.stdout.split_once("Commands:").unwrap();
     let (list, _) = list.split_once("Options:").unwrap();
     let commands: Vec<&str> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(commands, ["demo", "init", "serve", "push", "chat", "parse", "check", "status", "plugins", "help"]);
+    assert_eq!(
+        commands,
+        ["demo", "init", "serve", "push", "chat", "parse", "check", "status", "plugins", "api", "help"]
+    );
     for command in commands.iter().filter(|command| **command != "help") {
         let help = run(&[command, "--help"]).await;
         assert_eq!(help.code, Some(0), "{command}");

@@ -59,8 +59,9 @@ async fn what_is_not_granted_is_denied_with_the_name_of_the_grant() {
         ("api /cgi-bin/user/info", "wechat_api"),
         ("send 你好", "customer_service"),
     ] {
-        let denied = format!("Error::Denied(\"plugin `misbehave` has no `{grant}` grant\")");
-        assert_eq!(bot.says(order).await, denied, "{order}");
+        let denied = format!("Error::Denied(\"plugin `misbehave` has no `{grant}` grant");
+        let said = bot.says(order).await;
+        assert!(said.starts_with(&denied), "{order}: {said}");
     }
 }
 

@@ -498,6 +498,7 @@ async fn a_conversation_file_is_the_network_of_those_who_play_it() {
         code: plugin.code.clone(),
         settings: plugin.settings.clone(),
         lane: plugin.lane.clone(),
+        api: None,
         services: Services { egress: Egress::played(exchanges), ..plugin.services.clone() },
         record: aviary_host::plugin::record::Record::default(),
     };

@@ -12,6 +12,7 @@ mod plugins;
 mod process;
 mod upstream;
 
+mod api_command;
 mod canary;
 mod check;
 mod cli;
@@ -29,4 +30,6 @@ mod modes;
 mod reload;
 mod versions;
 mod webhook;
+mod wechat_api;
+mod wechat_plugins;
 mod wire;

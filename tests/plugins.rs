@@ -19,6 +19,9 @@ pub static KEEPER: LazyLock<Vec<u8>> = LazyLock::new(|| build("aviary-keeper", "
 /// Sends HTTP as a text tells it; see its source for the orders.
 pub static FETCHER: LazyLock<Vec<u8>> = LazyLock::new(|| build("aviary-test-fetcher", "wasm32-unknown-unknown"));
 
+/// Sends customer-service messages and calls WeChat's API as a text tells it; see its source for the orders.
+pub static CALLER: LazyLock<Vec<u8>> = LazyLock::new(|| build("aviary-test-caller", "wasm32-unknown-unknown"));
+
 /// Says every text back as `鹦鹉：…`.
 pub static PARROT: LazyLock<Vec<u8>> = LazyLock::new(|| build("aviary-test-parrot", "wasm32-unknown-unknown"));
 

@@ -1,150 +1,284 @@
 //! WeChat's HTTP API, as the host calls it for one account. Each of its services is a file.
 //!
-//! Every answer is JSON. One with an `errcode` other than 0 is a refusal: [`ApiError`] says what to do about it.
+//! An [`Api`] comes from the [`Apis`] of the whole host (`registry`). A call takes its turn (`turns`) and the account's token
+//! (`access_token`), goes out by the way that `[http]` describes (`exchange`), and is repeated once with another token where
+//! WeChat refuses the one it had, and some times where WeChat is busy (`busy`). An answer with an `errcode` other than 0 is a
+//! refusal: [`ApiError`] says what to do about it (`advice`).
 
-pub mod access_token;
+mod access_token;
+mod advice;
+mod busy;
 pub mod callback_check;
+pub mod customer_service;
 mod error;
+mod exchange;
+mod form;
+mod registry;
+mod turns;
 
-use std::time::Duration;
-
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{
-    Request, Uri,
-    header::{CONTENT_TYPE, HeaderValue},
-    http::uri::PathAndQuery,
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
 };
-use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+
+use tokio::time::sleep;
+use tracing::warn;
 
 pub use access_token::AccessToken;
 pub use callback_check::CallbackCheck;
 pub use error::ApiError;
+pub use exchange::Answer;
+pub use form::{Field, Form, content_type};
+pub use registry::Apis;
 
-use crate::{config::Account, https::Client, secret::Secret};
+use self::{
+    access_token::{ManagedToken, Source},
+    busy::BackOff,
+    exchange::{Endpoint, Request},
+    turns::Turns,
+};
+use crate::{egress::Egress, metrics::ApiMetrics, refusal::OnceAMinute};
 
-/// How long a call may take, unless told otherwise. WeChat's own answers take tens of milliseconds.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// WeChat's API for one account.
+/// WeChat's API for one account. Cheap to clone: all clones share the token and the turns.
 #[derive(Clone, Debug)]
-pub struct Api {
-    /// How long a call may take. Default: 10 s.
-    pub timeout: Duration,
-    app_id: String,
-    app_secret: Secret,
-    base_url: Uri,
-    client: Client,
+pub struct Api(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    endpoint: Endpoint,
+    /// Nothing where exchanges are played: nobody has a token there.
+    token: Option<(Source, Arc<ManagedToken>)>,
+    turns: Option<Turns>,
+    metrics: Option<ApiMetrics>,
+    /// Which codes were told of lately.
+    told: OnceAMinute<i64>,
+}
+
+/// The methods that WeChat's API knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    Get,
+    Post,
+}
+
+impl Method {
+    /// Reads a method in capitals.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "GET" => Some(Self::Get),
+            "POST" => Some(Self::Post),
+            _ => None,
+        }
+    }
+
+    /// The method as it goes over the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+        }
+    }
+}
+
+/// The longest path; WeChat's have 60 characters.
+const PATH_BYTES_MAX: usize = 256;
+
+/// Holds a path to the few characters that WeChat's have: no two servers can read it in two ways.
+///
+/// # Errors
+///
+/// The end of a sentence about the path.
+pub fn check_path(path: &str) -> Result<(), String> {
+    let is_part = |part: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+        !part.is_empty() && part.bytes().all(allowed)
+    };
+    match path.strip_prefix('/') {
+        None => Err("must begin with `/`".to_owned()),
+        Some(_) if path.len() > PATH_BYTES_MAX => Err(format!("has more than {PATH_BYTES_MAX} bytes")),
+        Some(parts) if parts.split('/').all(is_part) => Ok(()),
+        Some(_) => Err("may have letters, digits, `_` and `-` between single slashes".to_owned()),
+    }
 }
 
 impl Api {
-    /// Takes an account's API; none for an account without AppID or AppSecret.
-    pub fn of(account: &Account) -> Option<Self> {
-        Some(Self {
-            timeout: TIMEOUT,
-            app_id: account.app_id.clone()?,
-            app_secret: account.app_secret.clone()?,
-            base_url: account.api_base_url.clone(),
-            client: Client::default(),
-        })
+    /// An API whose exchanges a conversation file plays: no token, and nothing reaches WeChat.
+    pub fn played(egress: Egress) -> Self {
+        Self(Arc::new(Inner {
+            endpoint: Endpoint::played(egress),
+            token: None,
+            turns: None,
+            metrics: None,
+            told: OnceAMinute::default(),
+        }))
     }
 
-    /// Posts a call that needs no token.
-    async fn post_untokened<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ApiError> {
-        self.exchange(path, body, None).await
+    fn network(source: Source, token: Arc<ManagedToken>, turns: Turns) -> Self {
+        let (endpoint, metrics) = (source.endpoint.clone(), source.metrics.clone());
+        Self(Arc::new(Inner {
+            endpoint,
+            token: Some((source, token)),
+            turns: Some(turns),
+            metrics,
+            told: OnceAMinute::default(),
+        }))
     }
 
-    /// Posts a call with a token.
-    async fn post<T: DeserializeOwned>(
+    /// Calls the API and waits for its JSON, as WeChat wrote it. `path` has passed [`check_path`]; `body` is JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError`], as of every call.
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(String, String)],
+        body: Option<String>,
+        deadline: Instant,
+    ) -> Result<String, ApiError> {
+        self.request(&request(method, path, query, body), deadline).await?.json()
+    }
+
+    /// Calls the API and waits for whatever it answers.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError`].
+    pub async fn fetch(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(String, String)],
+        body: Option<String>,
+        deadline: Instant,
+    ) -> Result<Answer, ApiError> {
+        self.request(&request(method, path, query, body), deadline).await
+    }
+
+    /// Sends a form with files, and waits for the API's JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError`].
+    pub async fn upload(
         &self,
         path: &str,
-        token: &AccessToken,
-        body: &impl Serialize,
-    ) -> Result<T, ApiError> {
-        self.exchange(path, body, Some(&token.token)).await
+        query: &[(String, String)],
+        form: Form,
+        deadline: Instant,
+    ) -> Result<String, ApiError> {
+        let (content_type, body) = form.written();
+        self.request(&Request::post(path, query, &content_type, body), deadline).await?.json()
     }
 
-    async fn exchange<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        body: &impl Serialize,
-        token: Option<&Secret>,
-    ) -> Result<T, ApiError> {
-        // WeChat takes raw UTF-8 only, which is what serde_json writes.
-        let body = serde_json::to_vec(body).expect("what is sent has only texts for keys");
-        let mut request =
-            Request::post(self.url(path, token)).body(Full::new(Bytes::from(body))).expect("it has a URL");
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let answer = self.client.send(request, self.timeout).await?;
-        if !answer.status.is_success() {
-            return Err(ApiError::Status(answer.status));
+    /// The account's access_token, fetched if it has to be.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError`]: here a refusal is about AppID, AppSecret or this machine's IP address.
+    pub async fn access_token(&self, deadline: Instant) -> Result<AccessToken, ApiError> {
+        let no_token = || ApiError::Invalid("where exchanges are played, nobody has an access_token".to_owned());
+        let (source, token) = self.0.token.as_ref().ok_or_else(no_token)?;
+        token.current(source, deadline).await
+    }
+
+    /// Sends a request under the account's token.
+    async fn request(&self, request: &Request, deadline: Instant) -> Result<Answer, ApiError> {
+        let started = Instant::now();
+        let outcome = self.tried(request, deadline).await;
+        if let Some(metrics) = &self.0.metrics {
+            metrics.call(outcome.as_ref().err().map(ApiError::outcome).unwrap_or_default(), started.elapsed());
         }
-        let json: Value = serde_json::from_slice(&answer.body).map_err(|_| ApiError::NotJson)?;
-        match json["errcode"].as_i64() {
-            None | Some(0) => serde_json::from_value(json).map_err(|_| ApiError::Unexpected),
-            Some(code) => {
-                let secrets = [Some(&self.app_secret), token].into_iter().flatten();
-                Err(ApiError::refused(code, json["errmsg"].as_str().unwrap_or_default(), secrets))
+        outcome
+    }
+
+    /// Tries a request until it is answered, refused for good, or out of time.
+    async fn tried(&self, request: &Request, deadline: Instant) -> Result<Answer, ApiError> {
+        let Some((source, managed)) = &self.0.token else {
+            return self.0.endpoint.send(request, None, &[], deadline).await;
+        };
+        let mut token = managed.current(source, deadline).await?;
+        let (mut back_off, mut is_renewed) = (BackOff::default(), false);
+        loop {
+            match self.under(&token, request, deadline).await {
+                Err(refusal) if refusal.is_about_token() && !is_renewed => {
+                    is_renewed = true;
+                    token = managed.instead_of(token, &refusal, source, deadline).await?;
+                }
+                Err(refusal) if refusal.is_busy() => match back_off.pause(deadline) {
+                    Some(pause) => sleep(pause).await,
+                    None => return Err(refusal),
+                },
+                outcome => return outcome,
             }
         }
     }
 
-    /// The address of a call. It may hold a token: it belongs into no text.
-    fn url(&self, path: &str, token: Option<&Secret>) -> Uri {
-        let mut parts = self.base_url.clone().into_parts();
-        let base = self.base_url.path().trim_end_matches('/');
-        let query = token.map(|token| format!("?access_token={}", percent_encoded(token.expose())));
-        let path_and_query = PathAndQuery::try_from(format!("{base}{path}{}", query.unwrap_or_default()));
-        parts.path_and_query = Some(path_and_query.expect("the base is an address, the rest ours or escaped"));
-        Uri::from_parts(parts).expect("an address with another path is an address")
+    async fn under(&self, token: &AccessToken, request: &Request, deadline: Instant) -> Result<Answer, ApiError> {
+        let _turn = match &self.0.turns {
+            Some(turns) => Some(turns.take(deadline).await?),
+            None => None,
+        };
+        let secret = self.0.token.as_ref().map(|(source, _)| &source.app_secret);
+        self.0.endpoint.send(request, Some(&token.token), secret.as_slice(), deadline).await
+    }
+
+    /// Tells the operator what WeChat refused a plugin, where only the operator can do something about it: once a minute for
+    /// each code.
+    pub fn tell_refused(&self, plugin: &str, error: &ApiError) {
+        let Some(code) = error.code().filter(|code| advice::is_about_account(*code)) else { return };
+        if self.0.told.turn(code, Instant::now()).is_some() {
+            warn!(plugin.name = plugin, "A call of plugin `{plugin}`: {}", error.advised());
+        }
+    }
+
+    /// How long one exchange may take.
+    pub fn timeout(&self) -> Duration {
+        self.0.endpoint.timeout()
     }
 }
 
-fn percent_encoded(text: &str) -> String {
-    form_urlencoded::byte_serialize(text.as_bytes()).collect()
+fn request(method: Method, path: &str, query: &[(String, String)], body: Option<String>) -> Request {
+    match method {
+        Method::Get => Request::get(path, query),
+        Method::Post => Request::post(path, query, "application/json", body.unwrap_or_default()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn api(base_url: &str) -> Api {
-        Api {
-            timeout: TIMEOUT,
-            app_id: "wx1".into(),
-            app_secret: "hidden7".into(),
-            base_url: base_url.parse().unwrap(),
-            client: Client::default(),
+    #[test]
+    fn a_path_has_only_what_wechats_paths_have() {
+        for path in ["/cgi-bin/user/info", "/datacube/getusersummary", "/cgi-bin/stable_token", "/a"] {
+            assert_eq!(check_path(path), Ok(()), "{path}");
         }
-    }
-
-    #[test]
-    fn a_calls_address_is_the_base_with_its_path_and_token() {
-        let url = |base_url: &str, token: Option<&str>| {
-            api(base_url).url("/cgi-bin/x", token.map(Secret::from).as_ref()).to_string()
-        };
-        assert_eq!(url("https://api.weixin.qq.com", None), "https://api.weixin.qq.com/cgi-bin/x");
-        assert_eq!(
-            url("http://127.0.0.1:1/wechat", Some("a_-b")),
-            "http://127.0.0.1:1/wechat/cgi-bin/x?access_token=a_-b"
-        );
-        assert_eq!(url("https://a/", Some("a b&c")), "https://a/cgi-bin/x?access_token=a+b%26c");
-    }
-
-    #[test]
-    fn debugging_shows_no_secret() {
-        assert!(!format!("{:?}", api("https://a/")).contains("hidden7"));
-    }
-
-    #[tokio::test]
-    async fn an_api_that_is_down_is_named_without_its_token() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
-        let token = AccessToken { token: "hidden8".into(), expires_in: TIMEOUT };
-        let error = api(&format!("http://{address}")).check_callback(&token).await.unwrap_err().to_string();
-        assert!(error.starts_with(&format!("cannot reach http://{address}/cgi-bin/callback/check: ")), "{error}");
-        assert!(!error.contains("hidden8"), "{error}");
+        for path in [
+            "",
+            "/",
+            "cgi-bin/x",
+            "//x",
+            "/x/",
+            "/x//y",
+            "/./x",
+            "/x/..",
+            "/x%2fy",
+            "/x?y",
+            "/x#y",
+            "/x y",
+            "/x\\y",
+            "/x;y",
+            "/x:y",
+            "/@x",
+            "/微信",
+            "/x\r\ny",
+            "https://evil/",
+            "/*",
+            &"/x".repeat(129),
+        ] {
+            assert!(check_path(path).is_err(), "{path}");
+        }
     }
 }

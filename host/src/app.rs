@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::{
+    api::{Api, Apis},
     config::{self, Account, Config},
     dedupe::Dedupe,
     dispatch::{Chain, Dispatch},
@@ -47,6 +48,8 @@ pub struct App {
     live: watch::Sender<Arc<Live>>,
     pub dedupe: Dedupe,
     egress: Egress,
+    /// WeChat's API for all accounts; an account's own is in [`Serving`].
+    apis: Apis,
     store: Store,
     pub refusals: Refusals,
     /// What is kept about plugins from call to call, and all that is counted.
@@ -81,6 +84,8 @@ pub struct Live {
 pub struct Serving {
     pub account: Arc<Account>,
     pub chain: Arc<Chain>,
+    /// WeChat's API for it; nothing if it has no AppID or no AppSecret.
+    pub api: Option<Api>,
 }
 
 /// What somebody should look at, in words that the log had, too.
@@ -119,7 +124,13 @@ impl App {
         let egress = Egress::network(&config.http);
         let store = Store::open(&config.data_dir)?;
         let records = Records::new(&config);
-        let services = Services { store: store.clone(), egress: egress.clone(), records: Some(records.clone()) };
+        let apis = Apis::new(&config, records.metrics.clone());
+        let services = Services {
+            store: store.clone(),
+            egress: egress.clone(),
+            apis: apis.clone(),
+            records: Some(records.clone()),
+        };
         let cache_dir = config.cache_dir.clone();
         let loader = Loader::new(engine.clone(), compiler.into(), cache_dir, config.compile.clone(), services)?;
         let versions = Arc::new(Versions::open(config.data_dir.join("versions"))?);
@@ -144,7 +155,8 @@ impl App {
             loads: loading.set.moved(),
             loading: Mutex::new(loading),
             versions,
-            live: watch::Sender::new(Arc::new(Live::new(config, None, &records))),
+            live: watch::Sender::new(Arc::new(Live::new(config, None, &records, &apis))),
+            apis,
             records,
             engine,
         }))
@@ -266,6 +278,7 @@ impl App {
             loading.set.forgive();
             self.dedupe.resize(config.dedupe.keys_max, claim_lifetime(&config));
             self.egress.configure(&config.http);
+            self.apis.configure(&config);
             // A new token counts at once, however long the plugins take.
             if is_ready {
                 self.publish(&mut loading.set, &config).await;
@@ -405,13 +418,13 @@ impl App {
     /// Swaps in settings before there are chains: WeChat's check of the URL needs the token and no plugin.
     fn publish_unready(&self, config: &Arc<Config>) {
         self.records.resize(config);
-        self.live.send_replace(Arc::new(Live::new(config.clone(), None, &self.records)));
+        self.live.send_replace(Arc::new(Live::new(config.clone(), None, &self.records, &self.apis)));
     }
 
     /// Swaps in the chains of what is loaded, and keeps a copy of what serves for the first time.
     async fn publish(&self, set: &mut Set, config: &Arc<Config>) {
         self.records.resize(config);
-        let live = Arc::new(Live::new(config.clone(), Some(set), &self.records));
+        let live = Arc::new(Live::new(config.clone(), Some(set), &self.records, &self.apis));
         live.log();
         let served = set.served(live.accounts().map(|serving| &*serving.chain));
         let was_ready = self.live.send_replace(live.clone()).ready;
@@ -425,13 +438,13 @@ impl App {
 }
 
 impl Live {
-    fn new(config: Arc<Config>, set: Option<&mut Set>, records: &Records) -> Self {
+    fn new(config: Arc<Config>, set: Option<&mut Set>, records: &Records, apis: &Apis) -> Self {
         let ready = set.is_some();
         let chains = set.map(|set| set.chains(&config)).unwrap_or_default();
         let chains = chains.into_iter().chain(std::iter::repeat_with(Chain::default));
         let serving = |(account, chain): (&Arc<Account>, Chain)| {
             let chain = chain.serving(account, config.log.guest, records.metrics.account(&account.name));
-            Arc::new(Serving { account: account.clone(), chain: Arc::new(chain) })
+            Arc::new(Serving { account: account.clone(), chain: Arc::new(chain), api: apis.of(account) })
         };
         let accounts = config.accounts.iter().zip(chains).map(serving).collect();
         let paths = config.accounts.iter().enumerate().map(|(index, account)| (account.path.clone(), index)).collect();
@@ -459,7 +472,7 @@ impl Live {
     }
 
     fn log(&self) {
-        for Serving { account, chain } in self.accounts().map(AsRef::as_ref) {
+        for Serving { account, chain, .. } in self.accounts().map(AsRef::as_ref) {
             let names: Vec<&str> = chain.plugins.iter().map(|plugin| &*plugin.name).collect();
             let count = names.len();
             info!(account = %account.name, "Account `{}` asks {count} plugins: {}", account.name, names.join(", "));

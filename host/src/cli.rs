@@ -9,6 +9,7 @@ use crate::{
     plugin::compile::{self, ChildArgs},
 };
 
+pub mod api;
 pub mod bot;
 pub mod chat;
 pub mod check;
@@ -41,6 +42,7 @@ enum Command {
     Check(check::Args),
     Status(status::Args),
     Plugins(plugins::Args),
+    Api(api::Args),
     /// Compiles one plugin; the host runs this itself, as a process of its own.
     #[command(name = compile::SUBCOMMAND, hide = true)]
     CompilePlugin(ChildArgs),
@@ -76,6 +78,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Plugins(args) => plugins::run(args).await,
+        Command::Api(args) => api::run(args).await,
         Command::CompilePlugin(args) => Ok(compile::child(args)),
     }
 }

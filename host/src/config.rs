@@ -22,6 +22,7 @@ mod rate;
 mod restart;
 mod section;
 mod sources;
+mod wechat_api;
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +33,7 @@ use std::{
 
 pub use account::{Account, Mode};
 pub use error::ConfigError;
-pub use grants::{Grants, HostPattern, HttpGrant, KvGrant};
+pub use grants::{CustomerServiceGrant, Grants, HostPattern, HttpGrant, KvGrant, WechatApiGrant, gives_secrets};
 pub use host::{
     AccountCalls, Canary, Compile, Dedupe, Engine, GuestLog, Late, Listener, Log, LogFormat, LogUser, Metrics, PerUser,
     Versions, Watch,
@@ -44,6 +45,7 @@ pub use plugin::PluginSettings;
 pub use quarantine::Quarantine;
 pub use rate::Rate;
 pub use restart::needs_restart;
+pub use wechat_api::{TokenKind, WechatApi};
 
 use document::{Node, Table, Value};
 use error::Problems;
@@ -92,6 +94,8 @@ pub struct Config {
     pub canary: Canary,
     /// `[http]`.
     pub http: Http,
+    /// `[wechat_api]`.
+    pub wechat_api: WechatApi,
     /// `[metrics]`.
     pub metrics: Metrics,
     /// `[per_user]`.
@@ -245,6 +249,7 @@ impl Config {
             canary: Canary::read(&table("canary")),
             plugin_files_max: top.count("plugin_files_max", 1..=100_000),
             http: Http::read(&table("http"), &sources.directory),
+            wechat_api: WechatApi::read(&table("wechat_api")),
             notes: accounts.iter().filter_map(|account| account.note()).collect(),
             listen: listen?,
             admin_listen: admin_listen?,

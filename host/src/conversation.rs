@@ -25,7 +25,7 @@
 //! | `<~ …` | a reply that comes late, after `success` |
 //! | `    \| …` | a further line of the text above; under a word that is said, `Path=value` sets or adds an element |
 //! | `! env NAME=value` | a setting that plugins see in their environment |
-//! | `! METHOD URL -> STATUS BODY after 8s` | an HTTP exchange that plugins may have; any other is refused |
+//! | `! METHOD URL -> STATUS BODY after 8s` | an HTTP exchange that plugins may have; any other is refused. WeChat's API is at `https://api.weixin.qq.com`, without a token |
 //! | `# …`, blank | nothing |
 //!
 //! One space after the mark belongs to the mark, and white space at the end of a line does not count. A turn without

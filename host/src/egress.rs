@@ -24,13 +24,19 @@ use std::{
 
 use tracing::warn;
 
+pub(crate) use self::redact::Redactor;
 pub use self::{
     answer::{Answer, AnswerBody},
     request::Request,
 };
-use self::{client::Client, played::Played};
+use self::{
+    client::Client,
+    connector::is_local,
+    played::Played,
+    target::{Host, Target},
+};
 use crate::{
-    config::{Http, HttpGrant},
+    config::{HostPattern, Http, HttpGrant},
     conversation::Exchange,
     refusal::OnceAMinute,
 };
@@ -159,6 +165,23 @@ fn masked(text: &str) -> String {
         rest = &after[next..];
     }
     masked
+}
+
+impl HttpGrant {
+    /// The grant of an address of the operator's own, such as that of WeChat's API. It may lead into a private network, as
+    /// far as no proxy stands in front; what is public goes through the proxy, if there is one.
+    pub(crate) fn of_operator(written: &str, target: &Target, http: &Http) -> Self {
+        let is_near = matches!(&target.host, Host::Name(name) if is_local(name));
+        Self {
+            written: written.to_owned(),
+            secure: target.secure,
+            host: HostPattern::Exact(target.host.clone()),
+            port: target.port,
+            path: String::new(),
+            private: http.proxy.is_none() || is_near,
+            headers: Vec::new(),
+        }
+    }
 }
 
 impl Network {

@@ -1,5 +1,4 @@
-//! HTTP as a client: one exchange, with an end to every wait and size. WeChat's API is called with it, and WeChat's side of
-//! a conversation is played.
+//! HTTP as a client: one exchange, with an end to every wait and size. WeChat's side of a conversation is played with it.
 
 use std::{
     error::Error,

@@ -4,6 +4,8 @@
 //! The places that count are looked up when a chain is made, so that a message only adds to numbers; when an account or
 //! a plugin is gone, so are its series.
 
+mod wechat_api;
+
 use std::{
     array,
     collections::{BTreeSet, HashSet},
@@ -33,6 +35,8 @@ use crate::{
     dispatch::Said,
     plugin::{Failure, quarantine::Quarantined},
 };
+use wechat_api::ApiFamilies;
+pub use wechat_api::{ApiMetrics, ApiOutcome};
 
 /// The name under which the plugins are counted for which there is no room.
 const OTHERS: &str = "(others)";
@@ -210,6 +214,7 @@ struct Inner {
     quarantined: Family<OfPlugin, Gauge>,
     compiles: Family<CompileResult, Counter>,
     compile_seconds: Histogram,
+    api: ApiFamilies,
     ready: Gauge,
     guests_running: Gauge,
     instances: Gauge,
@@ -294,6 +299,7 @@ impl Metrics {
             quarantined: Family::default(),
             compiles: Family::default(),
             compile_seconds: Histogram::new(COMPILE_SECONDS),
+            api: ApiFamilies::new(),
             ready: Gauge::default(),
             guests_running: Gauge::default(),
             instances: Gauge::default(),
@@ -323,6 +329,13 @@ impl Metrics {
             seconds: inner.message_seconds.get_or_create_owned(&of_account),
             retries: inner.retries.get_or_create_owned(&of_account),
         }
+    }
+
+    /// Finds the series of an account's calls of WeChat's API.
+    pub fn api(&self, account: &str) -> ApiMetrics {
+        let account = Label(account.into());
+        self.known().accounts.insert(account.clone());
+        self.0.api.of(&account)
     }
 
     /// Finds the series of a plugin in an account; where there are too many, those of all the others together.
@@ -460,6 +473,7 @@ impl Inner {
         let help = "How long compiling a plugin file took";
         registry.register_with_unit("aviary_compile", help, Unit::Seconds, self.compile_seconds.clone());
 
+        self.api.register(registry);
         registry.register_collector(Box::new(Process));
     }
 
@@ -488,6 +502,7 @@ impl Inner {
         let of_account = OfAccount { account: account.clone() };
         self.message_seconds.remove(&of_account);
         self.retries.remove(&of_account);
+        self.api.remove(account);
     }
 }
 

@@ -55,7 +55,7 @@ use self::{
     services::Services,
     turns::{Ask, Busy, Lane},
 };
-use crate::{config::PluginSettings, foreign::on_one_line};
+use crate::{api::Api, config::PluginSettings, foreign::on_one_line};
 
 /// The SHA-256 of a plugin's file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -125,6 +125,8 @@ pub struct Plugin {
     pub code: Arc<Code>,
     pub settings: Arc<PluginSettings>,
     pub services: Services,
+    /// WeChat's API for the account; nothing if the account has no AppID or no AppSecret.
+    pub api: Option<Api>,
     /// Where its calls take their turns.
     pub lane: Lane,
     /// What is kept about it from call to call.

@@ -1,56 +1,293 @@
-//! The token that every other call needs.
+//! The token that every other call needs, as all who call one account's API share it.
 //!
-//! Only `stable_token` is used: each call of the older `token` makes the token before it invalid, so that two programs
-//! that share an account put each other out of order.
-//! <https://developers.weixin.qq.com/doc/service/api/base/api_getstableaccesstoken>
+//! It is fetched when it is first needed, once however many need it, and again before it ends; and when WeChat refuses it, once
+//! for all who were refused. A fetch goes on when the call that began it is given up: with the older `token` the one before it
+//! is invalid from then on, so that the new one must not be lost.
 
-use std::time::Duration;
+mod fetch;
 
-use serde::{Deserialize, Serialize};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
-use super::{Api, ApiError};
-use crate::secret::Secret;
+use tokio::{sync::watch, time::timeout_at};
+use tracing::{debug, warn};
+
+use super::ApiError;
+use crate::{refusal::OnceAMinute, secret::Secret};
+pub(super) use fetch::Source;
+
+/// How long before its end a token is renewed. From then on WeChat gives a new one to whoever asks, and takes both.
+const RENEWED_BEFORE: Duration = Duration::from_secs(300);
+
+/// How often at most a token is renewed that is still good: one of which little is left, and that WeChat gives again.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long no fetch follows one that failed; each time it fails again, twice as long.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long that is at most: an operator who has set things right waits no longer.
+const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// How often a new stable token may be asked for in a day, and how long apart; from WeChat's page about it.
+const FORCED_PER_DAY_MAX: usize = 20;
+const FORCED_APART: Duration = Duration::from_secs(30);
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// An access_token, and how long it is good.
 #[derive(Clone, Debug)]
 pub struct AccessToken {
     pub token: Secret,
-    /// What is left of its two hours: WeChat gives everybody the same one until shortly before its end.
+    /// What was left of its two hours when it was fetched. WeChat gives everybody the same stable one until shortly before its
+    /// end.
     pub expires_in: Duration,
+    renewed_at: Instant,
+    ends_at: Instant,
 }
 
-#[derive(Serialize)]
-struct Request<'a> {
-    grant_type: &'a str,
-    appid: &'a str,
-    secret: &'a str,
-    /// True makes a new one, at most 20 times a day.
-    force_refresh: bool,
+impl AccessToken {
+    fn new(token: Secret, fetched: Instant, life: Duration) -> Self {
+        let renewed_after = life.saturating_sub(RENEWED_BEFORE).max(RENEWAL_PAUSE.min(life / 2));
+        Self { token, expires_in: life, renewed_at: fetched + renewed_after, ends_at: fetched + life }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        // Both came from WeChat: nobody learns anything from the time that it takes.
+        self.token.expose() == other.token.expose()
+    }
 }
 
-#[derive(Deserialize)]
-struct Response {
-    access_token: String,
-    expires_in: u64,
+/// The token of one account.
+#[derive(Debug, Default)]
+pub(super) struct ManagedToken {
+    state: Mutex<State>,
+    told: OnceAMinute<()>,
 }
 
-impl Api {
-    /// Fetches the account's token.
-    ///
-    /// # Errors
-    ///
-    /// [`ApiError`]: here a refusal is about AppID, AppSecret or this machine's IP address.
-    pub async fn stable_token(&self) -> Result<AccessToken, ApiError> {
-        let request = Request {
-            grant_type: "client_credential",
-            appid: &self.app_id,
-            secret: self.app_secret.expose(),
-            force_refresh: false,
+#[derive(Debug, Default)]
+struct State {
+    token: Option<AccessToken>,
+    /// The fetch that is on its way; it ends as this says.
+    fetch: Option<watch::Receiver<Option<Fetched>>>,
+    /// How often in a row it failed, until when none follows, and why.
+    failed: Option<(u32, Instant, ApiError)>,
+    /// When new stable tokens were asked for, within a day.
+    forced: VecDeque<Instant>,
+}
+
+type Fetched = Result<AccessToken, ApiError>;
+
+impl ManagedToken {
+    /// Returns a token that is good, as far as is known.
+    pub(super) async fn current(self: &Arc<Self>, source: &Source, deadline: Instant) -> Fetched {
+        let now = Instant::now();
+        let fetch = {
+            let mut state = self.state();
+            match state.token.clone() {
+                Some(token) if now < token.renewed_at => return Ok(token),
+                Some(token) if now < token.ends_at => {
+                    // It is good for minutes yet, so nobody waits for the next one; a failure is told in the log.
+                    _ = self.begin(&mut state, source, None, now);
+                    return Ok(token);
+                }
+                _ => self.begin(&mut state, source, None, now)?,
+            }
         };
-        let response: Response = self.post_untokened("/cgi-bin/stable_token", &request).await?;
-        Ok(AccessToken {
-            token: Secret::from(response.access_token),
-            expires_in: Duration::from_secs(response.expires_in),
-        })
+        ended(fetch, deadline).await
+    }
+
+    /// Returns another token than one that WeChat refused as `refusal` says: the one that somebody has fetched since, or a new
+    /// one.
+    pub(super) async fn instead_of(
+        self: &Arc<Self>,
+        refused: AccessToken,
+        refusal: &ApiError,
+        source: &Source,
+        deadline: Instant,
+    ) -> Fetched {
+        let now = Instant::now();
+        let fetch = {
+            let mut state = self.state();
+            if let Some(token) = state.token.take_if(|token| !token.is_same(&refused)) {
+                state.token = Some(token.clone());
+                return Ok(token);
+            }
+            state.token = None;
+            self.tell_refused(source, refusal, now);
+            self.begin(&mut state, source, Some(refused), now)?
+        };
+        ended(fetch, deadline).await
+    }
+
+    /// Begins a fetch, unless one is on its way or failed just now.
+    fn begin(
+        self: &Arc<Self>,
+        state: &mut State,
+        source: &Source,
+        refused: Option<AccessToken>,
+        now: Instant,
+    ) -> Result<watch::Receiver<Option<Fetched>>, ApiError> {
+        // One whose task is gone without a word would never end.
+        if let Some(fetch) = state.fetch.as_ref().filter(|fetch| fetch.has_changed().is_ok()) {
+            return Ok(fetch.clone());
+        }
+        if let Some((_, until, error)) = state.failed.as_ref().filter(|(_, until, _)| now < *until) {
+            debug!(account = %source.account, "No access_token is fetched for {} ms", (*until - now).as_millis());
+            return Err(error.clone());
+        }
+        let (sender, receiver) = watch::channel(None);
+        state.fetch = Some(receiver.clone());
+        let (own, source) = (self.clone(), source.clone());
+        tokio::spawn(async move {
+            let fetched = own.fetch(&source, refused).await;
+            own.end(&source, &fetched);
+            sender.send_replace(Some(fetched));
+        });
+        Ok(receiver)
+    }
+
+    /// Fetches a token. Where WeChat gives the one again that it has just refused, a new one is asked for, as often as it allows.
+    async fn fetch(&self, source: &Source, refused: Option<AccessToken>) -> Fetched {
+        let fetched = source.fetch().await?;
+        let is_refused = refused.is_some_and(|refused| refused.is_same(&fetched));
+        match is_refused && source.may_force && self.may_force(Instant::now()) {
+            true => source.fetch_new().await,
+            false => Ok(fetched),
+        }
+    }
+
+    /// Whether a new stable token may be asked for now; if so, it counts.
+    fn may_force(&self, now: Instant) -> bool {
+        let forced = &mut self.state().forced;
+        forced.retain(|then| now.saturating_duration_since(*then) < DAY);
+        let is_apart = forced.back().is_none_or(|last| now.saturating_duration_since(*last) >= FORCED_APART);
+        let may = is_apart && forced.len() < FORCED_PER_DAY_MAX;
+        if may {
+            forced.push_back(now);
+        }
+        may
+    }
+
+    fn end(&self, source: &Source, fetched: &Fetched) {
+        let mut state = self.state();
+        state.fetch = None;
+        source.metrics.iter().for_each(|metrics| metrics.token(fetched.is_ok()));
+        let account = &source.account;
+        match fetched {
+            Ok(token) => {
+                debug!(%account, "A new access_token is good for {} s", token.expires_in.as_secs());
+                state.token = Some(token.clone());
+                state.failed = None;
+            }
+            Err(error) => {
+                let times = state.failed.as_ref().map_or(0, |(times, ..)| *times);
+                let pause = FAILURE_PAUSE.saturating_mul(1 << times.min(16)).min(FAILURE_PAUSE_MAX);
+                let advised = error.advised();
+                warn!(%account, "The access_token of account `{account}` cannot be fetched: {advised}");
+                state.failed = Some((times + 1, Instant::now() + pause, error.clone()));
+            }
+        }
+    }
+
+    fn tell_refused(&self, source: &Source, refusal: &ApiError, now: Instant) {
+        if self.told.turn((), now).is_some() {
+            let account = &source.account;
+            warn!(
+                %account,
+                "The access_token of account `{account}` was good no more ({}), and another is fetched; if this comes again and \
+                 again, another program makes it invalid: let it use `stable_token`",
+                refusal.code().unwrap_or_default()
+            );
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change is whole before anything could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for the end of a fetch.
+async fn ended(mut fetch: watch::Receiver<Option<Fetched>>, deadline: Instant) -> Fetched {
+    let limit = deadline.saturating_duration_since(Instant::now());
+    match timeout_at(deadline.into(), fetch.wait_for(Option::is_some)).await {
+        Ok(Ok(fetched)) => fetched.clone().expect("it was waited for"),
+        Ok(Err(_)) => Err(ApiError::Unreachable("the fetch of the access_token ended without a word".into())),
+        Err(_) => Err(ApiError::Timeout { limit }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_renewed_five_minutes_before_its_end() {
+        let now = Instant::now();
+        let renewed_after = |life| {
+            let token = AccessToken::new("t".into(), now, Duration::from_secs(life));
+            token.renewed_at.duration_since(now).as_secs()
+        };
+        assert_eq!([7_200, 345, 300, 60, 5, 0].map(renewed_after), [6_900, 45, 10, 10, 2, 0]);
+    }
+
+    #[test]
+    fn new_stable_tokens_are_asked_for_as_often_as_wechat_allows() {
+        let (token, start) = (ManagedToken::default(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert!(token.may_force(start) && !token.may_force(after(29)) && token.may_force(after(30)));
+        for count in 2..20 {
+            assert!(token.may_force(after(30 * count)), "{count}");
+        }
+        assert!(!token.may_force(after(3_600)));
+        assert!(token.may_force(after(86_400)) && !token.may_force(after(86_429)));
+    }
+
+    /// What asks a WeChat that gives tokens so, as a conversation file writes it.
+    fn source(answer: &str) -> Source {
+        let file = format!("! POST https://api.weixin.qq.com/cgi-bin/stable_token -> 200 {answer}\n");
+        let egress = crate::egress::Egress::played(crate::conversation::Conversation::parse(&file).unwrap().exchanges);
+        Source {
+            account: "main".into(),
+            app_id: "wx1".into(),
+            app_secret: "hidden7".into(),
+            kind: crate::config::TokenKind::Stable,
+            may_force: true,
+            endpoint: crate::api::exchange::Endpoint::played(egress),
+            metrics: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn while_a_token_is_renewed_the_one_that_is_still_good_is_used() {
+        let (managed, now) = (Arc::new(ManagedToken::default()), Instant::now());
+        let old = AccessToken { renewed_at: now, ..AccessToken::new("old".into(), now, DAY) };
+        managed.state().token = Some(old);
+        let never = source("{} after 600s");
+        let token = managed.current(&never, now + DAY).await.unwrap();
+        assert_eq!(token.token.expose(), "old");
+        tokio::task::yield_now().await;
+        let is_on_its_way = |fetch: &watch::Receiver<_>| matches!(fetch.has_changed(), Ok(false));
+        assert!(managed.state().fetch.as_ref().is_some_and(is_on_its_way));
+    }
+
+    #[tokio::test]
+    async fn a_token_that_somebody_else_replaced_already_is_not_fetched_again() {
+        let (managed, now) = (Arc::new(ManagedToken::default()), Instant::now());
+        let token = |name: &str| AccessToken::new(name.into(), now, DAY);
+        managed.state().token = Some(token("new"));
+        let source = source("{\"access_token\":\"newest\",\"expires_in\":7200}");
+        let refusal = ApiError::Refused { code: 40_001, message: String::new() };
+        let instead = async |of| managed.instead_of(token(of), &refusal, &source, now + DAY).await.unwrap();
+        assert_eq!(instead("old").await.token.expose(), "new");
+        assert_eq!(instead("new").await.token.expose(), "newest");
+    }
+
+    #[test]
+    fn debugging_shows_no_token() {
+        let token = AccessToken::new("hidden7".into(), Instant::now(), Duration::ZERO);
+        assert!(!format!("{token:?}").contains("hidden7"));
     }
 }

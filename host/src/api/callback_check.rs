@@ -1,9 +1,11 @@
 //! What WeChat sees of the URL in its 服务器配置 form: the addresses of its host, and whether they answer a ping.
 //! <https://developers.weixin.qq.com/doc/service/api/base/api_callbackcheck>
 
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 
-use super::{AccessToken, Api, ApiError};
+use super::{Api, ApiError, exchange::Request};
 
 /// What WeChat saw.
 #[derive(Clone, Debug, Deserialize)]
@@ -41,7 +43,7 @@ pub struct Ping {
 }
 
 #[derive(Serialize)]
-struct Request<'a> {
+struct Body<'a> {
     action: &'a str,
     check_operator: &'a str,
 }
@@ -52,8 +54,8 @@ impl Api {
     /// # Errors
     ///
     /// [`ApiError`].
-    pub async fn check_callback(&self, token: &AccessToken) -> Result<CallbackCheck, ApiError> {
-        let request = Request { action: "all", check_operator: "DEFAULT" };
-        self.post("/cgi-bin/callback/check", token, &request).await
+    pub async fn check_callback(&self, deadline: Instant) -> Result<CallbackCheck, ApiError> {
+        let body = Body { action: "all", check_operator: "DEFAULT" };
+        self.request(&Request::post_json("/cgi-bin/callback/check", &body), deadline).await?.parsed()
     }
 }

@@ -1,16 +1,17 @@
-//! Why a call of WeChat's API came to nothing, and what to do about it.
+//! Why a call of WeChat's API came to nothing.
 
-use std::net::IpAddr;
+use std::time::Duration;
 
 use hyper::StatusCode;
 
-use crate::{https::NoAnswer, secret::Secret};
+use super::advice;
+use crate::{egress::NoAnswer, foreign::fit, metrics::ApiOutcome, secret::Secret};
 
 /// How much of WeChat's own words is kept.
 const MESSAGE_CHARS_MAX: usize = 300;
 
 /// Why a call came to nothing. No text has a secret in it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ApiError {
     /// `errcode` and `errmsg`.
     #[error("WeChat refused: {code} {message}")]
@@ -21,8 +22,23 @@ pub enum ApiError {
     NotJson,
     #[error("the answer is JSON, but not what this call gives; see `api_base_url`")]
     Unexpected,
-    #[error(transparent)]
-    NoAnswer(#[from] NoAnswer),
+    #[error("no answer within {} ms", .limit.as_millis())]
+    Timeout { limit: Duration },
+    #[error(
+        "too many calls of WeChat's API are on their way; raise `wechat_api.calls_max` or \
+         `wechat_api.calls_per_account_max`"
+    )]
+    NoTurn,
+    #[error("the body has more than {0} bytes (`wechat_api.body_mib_max`)")]
+    TooLarge(u64),
+    #[error("{0}")]
+    Unreachable(String),
+    /// The call makes no sense, so it was not made.
+    #[error("{0}")]
+    Invalid(String),
+    /// Where nothing is really called: nobody wrote the exchange down. The text ends a sentence that begins with who asked.
+    #[error("{0}")]
+    NotPlayed(String),
 }
 
 impl ApiError {
@@ -32,78 +48,94 @@ impl ApiError {
         let message = secrets
             .filter(is_shown)
             .fold(message.to_owned(), |message, secret| message.replace(secret.expose(), "[redacted]"));
-        let message = message.chars().map(|char| if char.is_control() { ' ' } else { char });
-        Self::Refused { code, message: message.take(MESSAGE_CHARS_MAX).collect() }
+        Self::Refused { code, message: fit(&message).chars().take(MESSAGE_CHARS_MAX).collect() }
     }
 
-    /// Returns what the operator can do, if that is known.
-    /// Codes: <https://developers.weixin.qq.com/doc/service/guide/dev/error_code.html>
+    /// Puts what became of an exchange with this limit into the API's words.
+    pub(super) fn of(no_answer: NoAnswer, limit: Duration) -> Self {
+        match no_answer {
+            NoAnswer::Timeout => Self::Timeout { limit },
+            NoAnswer::TooLarge(bytes_max) => Self::TooLarge(bytes_max),
+            NoAnswer::Unreachable(reason) => Self::Unreachable(reason),
+            NoAnswer::Invalid(reason) => Self::Invalid(reason),
+            NoAnswer::Denied(reason) => Self::NotPlayed(reason),
+        }
+    }
+
+    /// WeChat's `errcode`, if it refused the call.
+    pub fn code(&self) -> Option<i64> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// What the operator can do, if that is known.
     pub fn advice(&self) -> Option<String> {
-        let Self::Refused { code, message } = self else { return None };
-        let advice = match code {
-            -1 => "WeChat is busy; try again in a minute",
-            40001 => "`app_secret` is not this account's AppSecret, or the access_token is not good any more",
-            40014 | 42001 => "the access_token is not good any more; try again",
-            40013 | 41002 => {
-                "`app_id` is not this account's AppID; copy it again from the account's page at 微信开发者平台"
-            }
-            40125 | 41004 => {
-                "`app_secret` is not this account's AppSecret, or was reset since; only the console's administrator can \
-                 reset it, and see it once"
-            }
-            40164 => return Some(whitelist(message)),
-            40201 => "no URL is set for this account; fill WeChat's 服务器配置 form first",
-            40243 => "the AppSecret is frozen (已冻结); unfreeze it on the account's page at 微信开发者平台",
-            45009 | 45011 => "too many calls; WeChat takes them again later",
-            48001 | 50004 => "this account has no right to this call",
-            50007 => "WeChat has frozen this account; its console says why",
-            89501 | 89503 => {
-                "the account's administrator has to confirm this machine's IP address, in the message that WeChat sent them"
-            }
-            89506 | 89507 => {
-                "the account's administrator refused this machine's IP address; ask them, and try again later"
-            }
-            _ => return None,
-        };
-        Some(advice.to_owned())
+        match self {
+            Self::Refused { code, message } => advice::of(*code, message),
+            _ => None,
+        }
     }
-}
 
-/// WeChat says which address it saw, which no machine behind a router knows of itself.
-fn whitelist(message: &str) -> String {
-    let ip = message.split([' ', ',']).find_map(|word| word.parse::<IpAddr>().ok());
-    let ip = ip.map_or_else(|| "this machine's address".to_owned(), |ip| ip.to_string());
-    format!("add {ip} to the IP whitelist (IP白名单), on the account's page at 微信开发者平台")
+    /// The error and what to do about it, as a log or a terminal shows them.
+    pub fn advised(&self) -> String {
+        let advice = self.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+        format!("{self}{advice}")
+    }
+
+    /// Whether the same call may well succeed later: nothing is wrong with it, with the account or with the user.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => matches!(code, -1 | 45_009 | 45_011) || self.is_about_token(),
+            Self::Status(status) => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
+            Self::Timeout { .. } | Self::NoTurn | Self::Unreachable(_) | Self::NotJson => true,
+            Self::Unexpected | Self::TooLarge(_) | Self::Invalid(_) | Self::NotPlayed(_) => false,
+        }
+    }
+
+    /// Whether WeChat may have done what it was asked to do all the same: the answer is what is missing.
+    pub fn may_be_done(&self) -> bool {
+        match self {
+            Self::Timeout { .. } | Self::NotJson | Self::Unexpected | Self::TooLarge(_) => true,
+            Self::Status(status) => status.is_server_error(),
+            // What could not be reached was asked nothing; what broke off may have been.
+            Self::Unreachable(reason) => reason.contains("broke off"),
+            _ => false,
+        }
+    }
+
+    /// Whether another access_token may help.
+    pub(super) fn is_about_token(&self) -> bool {
+        matches!(self.code(), Some(40_001 | 40_014 | 42_001))
+    }
+
+    /// Whether WeChat asks for patience.
+    pub(super) fn is_busy(&self) -> bool {
+        self.code() == Some(-1)
+    }
+
+    pub(super) fn outcome(&self) -> ApiOutcome {
+        match self {
+            Self::Refused { code: -1, .. } => ApiOutcome::Busy,
+            Self::Refused { code: 45_009 | 45_011, .. } => ApiOutcome::Quota,
+            Self::Refused { .. } if self.is_about_token() => ApiOutcome::Token,
+            Self::Refused { .. } | Self::Invalid(_) | Self::NotPlayed(_) => ApiOutcome::Refused,
+            Self::Timeout { .. } => ApiOutcome::Timeout,
+            Self::NoTurn => ApiOutcome::NoTurn,
+            Self::Status(_) | Self::NotJson | Self::Unexpected | Self::TooLarge(_) | Self::Unreachable(_) => {
+                ApiOutcome::Unreachable
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn advice(code: i64, message: &str) -> Option<String> {
-        ApiError::refused(code, message, std::iter::empty()).advice()
-    }
-
-    #[test]
-    fn the_address_to_allow_is_the_one_that_wechat_saw() {
-        for (message, ip) in [
-            ("invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in whitelist rid: 6-7", "1.2.3.4"),
-            ("invalid ip 2001:db8::1 ipv6 2001:db8::1, not in whitelist", "2001:db8::1"),
-            ("not in whitelist", "this machine's address"),
-        ] {
-            let advice = advice(40164, message).unwrap();
-            assert!(advice.starts_with(&format!("add {ip} to the IP whitelist")), "{advice}");
-        }
-    }
-
-    #[test]
-    fn a_mistake_of_the_operators_comes_with_its_way_out() {
-        assert!(advice(40013, "invalid appid").unwrap().contains("`app_id`"));
-        assert!(advice(40125, "invalid appsecret").unwrap().contains("`app_secret`"));
-        assert!(advice(40243, "AppSecret已被冻结").unwrap().contains("unfreeze"));
-        assert!(advice(89503, "此次调用需要管理员确认").unwrap().contains("administrator"));
-        assert!(advice(-1, "system error").unwrap().contains("busy"));
-        assert_eq!(advice(12345, "something new"), None);
+    fn refused(code: i64) -> ApiError {
+        ApiError::refused(code, "why", std::iter::empty())
     }
 
     #[test]
@@ -113,5 +145,24 @@ mod tests {
         assert_eq!(error.to_string(), "WeChat refused: 40125 bad secret [redacted] [2J");
         let long = ApiError::refused(1, &"微".repeat(9_999), std::iter::empty()).to_string();
         assert_eq!(long.chars().count(), "WeChat refused: 1 ".len() + MESSAGE_CHARS_MAX);
+    }
+
+    #[test]
+    fn what_may_pass_is_told_from_what_will_not() {
+        let passing = [refused(-1), refused(45009), refused(42001), ApiError::Timeout { limit: Duration::ZERO }];
+        assert!(passing.iter().all(ApiError::may_pass));
+        let lasting = [refused(45015), refused(45047), refused(48001), refused(40003), ApiError::Unexpected];
+        assert!(!lasting.iter().any(ApiError::may_pass));
+        assert!(
+            ApiError::Status(StatusCode::BAD_GATEWAY).may_pass() && !ApiError::Status(StatusCode::FOUND).may_pass()
+        );
+    }
+
+    #[test]
+    fn what_was_refused_or_never_asked_was_not_done() {
+        assert!(ApiError::Timeout { limit: Duration::ZERO }.may_be_done());
+        assert!(ApiError::Unreachable("https://a broke off: reset".into()).may_be_done());
+        let undone = [refused(-1), ApiError::NoTurn, ApiError::Unreachable("cannot reach https://a: refused".into())];
+        assert!(!undone.iter().any(ApiError::may_be_done));
     }
 }

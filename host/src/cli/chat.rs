@@ -13,10 +13,10 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::bot::{Bot, CONFIG_FILE};
 use crate::{
+    api::Api,
     config::{Config, Grants, Log, PluginSettings},
     conversation::{Conversation, DEFAULT_USER, Exchange, Playback, Said},
     dispatch::{Chain, Said as Outcome, Step},
-    egress::Egress,
     plugin::{
         Plugin,
         engine::Engine,
@@ -28,7 +28,6 @@ use crate::{
     },
     rehearsal::{self, Pace},
     secret::Secret,
-    store::Store,
 };
 
 /// How long a replay waits where the conversation expects a late reply: as long as an exchange in it may take.
@@ -92,7 +91,7 @@ impl Bots {
         // What goes well is seen in the conversation.
         super::log::start(&Log { level: "warn".into(), ..config.log.clone() })?;
         let cache_dir = if set_up { config.cache_dir.clone() } else { cache_dir() };
-        let services = Services { store: Store::scratch(), egress: Egress::played(exchanges), records: None };
+        let services = Services::played(exchanges);
         let engine = Engine::new(&config.engine)?;
         let loader = Loader::new(engine, super::own_program()?, cache_dir, config.compile.clone(), services)?;
         let plugins =
@@ -131,6 +130,7 @@ async fn named(files: &[PathBuf], config: &Config, loader: &Loader) -> anyhow::R
             file: file.into(),
             code: loaded.code,
             settings: Arc::new(PluginSettings { grants: Grants::scratch(), ..PluginSettings::default() }),
+            api: Some(Api::played(loader.services.egress.clone())),
             services: loader.services.clone(),
             record: Record::default(),
         });

@@ -16,8 +16,9 @@ use super::{
     plugin::PluginTable,
     section::Section,
     sources,
+    wechat_api::TokenKind,
 };
-use crate::{reply::TEXT_BYTES_MAX, secret::Secret};
+use crate::{egress::target::Target, reply::TEXT_BYTES_MAX, secret::Secret};
 
 /// Paths of the host's own on the public listener.
 const RESERVED: [&str; 4] = ["/oauth", "/me", "/pages", "/jssdk"];
@@ -43,6 +44,8 @@ pub struct Account {
     /// Where WeChat's API is: `http` or `https`, without parameters; its path ends with no slash but for `/` itself.
     /// Default `https://api.weixin.qq.com`.
     pub api_base_url: Uri,
+    /// `access_token_from`: which of WeChat's two kinds is used. Default the stable one.
+    pub token_kind: TokenKind,
     /// The token before the last change, accepted as well. Default none.
     pub previous_token: Option<Secret>,
     /// The key before the last change, accepted as well. Default none.
@@ -87,6 +90,7 @@ impl Account {
         let app_id = section.parsed("app_id", app_id);
         let app_secret = section.secret("app_secret", app_secret);
         let api_base_url = section.parsed("api_base_url", api_base_url);
+        let token_kind = section.choice("access_token_from", &TokenKind::WORDS);
         let mode = mode(section, &encoding_aes_key, &app_id);
         let plugins_dir = section.text("plugins_dir");
         let apology_text = section.parsed("apology_text", apology_text);
@@ -110,6 +114,7 @@ impl Account {
             app_id: app_id?,
             app_secret: app_secret?,
             api_base_url: api_base_url?,
+            token_kind: token_kind?,
             apology_text: apology_text?,
             mode: mode?,
         })
@@ -236,7 +241,9 @@ fn api_base_url(text: &str) -> Result<Uri, String> {
         let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
         matches!(uri.scheme_str(), Some("http" | "https")) && has_host && !has_user && uri.query().is_none()
     };
+    let is_target = |_: &Uri| Target::parse(text).is_ok();
     let uri = uri.filter(is_base).filter(|_| text.len() <= API_BASE_URL_BYTES_MAX && !text.contains('#'));
+    let uri = uri.filter(is_target);
     uri.ok_or_else(|| "must be an address such as \"https://api.weixin.qq.com\", without parameters".to_owned())
 }
 
@@ -310,6 +317,7 @@ mod tests {
         assert_eq!(account.app_id, None);
         assert!(account.app_secret.is_none());
         assert_eq!(account.api_base_url, "https://api.weixin.qq.com/");
+        assert_eq!(account.token_kind, TokenKind::Stable);
         assert!(account.encoding_aes_key.is_none());
         assert!(account.previous_token.is_none() && account.previous_encoding_aes_key.is_none());
         assert_eq!(account.signature_max_age, Duration::from_secs(600));
@@ -322,7 +330,7 @@ mod tests {
     #[test]
     fn everything_an_account_has_is_read() {
         let lines = "path = \"/wx\"\napp_id = \"wx1\"\napp_secret = \"deep7\"\n\
-                     api_base_url = \"http://127.0.0.1:8080/wechat/\"\nprevious_token = \"older7\"\nsignature_max_age_s = 0\n\
+                     access_token_from = \"token\"\napi_base_url = \"http://127.0.0.1:8080/wechat/\"\nprevious_token = \"older7\"\nsignature_max_age_s = 0\n\
                      previous_encoding_aes_key = \"kWmYm7qr5nMoAUwZRjGtBxmz3KA1tkAj3ykkR6q2B2C\"\n\
                      chain = [\"welcome\", \"echo\"]\n\
                      late = { window_ms = 3000 }\n";
@@ -331,6 +339,7 @@ mod tests {
         assert_eq!(account.app_id.as_deref(), Some("wx1"));
         assert_eq!(account.app_secret.unwrap().expose(), "deep7");
         assert_eq!(account.api_base_url, "http://127.0.0.1:8080/wechat");
+        assert_eq!(account.token_kind, TokenKind::Classic);
         assert_eq!(account.previous_token.unwrap().expose(), "older7");
         assert!(account.encoding_aes_key.is_some() && account.previous_encoding_aes_key.is_some());
         assert_eq!(account.signature_max_age, Duration::ZERO);
@@ -513,6 +522,14 @@ mod tests {
                 )
             );
         }
+    }
+
+    #[test]
+    fn an_access_token_is_of_one_of_two_kinds() {
+        assert_eq!(
+            account_error("access_token_from = \"stable\""),
+            "aviary.toml:3: `accounts.main.access_token_from` is \"stable\"; it may be \"stable_token\" or \"token\""
+        );
     }
 
     #[test]

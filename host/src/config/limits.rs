@@ -51,6 +51,8 @@ pub struct Limits {
     pub host_data_mib: usize,
     /// How many of the host's resources it may hold at once. Default 1,000.
     pub handles_max: usize,
+    /// How many calls of WeChat's API it may make, messages included. Default 20.
+    pub wechat_calls_max: usize,
 }
 
 /// One limit: its key, its bounds, and where it goes.
@@ -60,7 +62,7 @@ struct Limit {
     set: fn(&mut Limits, u64),
 }
 
-static LIMITS: [Limit; 13] = [
+static LIMITS: [Limit; 14] = [
     Limit { key: "memory_mib", bounds: 1..=MEMORY_MIB_MAX as u64, set: |own, mib| own.memory_mib = to_usize(mib) },
     Limit {
         key: "memories_max",
@@ -86,6 +88,7 @@ static LIMITS: [Limit; 13] = [
     Limit { key: "log_bytes_max", bounds: 0..=16_777_216, set: |own, bytes| own.log_bytes_max = to_usize(bytes) },
     Limit { key: "host_data_mib", bounds: 1..=1_024, set: |own, mib| own.host_data_mib = to_usize(mib) },
     Limit { key: "handles_max", bounds: 16..=100_000, set: |own, count| own.handles_max = to_usize(count) },
+    Limit { key: "wechat_calls_max", bounds: 0..=10_000, set: |own, count| own.wechat_calls_max = to_usize(count) },
 ];
 
 impl Limits {
@@ -125,6 +128,7 @@ impl Default for Limits {
             log_bytes_max: 0,
             host_data_mib: 0,
             handles_max: 0,
+            wechat_calls_max: 0,
         };
         for limit in &LIMITS {
             (limit.set)(&mut limits, defaults::number(defaults::limits(), limit.key));

@@ -226,7 +226,7 @@ mod tests {
             "aviary.toml:4: `plugins.a.limits.memory_mib` is 2000; it must be a whole number, 1 to 1024\n\
              aviary.toml:5: unknown key `plugins.a.limits.threads`; there are `calls_max`, `cpu_ms`, `handles_max`, \
              `host_data_mib`, `instances_max`, `log_bytes_max`, `memories_max`, `memory_mib`, `reply_bytes_max`, \
-             `table_elements_max`, `tables_max`, `timeout_ms`, `wait_ms`\n\
+             `table_elements_max`, `tables_max`, `timeout_ms`, `wait_ms`, `wechat_calls_max`\n\
              aviary.toml:7: unknown key `accounts.main.plugins.a.limit`; did you mean `limits`?"
         );
     }

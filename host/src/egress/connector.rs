@@ -209,7 +209,8 @@ fn leads(reach: Reach, target: &Target) -> NoAnswer {
     })
 }
 
-fn is_local(name: &str) -> bool {
+/// Whether a name leads to this machine or its network, whoever looks it up.
+pub(super) fn is_local(name: &str) -> bool {
     !name.contains('.') || LOCAL_ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 

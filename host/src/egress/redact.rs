@@ -21,7 +21,7 @@ const NO_SECRETS: [&str; 5] = ["accept", "accept-language", "content-type", "use
 
 /// Finds secrets in bytes.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Redactor {
+pub(crate) struct Redactor {
     /// The longest first.
     secrets: Arc<[Vec<u8>]>,
 }
@@ -31,7 +31,12 @@ impl Redactor {
     /// write them.
     pub(super) fn of(headers: &[(HeaderName, Secret)]) -> Self {
         let secret = headers.iter().filter(|(name, _)| !NO_SECRETS.contains(&name.as_str()));
-        let mut secrets: Vec<Vec<u8>> = secret.flat_map(|(_, value)| forms(value.expose())).collect();
+        Self::of_secrets(secret.map(|(_, value)| value))
+    }
+
+    /// Looks for these, in the same ways.
+    pub(crate) fn of_secrets<'a>(secrets: impl Iterator<Item = &'a Secret>) -> Self {
+        let mut secrets: Vec<Vec<u8>> = secrets.flat_map(|secret| forms(secret.expose())).collect();
         secrets.retain(|secret| secret.len() >= SECRET_BYTES_MIN);
         secrets.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
         secrets.dedup();
@@ -44,7 +49,7 @@ impl Redactor {
     }
 
     /// Redacts bytes that are complete.
-    pub(super) fn bytes(&self, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> Vec<u8> {
         let mut rest = bytes.to_vec();
         self.split_off(&mut rest, true)
     }

@@ -88,7 +88,12 @@ pub fn headers(given: Vec<(String, String)>) -> Result<HeaderMap, NoAnswer> {
 
 /// A body that is all here.
 pub fn whole(body: Option<Vec<u8>>) -> OutgoingBody {
-    Full::new(Bytes::from(body.unwrap_or_default())).map_err(|never| match never {}).boxed_unsync()
+    of_bytes(body.unwrap_or_default().into())
+}
+
+/// The same, of bytes that others may hold, too.
+pub fn of_bytes(body: Bytes) -> OutgoingBody {
+    Full::new(body).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// Takes one layer of percent-encoding off a text; what is not UTF-8 behind it becomes `U+FFFD`.

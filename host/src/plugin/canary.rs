@@ -12,14 +12,13 @@ use tracing::{instrument::WithSubscriber, subscriber::NoSubscriber};
 
 use super::{Hash, Plugin, code::Code, directory::canary_of, record::Record, services::Services};
 use crate::{
+    api::Api,
     config::{Grants, Limits, PluginSettings},
     conversation::{Conversation, ParseError},
     dispatch::Chain,
-    egress::Egress,
     foreign::on_one_line,
     rehearsal::{self, Fault, Pace},
     secret::Secret,
-    store::Store,
 };
 
 /// The largest conversation that is read.
@@ -70,6 +69,7 @@ pub async fn hold(
         grants: Grants::scratch(),
         ..PluginSettings::default()
     };
+    let services = Services::played(conversation.exchanges.clone());
     let plugin = Plugin {
         // A lane of its own, in an account that no operator can name: those who wait for the plugin do not hold it up.
         lane: code.lane("(canary)", name),
@@ -78,11 +78,8 @@ pub async fn hold(
         file: file.into(),
         code: code.clone(),
         settings: Arc::new(settings),
-        services: Services {
-            store: Store::scratch(),
-            egress: Egress::played(conversation.exchanges.clone()),
-            records: None,
-        },
+        api: Some(Api::played(services.egress.clone())),
+        services,
         record: Record::default(),
     };
     let chain = Chain::of(vec![Arc::new(plugin)]);

@@ -12,7 +12,7 @@ use super::{
     Plugin, bindings::Message, limits::Limiter, log::Output, millis, question::Question, services::Services,
     wasi_http::WasiHttp,
 };
-use crate::config::PluginSettings;
+use crate::{api::Api, config::PluginSettings};
 
 /// The host's side of one guest. It lives in the guest's store and is dropped with it.
 pub struct Guest {
@@ -21,6 +21,10 @@ pub struct Guest {
     pub(super) question: Option<Question>,
     pub(super) settings: Arc<PluginSettings>,
     pub(super) services: Services,
+    /// WeChat's API for the account; nothing where there is none, and while a plugin is only tried.
+    pub(super) api: Option<Api>,
+    /// How many calls of it were made.
+    pub(super) wechat_calls: usize,
     pub(super) deadline: Instant,
     pub(super) limiter: Limiter,
     pub(super) clock: Clock,
@@ -51,7 +55,8 @@ impl Guest {
         let question = Some(question.clone());
         let limits = &plugin.settings.limits;
         let limiter = Limiter::sharing(limits, &plugin.lane, held_bytes, deadline);
-        Self { question, limiter, ..Self::new(&plugin.name, &plugin.settings, &plugin.services, deadline) }
+        let api = plugin.api.clone();
+        Self { question, limiter, api, ..Self::new(&plugin.name, &plugin.settings, &plugin.services, deadline) }
     }
 
     /// A guest that is started, and asked nothing.
@@ -68,6 +73,8 @@ impl Guest {
             question: None,
             settings: settings.clone(),
             services: services.clone(),
+            api: None,
+            wechat_calls: 0,
             deadline,
             limiter: Limiter::alone(limits),
             clock: Clock { ticks: 0, ticks_max: limits.cpu_ms },

@@ -6,13 +6,15 @@ use super::{
     Hash,
     record::{Record, Records},
 };
-use crate::{config::PluginSettings, egress::Egress, store::Store};
+use crate::{api::Apis, config::PluginSettings, conversation::Exchange, egress::Egress, store::Store};
 
 /// The host's services. The same for all plugins that serve; a plugin on trial has scratch ones.
 #[derive(Clone, Debug)]
 pub struct Services {
     pub store: Store,
     pub egress: Egress,
+    /// WeChat's API, for each account.
+    pub apis: Apis,
     /// What is kept about plugins from call to call; nothing while they are only tried.
     pub records: Option<Records>,
 }
@@ -20,7 +22,13 @@ pub struct Services {
 impl Services {
     /// Services that reach nothing and keep nothing.
     pub fn scratch() -> Self {
-        Self { store: Store::scratch(), egress: Egress::played(Vec::new()), records: None }
+        Self::played(Vec::new())
+    }
+
+    /// Services that keep nothing, and for which these exchanges are the whole network, WeChat's API included.
+    pub fn played(exchanges: Vec<Exchange>) -> Self {
+        let egress = Egress::played(exchanges);
+        Self { store: Store::scratch(), apis: Apis::Played(egress.clone()), egress, records: None }
     }
 
     /// Counts a file that was compiled, or could not be.

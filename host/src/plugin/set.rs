@@ -278,6 +278,7 @@ impl Set {
 
     fn chain(&mut self, config: &Config, account: &Account) -> Chain {
         let mut plugins: Vec<Plugin> = Vec::new();
+        let api = self.loader.services.apis.of(account);
         for (path, code, own) in self.serving(config, account) {
             let Some(name) = name_of(&path) else { continue };
             if let Some(first) = plugins.iter().find(|plugin| *plugin.name == *name) {
@@ -310,6 +311,7 @@ impl Set {
                 file: path,
                 code,
                 settings,
+                api: api.clone(),
                 services: self.loader.services.clone(),
             });
         }

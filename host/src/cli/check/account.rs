@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Report, plugin::Examined, shown};
 use crate::{
-    config::{Account, Config, Mode},
+    config::{Account, Config, Grants, Mode},
     dispatch::Chain,
 };
 
@@ -27,6 +27,15 @@ pub(super) fn check(account: &Account, chain: &Chain, config: &Config, plugins: 
     let asked = names.join(", ");
     report.fact("asks", if names.is_empty() { "no plugin" } else { &asked });
     oddities(account).iter().for_each(|note| report.note(note));
+    if account.app_id.is_none() || account.app_secret.is_none() {
+        let needs_api = chain.plugins.iter().filter(|plugin| uses_api(&plugin.settings.grants));
+        needs_api.for_each(|plugin| {
+            report.note(&format!(
+                "plugin `{}` is granted WeChat's API, which needs `app_id` and `app_secret`",
+                plugin.name
+            ));
+        });
+    }
     if names.is_empty() {
         report.note("every message is answered `success`, which the user sees as silence");
     }
@@ -39,6 +48,10 @@ pub(super) fn check(account: &Account, chain: &Chain, config: &Config, plugins: 
             "it does not ask {file}, because {first} is a plugin of the same name; rename one of them"
         ));
     }
+}
+
+fn uses_api(grants: &Grants) -> bool {
+    grants.customer_service.is_some() || !grants.wechat_api.is_empty()
 }
 
 fn mode(mode: Mode) -> &'static str {

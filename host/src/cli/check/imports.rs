@@ -62,12 +62,13 @@ impl Grant {
         }
     }
 
-    /// A line of TOML that grants it; none if this version grants it to nobody.
-    fn toml(self) -> Option<&'static str> {
+    /// A line of TOML that grants it.
+    fn toml(self) -> &'static str {
         match self {
-            Self::Kv => Some("kv = true"),
-            Self::Http => Some("http = [\"api.example.com\"]  # the hosts that it is to reach"),
-            Self::WechatApi | Self::CustomerService => None,
+            Self::Kv => "kv = true",
+            Self::Http => "http = [\"api.example.com\"]  # the hosts that it is to reach",
+            Self::WechatApi => "wechat_api = [\"GET /cgi-bin/user/info\"]  # the calls that it is to make",
+            Self::CustomerService => "customer_service = \"sender\"  # the user whom it answers; or \"anyone\"",
         }
     }
 
@@ -75,7 +76,8 @@ impl Grant {
         match self {
             Self::Kv => grants.kv.is_some(),
             Self::Http => !grants.http.is_empty(),
-            Self::WechatApi | Self::CustomerService => false,
+            Self::WechatApi => !grants.wechat_api.is_empty(),
+            Self::CustomerService => grants.customer_service.is_some(),
         }
     }
 }
@@ -105,10 +107,6 @@ pub(super) fn print(plugin: &str, imports: &[String], askers: &[Asker<'_>], repo
     if !missing.is_empty() {
         report.note("what is not granted is answered `denied`; if it is to have it, add to the settings:");
         missing.iter().for_each(|line| report.heading(&format!("      {line}")));
-    }
-    let never: Vec<_> = asked.iter().filter(|grant| grant.toml().is_none()).map(|grant| grant.key()).collect();
-    if !never.is_empty() {
-        report.note(&format!("this version grants {} to no plugin: every call is answered `denied`", never.join(", ")));
     }
 }
 
@@ -155,9 +153,9 @@ fn missing(plugin: &str, asked: &[Grant], askers: &[Asker<'_>]) -> Vec<String> {
     lines
 }
 
-/// Writes one table of grants; nothing if nothing in it can be granted.
+/// Writes one table of grants; nothing if nothing is in it.
 fn table(path: &str, grants: &[Grant]) -> Vec<String> {
-    let lines: Vec<String> = grants.iter().filter_map(|grant| grant.toml()).map(str::to_owned).collect();
+    let lines: Vec<String> = grants.iter().map(|grant| grant.toml().to_owned()).collect();
     if lines.is_empty() { lines } else { [vec![format!("[{path}.grants]")], lines].concat() }
 }
 
@@ -218,7 +216,7 @@ mod tests {
     fn what_nobody_grants_is_written_for_all_accounts() {
         let config = load(ACCOUNTS);
         let settings = settings(&config);
-        let asked = [Grant::Kv, Grant::Http, Grant::WechatApi];
+        let asked = [Grant::Kv, Grant::Http];
         let lines = missing("weather", &asked, &askers(&config, &settings, false));
         let http = "http = [\"api.example.com\"]  # the hosts that it is to reach";
         assert_eq!(lines, ["[plugins.weather.grants]", "kv = true", http]);
@@ -236,7 +234,11 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_granted_yet_makes_no_table() {
-        assert_eq!(missing("weather", &[Grant::WechatApi, Grant::CustomerService], &[]), [""; 0]);
+    fn what_is_printed_to_be_pasted_grants_what_is_asked_for() {
+        let lines = missing("weather", &GRANTS, &[]);
+        let config = load(&format!("{ACCOUNTS}{}", lines.join("\n")));
+        let settings = settings(&config);
+        assert!(GRANTS.into_iter().all(|grant| grant.is_in(&settings[0].grants)), "{lines:?}");
+        assert_eq!(missing("weather", &GRANTS, &askers(&config, &settings, false)), [""; 0]);
     }
 }

@@ -1,22 +1,27 @@
 //! What WeChat says about an account when it is asked.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Report;
 use crate::{
-    api::{Api, ApiError, CallbackCheck},
+    api::{Api, ApiError, Apis, CallbackCheck},
     config::{Account, Config},
 };
+
+/// How much longer than one exchange a call may take: the end of the exchange says more than that of the call.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Asks for every account that can be asked for.
 pub(super) async fn check(config: &Config, timeout: Duration, report: &mut Report) {
     let mut is_asked = false;
+    let mut config = config.clone();
+    config.wechat_api.timeout = timeout;
+    let apis = Apis::of_command(&config);
     for account in &config.accounts {
         report.heading(&format!("\nOnline: account `{}`", account.name));
-        match Api::of(account) {
-            Some(mut api) => {
+        match apis.of(account) {
+            Some(api) => {
                 is_asked = true;
-                api.timeout = timeout;
                 ask(&api, report).await;
             }
             None => report.note(&format!("not asked: {} missing", missing(account))),
@@ -36,21 +41,21 @@ fn missing(account: &Account) -> &'static str {
 }
 
 async fn ask(api: &Api, report: &mut Report) {
-    let token = match api.stable_token().await {
+    let deadline = || Instant::now() + api.timeout() + GRACE;
+    let token = match api.access_token(deadline()).await {
         Ok(token) => token,
         Err(error) => return refused("access_token", &error, report),
     };
     let expires_in_s = token.expires_in.as_secs();
     report.fact("access_token", &format!("good for {expires_in_s} s: AppID, AppSecret and IP address are right"));
-    match api.check_callback(&token).await {
+    match api.check_callback(deadline()).await {
         Ok(check) => seen(&check, report),
         Err(error) => refused("callback check", &error, report),
     }
 }
 
 fn refused(what: &str, error: &ApiError, report: &mut Report) {
-    let advice = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
-    report.wrong(&format!("{what}: {error}{advice}"));
+    report.wrong(&format!("{what}: {}", error.advised()));
 }
 
 /// Prints what WeChat saw of the URL's host.
