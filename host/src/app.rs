@@ -17,6 +17,7 @@ use crate::{
     dedupe::Dedupe,
     dispatch::{Chain, Dispatch},
     egress::Egress,
+    late::{Late, fetch},
     metrics::{Levels, Outcome},
     plugin::{
         self,
@@ -51,6 +52,8 @@ pub struct App {
     /// WeChat's API for all accounts; an account's own is in [`Serving`].
     apis: Apis,
     store: Store,
+    /// What all accounts' late replies share.
+    pub(crate) late: Late,
     pub refusals: Refusals,
     /// What is kept about plugins from call to call, and all that is counted.
     pub records: Records,
@@ -146,6 +149,7 @@ impl App {
         Ok(Arc::new(Self {
             dedupe: Dedupe::new(config.dedupe.keys_max, claim_lifetime(&config)),
             egress,
+            late: Late::new(store.clone()),
             store,
             refusals: Refusals::new(records.metrics.clone()),
             users: UserNames::new(config.log.user),
@@ -167,6 +171,7 @@ impl App {
     pub async fn close(&self) {
         // Whoever has the lock may be writing.
         self.loading.lock().await.is_closed = true;
+        fetch::forget_all(self).await;
         self.store.close().await;
     }
 

@@ -14,6 +14,7 @@ pub(crate) mod fixture;
 mod grants;
 mod host;
 mod http;
+mod late;
 mod limits;
 mod matches;
 mod plugin;
@@ -35,10 +36,11 @@ pub use account::{Account, Mode};
 pub use error::ConfigError;
 pub use grants::{CustomerServiceGrant, Grants, HostPattern, HttpGrant, KvGrant, WechatApiGrant, gives_secrets};
 pub use host::{
-    AccountCalls, Canary, Compile, Dedupe, Engine, GuestLog, Late, Listener, Log, LogFormat, LogUser, Metrics, PerUser,
+    AccountCalls, Canary, Compile, Dedupe, Engine, GuestLog, Listener, Log, LogFormat, LogUser, Metrics, PerUser,
     Versions, Watch,
 };
 pub use http::{Http, Proxy};
+pub use late::{Deliver, Late};
 pub use limits::{CORE_INSTANCES_MAX, Limits, MEMORIES_MAX, MEMORY_MIB_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 pub use matches::MatchRule;
 pub use plugin::PluginSettings;

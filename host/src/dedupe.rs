@@ -1,5 +1,5 @@
-//! Step 5: one message is dispatched once. WeChat sends a message up to three times; the second and third try join the
-//! first one's outcome here.
+//! Step 5: one message is dispatched once. WeChat sends a message up to three times; the second and third try are led to the
+//! first one's [`Exchange`] here.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -7,11 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::{
+    exchange::{Exchange, Outcome, Try},
+    plugin::bindings::Message,
+};
 use aviary_wechat::xml::Element;
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
-
-use crate::plugin::bindings::{Message, Reply};
 
 /// How long a reply is kept for WeChat's next tries, which come within 15 s.
 const REPLY_KEPT: Duration = Duration::from_secs(30);
@@ -75,16 +76,15 @@ impl Hasher {
     }
 }
 
-/// What became of a message, shared by all of its tries.
-pub type Outcome = Option<Arc<Reply>>;
-
 /// What a push is, when it arrives.
 #[derive(Debug)]
 pub enum Claim {
     /// Nobody saw it before: dispatch it, and publish what comes of it.
-    First(Slot),
-    /// It is being dispatched, or was: wait for the same outcome.
-    Again(Answer),
+    First(Slot, Try),
+    /// It is being dispatched: wait for the same outcome.
+    Again(Try),
+    /// It is over, and this is what every further try is told.
+    Over(Outcome),
     /// Its signature already came with another message: somebody replays it.
     Replayed,
 }
@@ -127,8 +127,9 @@ struct Age {
 
 #[derive(Debug)]
 enum Entry {
-    Pending(watch::Receiver<Option<Outcome>>),
-    Answered(Outcome),
+    /// Whose call, or whose tries, are not all over.
+    Open(Arc<Exchange>),
+    Over(Outcome),
 }
 
 impl Dedupe {
@@ -170,21 +171,36 @@ impl Dedupe {
             return Claim::Replayed;
         }
         let again = match memory.recent.get(&key) {
-            Some(Entry::Pending(outcome)) => Some(Answer::Pending(outcome.clone())),
-            Some(Entry::Answered(outcome)) => Some(Answer::Known(outcome.clone())),
-            None => memory.past.contains(&key).then_some(Answer::Known(None)),
+            Some(Entry::Open(exchange)) => Some(Claim::Again(exchange.begin(now))),
+            Some(Entry::Over(outcome)) => Some(Claim::Over(outcome.clone())),
+            None => memory.past.contains(&key).then_some(Claim::Over(None)),
         };
         memory.remember(key, signature, again.is_none(), now + ahead);
-        match again {
-            Some(answer) => Claim::Again(answer),
-            None => {
-                let (sender, receiver) = watch::channel(None);
-                memory.recent.insert(key, Entry::Pending(receiver));
-                let since = memory.tenths(now);
-                memory.replies.push_back((since, key));
-                let slot = Slot { key, memory: self.memory.clone(), sender: Some(sender) };
-                Claim::First(slot)
-            }
+        again.unwrap_or_else(|| {
+            let (slot, exchange) = memory.open(key, Exchange::new(now, 0), now);
+            Claim::First(slot, exchange.begin(now))
+        })
+    }
+
+    /// Takes up a message that was owed an answer when the host ended: its first `tries` came before. None if WeChat has sent
+    /// it again by now.
+    pub fn resume(&self, key: Key, tries: u32, now: Instant) -> Option<(Slot, Arc<Exchange>)> {
+        let mut memory = self.lock();
+        if memory.recent.contains_key(&key) {
+            return None;
+        }
+        memory.remember(key, 0, true, now);
+        Some(memory.open(key, Exchange::new(now, tries), now))
+    }
+
+    /// Keeps no more of a message that is over than what its tries are told.
+    pub fn settle(&self, key: &Key) {
+        let mut memory = self.lock();
+        if let Some(entry) = memory.recent.get_mut(key)
+            && let Entry::Open(exchange) = entry
+            && let Some(outcome) = exchange.settled()
+        {
+            *entry = Entry::Over(outcome);
         }
     }
 
@@ -208,6 +224,14 @@ fn short(signature: &str) -> u64 {
 }
 
 impl Memory {
+    /// Begins the memory of a message.
+    fn open(&mut self, key: Key, exchange: Arc<Exchange>, now: Instant) -> (Slot, Arc<Exchange>) {
+        self.recent.insert(key, Entry::Open(exchange.clone()));
+        let tenths = self.tenths(now);
+        self.replies.push_back((tenths, key));
+        (Slot { key, exchange: exchange.clone() }, exchange)
+    }
+
     /// Whether a signature came with another message before.
     fn is_replayed(&self, signature: u64, key: Key) -> bool {
         self.signatures.get(&signature).is_some_and(|bound| *bound != key.half())
@@ -234,8 +258,8 @@ impl Memory {
         {
             self.replies.pop_front();
             match self.recent.get(&key) {
-                Some(Entry::Pending(_)) => self.replies.push_back((tenths, key)),
-                Some(Entry::Answered(_)) => {
+                Some(entry) if !entry.is_over() => self.replies.push_back((tenths, key)),
+                Some(_) => {
                     self.recent.remove(&key);
                     self.past.insert(key);
                 }
@@ -248,7 +272,7 @@ impl Memory {
         {
             self.ages.pop_front();
             // A call that still runs keeps its claim: its tries are still to come.
-            if oldest.first && matches!(self.recent.get(&oldest.key), Some(Entry::Pending(_))) {
+            if oldest.first && self.recent.get(&oldest.key).is_some_and(|entry| !entry.is_over()) {
                 self.ages.push_back(Age { since: tenths, ..oldest });
                 break;
             }
@@ -261,61 +285,41 @@ impl Memory {
     }
 }
 
+impl Entry {
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Open(exchange) => exchange.settled().is_some(),
+            Self::Over(_) => true,
+        }
+    }
+}
+
 /// The right and duty to say what became of a message. Dropped without a word, the message counts as unanswered, so that
 /// no try waits for ever.
 #[derive(Debug)]
 pub struct Slot {
-    key: Key,
-    memory: Arc<Mutex<Memory>>,
-    sender: Option<watch::Sender<Option<Outcome>>>,
+    pub key: Key,
+    exchange: Arc<Exchange>,
 }
 
 impl Slot {
     /// Tells every try, those that wait and those to come.
-    pub fn publish(mut self, outcome: Outcome) {
-        self.settle(outcome);
-    }
-
-    fn settle(&mut self, outcome: Outcome) {
-        if let Some(sender) = self.sender.take() {
-            if let Some(entry) = lock(&self.memory).recent.get_mut(&self.key) {
-                *entry = Entry::Answered(outcome.clone());
-            }
-            sender.send_replace(Some(outcome));
-        }
+    pub fn publish(self, outcome: Outcome) {
+        self.exchange.publish(outcome);
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.settle(None);
-    }
-}
-
-/// An outcome that is there, or will be.
-#[derive(Debug)]
-pub enum Answer {
-    Pending(watch::Receiver<Option<Outcome>>),
-    Known(Outcome),
-}
-
-impl Answer {
-    /// Waits for the outcome.
-    pub async fn outcome(self) -> Outcome {
-        match self {
-            Self::Known(outcome) => outcome,
-            // The sender always sends before it goes; should it not, there is no reply.
-            Self::Pending(mut receiver) => match receiver.wait_for(Option::is_some).await {
-                Ok(outcome) => outcome.clone().flatten(),
-                Err(_) => None,
-            },
-        }
+        // Whatever was published stands.
+        self.exchange.publish(None);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{exchange::Answer, plugin::bindings::Reply};
 
     const LIFETIME: Duration = Duration::from_secs(630);
 
@@ -324,12 +328,12 @@ mod tests {
     }
 
     fn said(text: &str) -> Outcome {
-        Some(Arc::new(Reply::Text(text.into())))
+        Some(Arc::new(Answer::of(Reply::Text(text.into()))))
     }
 
     fn first(claim: Claim) -> Slot {
         match claim {
-            Claim::First(slot) => slot,
+            Claim::First(slot, _) => slot,
             other => panic!("expected the first claim, got {other:?}"),
         }
     }
@@ -341,7 +345,8 @@ mod tests {
 
     async fn again(claim: Claim) -> Outcome {
         match claim {
-            Claim::Again(answer) => answer.outcome().await,
+            Claim::Again(again) => again.outcome().await.outcome(),
+            Claim::Over(outcome) => outcome,
             other => panic!("expected a joined claim, got {other:?}"),
         }
     }
@@ -353,6 +358,9 @@ mod tests {
         let waiting = tokio::spawn(again(claim(&dedupe, key(1), None, now)));
         slot.publish(said("hi"));
         assert_eq!(waiting.await.unwrap(), said("hi"));
+        assert!(matches!(claim(&dedupe, key(1), None, now), Claim::Again(_)));
+        dedupe.settle(&key(1));
+        assert!(matches!(claim(&dedupe, key(1), None, now), Claim::Over(_)));
         assert_eq!(again(claim(&dedupe, key(1), None, now + Duration::from_secs(10))).await, said("hi"));
     }
 
@@ -360,6 +368,7 @@ mod tests {
     async fn a_reply_is_kept_for_30_s_and_the_key_for_its_lifetime() {
         let (dedupe, now) = (Dedupe::new(100, LIFETIME), Instant::now());
         first(claim(&dedupe, key(1), None, now)).publish(said("hi"));
+        assert_eq!(again(claim(&dedupe, key(1), None, now)).await, said("hi"));
         assert_eq!(again(claim(&dedupe, key(1), None, now + REPLY_KEPT)).await, None);
         assert_eq!(again(claim(&dedupe, key(1), None, now + LIFETIME - Duration::from_secs(1))).await, None);
         first(claim(&dedupe, key(1), None, now + LIFETIME));
@@ -372,7 +381,7 @@ mod tests {
         let signature = Some("335b26997f05c82243aad6b10a2d1853637e71a8");
         assert!(matches!(dedupe.claim(key(1), signature, now, ahead), Claim::First(..)));
         let later = now + LIFETIME + ahead - Duration::from_secs(1);
-        assert!(matches!(claim(&dedupe, key(1), signature, later), Claim::Again(_)));
+        assert!(matches!(claim(&dedupe, key(1), signature, later), Claim::Again(_) | Claim::Over(_)));
         assert!(matches!(claim(&dedupe, key(2), signature, later), Claim::Replayed));
     }
 

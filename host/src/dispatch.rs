@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     config::{Account, GuestLog},
-    metrics::{AccountMetrics, Outcome},
+    metrics::{AccountMetrics, LateStep, Outcome},
     plugin::{
         self, Call, Failure, Plugin,
         bindings::{Body, Event, Message, Reply},
@@ -55,6 +55,11 @@ impl Chain {
     pub fn serving(self, account: &Account, guest_log: GuestLog, metrics: AccountMetrics) -> Self {
         let apology = account.apology_text.clone().map(Reply::Text);
         Self { terms: Terms { window: account.late.window, apology, guest_log, metrics: Some(metrics) }, ..self }
+    }
+
+    /// Counts a step of the ladder of late replies.
+    pub fn count_late(&self, step: LateStep) {
+        self.terms.metrics.iter().for_each(|metrics| metrics.late(step));
     }
 
     /// Counts a push that joined a message that was there already.
@@ -181,7 +186,7 @@ fn expected(plugin: &Plugin, window: Duration) -> Duration {
 
 /// Whether the user said or did something, and waits. To what happens by itself, such as a reported place, an apology would
 /// come out of nowhere.
-fn expects_words(body: &Body) -> bool {
+pub(crate) fn expects_words(body: &Body) -> bool {
     match body {
         Body::Event(event) => matches!(
             event,

@@ -27,11 +27,19 @@ pub mod message;
 
 mod dedupe;
 
+mod exchange;
+
+mod user_queue;
+
 mod outlive;
 
 pub mod dispatch;
 
 pub mod reply;
+
+mod late;
+
+mod deliver;
 
 pub mod plugin;
 

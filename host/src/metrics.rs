@@ -72,6 +72,47 @@ impl Outcome {
     const WORDS: [&str; 6] = ["replied", "silent", "passed", "apologised", "failed", "unanswered"];
 }
 
+/// A step of the ladder of late replies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LateStep {
+    /// A reply went out on a further try.
+    NextTry,
+    /// A reply was given to a try as WeChat hung up: it may be lost, or seen twice.
+    Edge,
+    /// A text was longer than one message.
+    InParts,
+    /// A try was answered `success`, and the reply is to be sent.
+    PutOff,
+    /// The last try was answered with `waiting_text`.
+    Waiting,
+    /// A customer-service message was sent.
+    CustomerService,
+    /// One is to be sent again.
+    SentAgain,
+    /// A reply is kept for its user.
+    Kept,
+    /// A user fetched one.
+    Fetched,
+    /// A reply was given up.
+    Dead,
+}
+
+impl LateStep {
+    /// In the order of the enum.
+    const WORDS: [&str; 10] = [
+        "next_try",
+        "edge",
+        "in_parts",
+        "put_off",
+        "waiting",
+        "customer_service",
+        "sent_again",
+        "kept",
+        "fetched",
+        "dead",
+    ];
+}
+
 /// What came of a plugin's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -133,6 +174,7 @@ pub struct AccountMetrics {
     messages: [Counter; Outcome::WORDS.len()],
     seconds: Histogram,
     retries: Counter,
+    late: [Counter; LateStep::WORDS.len()],
 }
 
 impl AccountMetrics {
@@ -145,6 +187,11 @@ impl AccountMetrics {
     /// Counts a push that joined a message that was there already.
     pub fn retry(&self) {
         self.retries.inc();
+    }
+
+    /// Counts a step of the ladder of late replies.
+    pub fn late(&self, step: LateStep) {
+        self.late[step as usize].inc();
     }
 
     /// Counts a message for which no plugin could be asked.
@@ -207,6 +254,7 @@ struct Inner {
     messages: Family<AccountOutcome, Counter>,
     message_seconds: Family<OfAccount, Histogram, fn() -> Histogram>,
     retries: Family<OfAccount, Counter>,
+    late: Family<AccountStep, Counter>,
     refused: Family<Cause, Counter>,
     turns: Family<PluginTurn, Counter>,
     call_seconds: Family<OfPlugin, Histogram, fn() -> Histogram>,
@@ -242,6 +290,12 @@ struct OfAccount {
 struct AccountOutcome {
     account: Label,
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AccountStep {
+    account: Label,
+    step: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
@@ -292,6 +346,7 @@ impl Metrics {
             messages: Family::default(),
             message_seconds: Family::new_with_constructor(call_seconds),
             retries: Family::default(),
+            late: Family::default(),
             refused: Family::default(),
             turns: Family::default(),
             call_seconds: Family::new_with_constructor(call_seconds),
@@ -328,6 +383,9 @@ impl Metrics {
             }),
             seconds: inner.message_seconds.get_or_create_owned(&of_account),
             retries: inner.retries.get_or_create_owned(&of_account),
+            late: array::from_fn(|index| {
+                inner.late.get_or_create_owned(&account_step(&of_account.account, LateStep::WORDS[index]))
+            }),
         }
     }
 
@@ -427,6 +485,10 @@ fn account_outcome(account: &Label, outcome: &'static str) -> AccountOutcome {
     AccountOutcome { account: account.clone(), outcome }
 }
 
+fn account_step(account: &Label, step: &'static str) -> AccountStep {
+    AccountStep { account: account.clone(), step }
+}
+
 fn plugin_turn(OfPlugin { account, plugin }: &OfPlugin, outcome: &'static str) -> PluginTurn {
     PluginTurn { account: account.clone(), plugin: plugin.clone(), outcome }
 }
@@ -446,6 +508,8 @@ impl Inner {
         registry.register("aviary_messages_in_flight", help, self.messages_in_flight.clone());
         let help = "Pushes that joined the outcome of an earlier try";
         registry.register("aviary_retries", help, self.retries.clone());
+        let help = "Steps on the way of replies that were not there in time, or not in one message";
+        registry.register("aviary_late", help, self.late.clone());
         let help = "Requests that were turned away, by cause";
         registry.register("aviary_refused", help, self.refused.clone());
         let help = "Messages that are recognised when WeChat sends them again";
@@ -502,6 +566,9 @@ impl Inner {
         let of_account = OfAccount { account: account.clone() };
         self.message_seconds.remove(&of_account);
         self.retries.remove(&of_account);
+        for step in LateStep::WORDS {
+            self.late.remove(&account_step(account, step));
+        }
         self.api.remove(account);
     }
 }

@@ -1,11 +1,13 @@
 //! Step 7: a reply becomes XML, or nothing, which the webhook answers with the word `success`.
 //!
-//! [`check`] stands behind every plugin's call: what WeChat would refuse is the plugin's failure, and what it would cut
-//! is cut here, where the operator can be told. [`to_xml`] writes what has passed.
+//! [`check`] stands behind every plugin's call: what WeChat would refuse is the plugin's failure, and articles that it would
+//! not show are cut here, where the operator can be told. A text may have any length: [`parts`] splits it. [`to_xml`] writes
+//! what has passed.
 //!
 //! Names, order and limits: <https://developers.weixin.qq.com/doc/service/guide/capability/basic-message/passive-reply>
 
 mod other;
+pub mod parts;
 
 use std::fmt;
 
@@ -39,11 +41,6 @@ pub struct Address<'a> {
 /// What was done to a reply to make it one that WeChat takes. Reads on after "plugin `x` ".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
-    /// The text was longer than [`TEXT_BYTES_MAX`].
-    TextCut {
-        /// What it had, in bytes.
-        bytes: usize,
-    },
     /// There were more articles than WeChat shows.
     ArticlesCut {
         /// How many there were.
@@ -98,10 +95,6 @@ impl<'a> Address<'a> {
 impl fmt::Display for Warning {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TextCut { bytes } => write!(
-                formatter,
-                "replied with a text of {bytes} bytes, cut to WeChat's {TEXT_BYTES_MAX}; split it, or send less"
-            ),
             Self::ArticlesCut { articles, shown } => write!(
                 formatter,
                 "replied with {articles} articles, of which WeChat shows {shown} here; \
@@ -120,10 +113,7 @@ impl fmt::Display for Warning {
 /// A reply for which WeChat would show the user an error, or nothing; see [`Refused`].
 pub fn check(reply: Reply, message: &Message, bytes_max: usize) -> Result<(Reply, Option<Warning>), Refused> {
     let (reply, warning) = match reply {
-        Reply::Text(content) => {
-            let (content, warning) = cut_text(content);
-            (Reply::Text(content), warning)
-        }
+        Reply::Text(content) => (Reply::Text(cleaned(content)), None),
         Reply::News(articles) => {
             let (articles, warning) = cut_articles(articles, &message.body);
             (Reply::News(articles), warning)
@@ -217,19 +207,8 @@ fn optional(xml: &mut Writer, name: &str, text: Option<&str>) {
     }
 }
 
-fn cut_text(text: String) -> (String, Option<Warning>) {
-    let bytes = text.len();
-    if bytes <= TEXT_BYTES_MAX && !text.contains(is_cleaned) {
-        return (text, None);
-    }
-    let mut short = String::with_capacity(bytes.min(TEXT_BYTES_MAX));
-    for char in clean(&text) {
-        if short.len() + char.len_utf8() > TEXT_BYTES_MAX {
-            return (short, Some(Warning::TextCut { bytes }));
-        }
-        short.push(char);
-    }
-    (short, None)
+fn cleaned(text: String) -> String {
+    if text.contains(is_cleaned) { clean(&text).collect() } else { text }
 }
 
 /// Returns the characters of a text that arrive. Others count neither as text nor towards its length.
@@ -414,18 +393,12 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_is_cut_between_characters() {
-        for (content, expected, bytes) in [
-            ("a".repeat(2_049), "a".repeat(2_048), 2_049),
-            ("啊".repeat(683), "啊".repeat(682), 2_049),
-            ("😀".repeat(600), "😀".repeat(512), 2_400),
-            ("a".repeat(10_000_000), "a".repeat(2_048), 10_000_000),
-            (format!("{}\r\n{}", "a".repeat(2_047), "b"), format!("{}\n", "a".repeat(2_047)), 2_050),
-        ] {
-            let (reply, warning) = checked(text(&content), &hello()).unwrap();
-            assert!(reply == text(&expected), "{reply:?}");
-            assert_eq!(warning, Some(Warning::TextCut { bytes }));
-        }
+    fn a_long_text_stays_whole_for_it_goes_out_in_parts() {
+        let content = "啊".repeat(2_000);
+        assert_eq!(checked(text(&content), &hello()), Ok((text(&content), None)));
+        let bytes = REPLY_BYTES_MAX + 1;
+        let refused = Refused::TooLarge { bytes, bytes_max: REPLY_BYTES_MAX };
+        assert_eq!(checked(text(&"a".repeat(bytes)), &hello()), Err(refused));
     }
 
     #[test]
@@ -506,8 +479,8 @@ mod tests {
     #[test]
     fn warnings_and_refusals_read_on_after_the_plugins_name() {
         assert_eq!(
-            Warning::TextCut { bytes: 3_000 }.to_string(),
-            "replied with a text of 3000 bytes, cut to WeChat's 2048; split it, or send less"
+            Warning::ArticlesCut { articles: 9, shown: 8 }.to_string(),
+            "replied with 9 articles, of which WeChat shows 8 here; 1 answers a message, 8 answer an event"
         );
         assert_eq!(
             Refused::Missing { reply: "music", field: "ThumbMediaId" }.to_string(),

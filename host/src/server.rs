@@ -17,7 +17,7 @@ use tokio::{
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, info, warn};
 
-use crate::{app::App, config, webhook};
+use crate::{app::App, config, late, webhook};
 
 /// How long to wait when the system has no more sockets to give.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -28,8 +28,10 @@ pub async fn run(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Out
     let settings = app.live().config.listener.clone();
     let router = Router::new().fallback(webhook::handle).with_state(app.clone());
     let graceful = GracefulShutdown::new();
+    late::resume::all(&app).await;
     tokio::select! {
         () = accept(&listener, &settings, &router, &graceful) => {}
+        () = late::upkeep(&app) => {}
         () = shutdown => {}
     }
     drop(listener);

@@ -1,14 +1,18 @@
-//! What outlives a message: the store behind `kv`.
+//! What outlives a message: the store behind `kv`, and what the host still owes its users.
 //!
 //! [`Store`] says where things are kept. `embedded` keeps them in this process: a file with groups of writes (`writer`),
-//! which wait in turns (`queue`). What is kept has a file of its own: [`kv`] for plugins' keys.
+//! which wait in turns (`queue`). What is kept has a file of its own: [`kv`] for plugins' keys, [`late`] for late replies.
 
 mod embedded;
 pub mod kv;
+pub mod late;
 mod queue;
 mod writer;
 
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 pub use embedded::{Embedded, OpenError};
 
@@ -40,6 +44,12 @@ impl Store {
         // It only fails if closing panicked, and then there is nothing left to close.
         let _ = tokio::task::spawn_blocking(move || embedded.close()).await;
     }
+}
+
+/// Milliseconds since 1970, by the wall clock: what runs out does so while the host is down, too.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Why the store gave no answer. A write may have been carried out all the same.

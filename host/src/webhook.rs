@@ -15,15 +15,15 @@ use axum::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout_at;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
     app::{App, Serving},
     config::Account,
-    dedupe::{Claim, Key, Outcome, Slot},
-    dispatch,
+    dedupe::{Claim, Key},
+    exchange::Answer,
+    late::{self, Call},
     message::{self, Push},
-    outlive::Outliving,
     plugin::question::Question,
     query::Query,
     refusal::Refusal,
@@ -106,43 +106,28 @@ async fn push(
             return Ok(text(SUCCESS));
         }
     };
-    let deadline = arrived + account.late.window;
-    let outcome =
-        match app.dedupe.claim(Key::of(&question.message, &opened.root), opened.signature, arrived, opened.ahead) {
-            Claim::First(slot) => {
-                let dispatch = dispatch(app.clone(), question.clone(), slot, arrived, deadline);
-                let dispatched = timeout_at(deadline.into(), Outliving::new(app.tasks.track_future(dispatch))).await;
-                dispatched.ok().and_then(Result::ok)
-            }
-            Claim::Again(answer) => {
-                serving.chain.count_retry();
-                timeout_at(deadline.into(), answer.outcome()).await.ok()
-            }
-            Claim::Replayed => return Err(Refusal::Replayed { account: account.name.clone() }),
-        };
-    let xml =
-        outcome.flatten().and_then(|reply| reply::to_xml(&reply, &reply::Address::back_to(&question.message), now_s()));
-    Ok(match xml {
+    let key = Key::of(&question.message, &opened.root);
+    let outcome = match app.dedupe.claim(key, opened.signature, arrived, opened.ahead) {
+        Claim::First(slot, tried) => {
+            let call = Call::new(app, serving, question.clone(), slot, tried.exchange().clone());
+            late::first_try(app, serving, &tried, call).await
+        }
+        Claim::Again(tried) => {
+            serving.chain.count_retry();
+            late::next_try(app, serving, &question, &tried).await
+        }
+        Claim::Over(outcome) => {
+            serving.chain.count_retry();
+            outcome
+        }
+        Claim::Replayed => return Err(Refusal::Replayed { account: account.name.clone() }),
+    };
+    app.dedupe.settle(&key);
+    let to_xml = |answer: &Answer| reply::to_xml(&answer.shown(), &reply::Address::back_to(&question.message), now_s());
+    Ok(match outcome.as_deref().and_then(to_xml) {
         Some(xml) => xml_body(seal(xml, account, &opened.form)),
         None => text(SUCCESS),
     })
-}
-
-/// Asks the plugins, and tells every try what came of it.
-async fn dispatch(app: Arc<App>, question: Question, slot: Slot, arrived: Instant, deadline: Instant) -> Outcome {
-    let message = &question.message;
-    let Ok(live) = timeout_at(deadline.into(), app.ready()).await else {
-        warn!(account = %message.account, "A message stays unanswered: the plugins are still being loaded");
-        app.live().named(&message.account)?.chain.count_unanswered();
-        return None;
-    };
-    // An account that is gone by now has nobody to ask.
-    let serving = live.named(&message.account)?;
-    let dispatch = dispatch::run(&serving.chain, &question, deadline).await;
-    app.tell_message(message, &dispatch, arrived.elapsed());
-    let outcome = dispatch.reply.map(Arc::new);
-    slot.publish(outcome.clone());
-    outcome
 }
 
 /// Encrypts a reply if the push came encrypted.

@@ -12,7 +12,8 @@ use hyper::Uri;
 use super::{
     document::Value,
     error::{Place, Problems},
-    host::{AccountCalls, Late},
+    host::AccountCalls,
+    late::{Deliver, Late},
     plugin::PluginTable,
     section::Section,
     sources,
@@ -93,9 +94,11 @@ impl Account {
         let token_kind = section.choice("access_token_from", &TokenKind::WORDS);
         let mode = mode(section, &encoding_aes_key, &app_id);
         let plugins_dir = section.text("plugins_dir");
-        let apology_text = section.parsed("apology_text", apology_text);
+        let apology_text = section.parsed("apology_text", words_for_a_user);
+        let late = Late::read(&section.table("late").over(&shared.table("late")));
+        refuse_without_api(section, &late, &app_id, &app_secret);
         Some(Self {
-            late: Late::read(&section.table("late").over(&shared.table("late"))),
+            late,
             calls: AccountCalls::read(section),
             plugins: chain(section),
             plugin_tables: match is_list(section, "plugins") {
@@ -247,15 +250,36 @@ fn api_base_url(text: &str) -> Result<Uri, String> {
     uri.ok_or_else(|| "must be an address such as \"https://api.weixin.qq.com\", without parameters".to_owned())
 }
 
-/// Accepts a text that WeChat shows whole.
-fn apology_text(text: &str) -> Result<Option<String>, String> {
+/// Accepts a text that WeChat shows whole, or none.
+pub(super) fn words_for_a_user(text: &str) -> Result<Option<String>, String> {
     let has_control = text.chars().any(|char| char.is_control() && !matches!(char, '\n' | '\t'));
     match text.len() {
         0 => Ok(None),
-        _ if text.trim().is_empty() => Err("must say something, or be \"\" for no apology".to_owned()),
+        _ if text.trim().is_empty() => Err("must say something, or be \"\" for no words".to_owned()),
         _ if has_control => Err("must not have control characters other than line breaks".to_owned()),
         1..=TEXT_BYTES_MAX => Ok(Some(text.to_owned())),
         bytes => Err(format!("must have {TEXT_BYTES_MAX} bytes at most, and has {bytes}: WeChat would cut it")),
+    }
+}
+
+/// Reports an account whose late replies have no way out. What could not be read was reported as that.
+fn refuse_without_api(
+    section: &Section<'_>,
+    late: &Late,
+    app_id: &Option<Option<String>>,
+    app_secret: &Option<Option<Secret>>,
+) {
+    let missing = match (app_id, app_secret) {
+        (_, Some(None)) => "app_secret",
+        (Some(None), _) => "app_id",
+        _ => return,
+    };
+    if late.deliver == Deliver::CustomerService {
+        let other = if missing == "app_id" { "app_secret" } else { "app_id" };
+        section.problem(format!(
+            "`{}` is missing, and `late.deliver` \"customer-service\" needs it and `{other}`, for WeChat's API",
+            section.name(missing)
+        ));
     }
 }
 
@@ -357,7 +381,7 @@ mod tests {
         );
         assert_eq!(
             account_error("apology_text = \" \""),
-            "aviary.toml:3: `accounts.main.apology_text` is \" \"; it must say something, or be \"\" for no apology"
+            "aviary.toml:3: `accounts.main.apology_text` is \" \"; it must say something, or be \"\" for no words"
         );
         assert!(account_error("apology_text = \"a\\u0007\"").contains("must not have control characters"));
     }

@@ -23,13 +23,6 @@ pub struct Listener {
     pub shutdown: Duration,
 }
 
-/// `[late]`: replies and the time they may take; an account may have its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Late {
-    /// `window_ms`: when a push is answered at the latest, counted from its arrival. Default 4.5 s.
-    pub window: Duration,
-}
-
 /// `[dedupe]`: the memory that recognises a message WeChat sends again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dedupe {
@@ -194,12 +187,6 @@ impl Listener {
             connections_max: section.count("connections_max", 1..=65_536),
             shutdown: section.millis("shutdown_ms", 0..=600_000),
         }
-    }
-}
-
-impl Late {
-    pub(super) fn read(section: &Section<'_>) -> Self {
-        Self { window: section.millis("window_ms", 100..=5_000) }
     }
 }
 

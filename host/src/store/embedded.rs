@@ -26,7 +26,7 @@ use tokio::{
 };
 use tracing::error;
 
-use super::{Unavailable, kv, queue::Queue, writer};
+use super::{Unavailable, kv, late, queue::Queue, writer};
 use crate::refusal::OnceAMinute;
 
 /// The store's file in `data_dir`.
@@ -331,6 +331,7 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
     };
     if form == FORM {
         kv::make_tables(&transaction)?;
+        late::make_tables(&transaction)?;
         transaction.commit()?;
     }
     Ok(form)

@@ -4,11 +4,11 @@
 //! stays inside. What a bucket may hold is its plugin's [`Quota`], kept exactly (`rows`).
 
 mod rows;
-mod space;
+pub(super) mod space;
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use redb::{ReadTransaction, WriteTransaction};
@@ -16,7 +16,7 @@ use redb::{ReadTransaction, WriteTransaction};
 pub use space::Space;
 
 use self::rows::Rows;
-use super::{Store, Unavailable};
+use super::{Store, Unavailable, now_ms};
 
 /// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 512;
@@ -212,12 +212,6 @@ pub(super) fn sweep(transaction: &WriteTransaction) -> Result<Sweep, redb::Error
         after_ms => Duration::from_millis(after_ms).clamp(SWEEP_EVERY, SWEEP_WITHIN),
     });
     Ok(Sweep { removed, next })
-}
-
-/// Milliseconds since 1970, by the wall clock: a time to live goes on while the host is down.
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

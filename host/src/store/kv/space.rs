@@ -34,9 +34,7 @@ impl Space {
     }
 
     fn of(account: &str, plugin: &str) -> Self {
-        let mut prefix = Vec::with_capacity(64);
-        push(&mut prefix, account);
-        push(&mut prefix, plugin);
+        let prefix = joined(&[account, plugin]);
         Self { owner_bytes: prefix.len(), prefix }
     }
 
@@ -54,6 +52,13 @@ impl Space {
     pub(super) fn key<'a>(&self, row: &'a [u8]) -> Option<&'a str> {
         str::from_utf8(row.strip_prefix(self.prefix.as_slice())?).ok()
     }
+}
+
+/// Names, each behind its length: no two lists of names are the same bytes, nor one the beginning of another of its length.
+pub(in crate::store) fn joined(names: &[&str]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(64);
+    names.iter().for_each(|name| push(&mut bytes, name));
+    bytes
 }
 
 /// Appends a name behind its length.

@@ -1,0 +1,385 @@
+//! One message on its way to an answer: which of its tries are open, what they were given, and who owes the user the reply.
+//!
+//! The call that makes the reply, every try and the delivery of late replies change an [`Exchange`] through here, one at a
+//! time, and whoever is first decides: a reply reaches the user by the tries or by `deliver`, never by both.
+
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::watch,
+    time::{sleep_until, timeout_at},
+};
+
+use crate::{
+    late::{Awaited, Journal},
+    plugin::bindings::Reply,
+    reply::parts,
+};
+
+/// What became of a message: an answer, or nothing to say.
+pub type Outcome = Option<Arc<Answer>>;
+
+/// What a user is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// What a try is given, but for `closing`.
+    pub reply: Reply,
+    /// What follows it, where a text has more than one message can hold.
+    pub rest: Vec<Reply>,
+    /// Whether that is sent by itself; else its user has to ask for it.
+    pub is_rest_sent: bool,
+    /// Stands behind `reply` where its user has to ask.
+    pub closing: String,
+}
+
+/// A message whose tries and call are not all over. Its parts hold on to it.
+#[derive(Debug)]
+pub struct Exchange {
+    /// When its first try came.
+    pub began: Instant,
+    /// Its row in the store, if it has one.
+    pub journal: Journal,
+    /// Held while its user was put off and may ask for the reply.
+    pub awaited: Awaited,
+    state: watch::Sender<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    /// How many tries came, and how many of them wait.
+    tries: u32,
+    open: u32,
+    /// Whether the call is over, whoever was told.
+    is_over: bool,
+}
+
+/// How far it is. It only ever moves downwards.
+#[derive(Clone, Debug)]
+enum Phase {
+    /// The call goes on, and nobody was told anything.
+    Asked,
+    /// The call is over, and no try was given what came of it.
+    Replied(Outcome),
+    /// A try was given it, and so is every later one.
+    Given(Outcome),
+    /// The tries were told this, and what comes of the call reaches the user otherwise.
+    PutOff(Outcome),
+}
+
+/// One of WeChat's tries, while it waits. Dropped, it waits no more.
+#[derive(Debug)]
+pub struct Try {
+    exchange: Arc<Exchange>,
+    /// 1 for the first.
+    pub number: u32,
+    pub arrived: Instant,
+}
+
+/// What a try is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    /// What came of the call, as the first try that is: whatever follows it is now this one's to see to.
+    First(Outcome),
+    /// What a try before was told.
+    Again(Outcome),
+    /// That there is nothing yet.
+    PutOff(Outcome),
+}
+
+/// What the tries made of a message that is over.
+#[derive(Clone, Debug)]
+pub enum Fate {
+    /// A try was given it, or there was nothing to give.
+    Told,
+    /// No try was: the reply is still to be delivered.
+    Owed(Arc<Answer>),
+}
+
+impl Told {
+    /// What WeChat is answered.
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Self::First(outcome) | Self::Again(outcome) | Self::PutOff(outcome) => outcome,
+        }
+    }
+}
+
+impl Answer {
+    /// An answer of one message.
+    pub fn of(reply: Reply) -> Self {
+        Self { reply, rest: Vec::new(), is_rest_sent: false, closing: String::new() }
+    }
+
+    /// What a try is given.
+    pub fn shown(&self) -> Cow<'_, Reply> {
+        match self.closing.as_str() {
+            "" => Cow::Borrowed(&self.reply),
+            closing => Cow::Owned(parts::closed(self.reply.clone(), closing)),
+        }
+    }
+
+    /// All of it, in order, where the user does not have to ask for more.
+    pub fn parts(&self) -> Vec<Reply> {
+        std::iter::once(&self.reply).chain(&self.rest).cloned().collect()
+    }
+}
+
+impl Exchange {
+    /// A message whose first `tries` came before: 0 for a new one.
+    pub fn new(began: Instant, tries: u32) -> Arc<Self> {
+        let state = watch::Sender::new(State { phase: Phase::Asked, tries, open: 0, is_over: false });
+        Arc::new(Self { began, journal: Journal::default(), awaited: Awaited::default(), state })
+    }
+
+    /// Lets a try wait.
+    pub fn begin(self: &Arc<Self>, arrived: Instant) -> Try {
+        let mut number = 0;
+        self.state.send_if_modified(|state| {
+            state.tries += 1;
+            state.open += 1;
+            number = state.tries;
+            // A try that comes changes nothing for those that wait.
+            false
+        });
+        Try { exchange: self.clone(), number, arrived }
+    }
+
+    /// Says what came of the call: every try is told, unless the user was put off.
+    pub fn publish(&self, outcome: Outcome) {
+        self.state.send_if_modified(|state| {
+            if matches!(state.phase, Phase::Asked) {
+                state.phase = Phase::Replied(outcome);
+            }
+            !std::mem::replace(&mut state.is_over, true)
+        });
+    }
+
+    /// What tries are told from now on, if that is settled.
+    pub fn settled(&self) -> Option<Outcome> {
+        match &self.state.borrow().phase {
+            Phase::Given(outcome) | Phase::PutOff(outcome) => Some(outcome.clone()),
+            // Nothing is there that could be lost.
+            Phase::Replied(None) => Some(None),
+            Phase::Asked | Phase::Replied(_) => None,
+        }
+    }
+
+    /// Waits until the call is over.
+    pub async fn over(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.state.subscribe().wait_for(|state| state.is_over).await;
+    }
+
+    /// Waits until the user was put off.
+    pub async fn put_off(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.state.subscribe().wait_for(|state| matches!(state.phase, Phase::PutOff(_))).await;
+    }
+
+    /// Waits until a try was given `outcome`, what came of the call, or until it is clear that none will be: the user was put
+    /// off, or no try has been open for `grace`, in which WeChat's next one would have come. From then on no try is given it.
+    pub async fn fate(&self, outcome: Outcome, grace: Duration) -> Fate {
+        let Some(answer) = outcome.filter(|answer| answer.reply != Reply::Nothing) else { return Fate::Told };
+        let mut state = self.state.subscribe();
+        loop {
+            let alone = match &*state.borrow_and_update() {
+                State { phase: Phase::Given(_), .. } => return Fate::Told,
+                State { phase: Phase::PutOff(_), .. } => return Fate::Owed(answer),
+                State { open, .. } => *open == 0,
+            };
+            let changed = async { _ = state.changed().await };
+            if !alone {
+                changed.await;
+            } else if timeout_at((Instant::now() + grace).into(), changed).await.is_err() && self.take_over() {
+                return Fate::Owed(answer);
+            }
+        }
+    }
+
+    /// Takes a reply that no try waits for away from those to come, unless one comes this very moment.
+    fn take_over(&self) -> bool {
+        let mut taken = false;
+        self.state.send_if_modified(|state| {
+            taken = state.open == 0 && matches!(state.phase, Phase::Replied(_));
+            if taken {
+                state.phase = Phase::PutOff(None);
+            }
+            taken
+        });
+        taken
+    }
+}
+
+impl Try {
+    /// The message it is a try of.
+    pub fn exchange(&self) -> &Arc<Exchange> {
+        &self.exchange
+    }
+
+    /// Waits until there is something to tell, and takes it.
+    pub async fn outcome(&self) -> Told {
+        let mut state = self.exchange.state.subscribe();
+        // The sender lives as long as `self`.
+        let _ = state.wait_for(|state| !matches!(state.phase, Phase::Asked)).await;
+        drop(state);
+        self.end(|| None)
+    }
+
+    /// Takes what there is to tell; if there is nothing yet, the user is put off with `words`, and this is what every later
+    /// try is told, too.
+    pub fn end(&self, words: impl FnOnce() -> Outcome) -> Told {
+        let mut told = Told::Again(None);
+        self.exchange.state.send_if_modified(|state| {
+            match &state.phase {
+                Phase::Asked => {
+                    let words = words();
+                    state.phase = Phase::PutOff(words.clone());
+                    told = Told::PutOff(words);
+                }
+                Phase::Replied(outcome) => {
+                    told = Told::First(outcome.clone());
+                    state.phase = Phase::Given(outcome.clone());
+                }
+                Phase::Given(outcome) | Phase::PutOff(outcome) => told = Told::Again(outcome.clone()),
+            }
+            !matches!(told, Told::Again(_))
+        });
+        told
+    }
+
+    /// Waits until this moment, and no longer than until there is something to tell. Returns whether there is.
+    pub async fn wait_until(&self, moment: Instant) -> bool {
+        let mut state = self.exchange.state.subscribe();
+        tokio::select! {
+            biased;
+            _ = state.wait_for(|state| !matches!(state.phase, Phase::Asked)) => true,
+            () = sleep_until(moment.into()) => false,
+        }
+    }
+}
+
+impl Drop for Try {
+    fn drop(&mut self) {
+        self.exchange.state.send_modify(|state| state.open -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{task::yield_now, time::timeout};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn said(text: &str) -> Outcome {
+        Some(Arc::new(Answer::of(Reply::Text(text.to_owned()))))
+    }
+
+    fn exchange() -> Arc<Exchange> {
+        Exchange::new(Instant::now(), 0)
+    }
+
+    fn is_owed(fate: &Fate, text: &str) -> bool {
+        matches!(fate, Fate::Owed(answer) if answer.reply == Reply::Text(text.to_owned()))
+    }
+
+    #[tokio::test]
+    async fn every_try_is_told_the_same() {
+        let exchange = exchange();
+        let (first, second) = (exchange.begin(Instant::now()), exchange.begin(Instant::now()));
+        assert_eq!((first.number, second.number), (1, 2));
+        exchange.publish(said("a"));
+        assert_eq!(exchange.settled(), None);
+        assert_eq!((first.outcome().await, second.outcome().await), (Told::First(said("a")), Told::Again(said("a"))));
+        assert_eq!(exchange.settled(), Some(said("a")));
+        assert!(matches!(exchange.fate(said("a"), PATIENCE).await, Fate::Told));
+        assert_eq!(exchange.begin(Instant::now()).end(|| said("wait")), Told::Again(said("a")));
+    }
+
+    #[tokio::test]
+    async fn whoever_was_put_off_is_owed_the_reply_and_later_tries_are_put_off_alike() {
+        let exchange = exchange();
+        let first = exchange.begin(Instant::now());
+        assert_eq!(first.end(|| said("wait")), Told::PutOff(said("wait")));
+        timeout(PATIENCE, exchange.put_off()).await.unwrap();
+        exchange.publish(said("a"));
+        assert!(is_owed(&exchange.fate(said("a"), PATIENCE).await, "a"));
+        assert_eq!(exchange.begin(Instant::now()).outcome().await, Told::Again(said("wait")));
+    }
+
+    #[tokio::test]
+    async fn a_reply_that_no_try_waits_for_is_held_for_the_next_one() {
+        let exchange = exchange();
+        drop(exchange.begin(Instant::now()));
+        exchange.publish(said("a"));
+        let next = async {
+            yield_now().await;
+            exchange.begin(Instant::now()).outcome().await
+        };
+        let (fate, told) = tokio::join!(exchange.fate(said("a"), PATIENCE), next);
+        assert!(matches!(fate, Fate::Told));
+        assert_eq!(told, Told::First(said("a")));
+    }
+
+    #[tokio::test]
+    async fn a_reply_for_which_no_try_comes_is_delivered_otherwise() {
+        let exchange = exchange();
+        drop(exchange.begin(Instant::now()));
+        exchange.publish(said("b"));
+        assert!(is_owed(&exchange.fate(said("b"), Duration::from_millis(1)).await, "b"));
+        assert_eq!(exchange.begin(Instant::now()).outcome().await, Told::Again(None));
+    }
+
+    #[tokio::test]
+    async fn silence_is_owed_to_nobody() {
+        let exchange = exchange();
+        for nothing in [None, Some(Arc::new(Answer::of(Reply::Nothing)))] {
+            assert!(matches!(exchange.fate(nothing, PATIENCE).await, Fate::Told));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_try_waits_for_what_comes_of_the_call_or_for_its_time() {
+        let exchange = exchange();
+        let waiting = exchange.begin(Instant::now());
+        assert!(!waiting.wait_until(Instant::now()).await);
+        let (is_there, ()) = tokio::join!(waiting.wait_until(Instant::now() + PATIENCE), async {
+            yield_now().await;
+            exchange.publish(None);
+        });
+        assert!(is_there);
+    }
+
+    /// The window closes and the reply comes in the same moment, thousands of times: it is given to the try or owed by
+    /// `deliver`, and never both or neither.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_reply_that_comes_as_the_window_closes_has_exactly_one_owner() {
+        const ROUNDS: usize = 10_000;
+        let (mut by_try, mut by_delivery) = (0, 0);
+        for _ in 0..ROUNDS {
+            let exchange = exchange();
+            let open = exchange.begin(Instant::now());
+            let call = tokio::spawn({
+                let exchange = exchange.clone();
+                async move {
+                    exchange.publish(said("a"));
+                    exchange.fate(said("a"), PATIENCE).await
+                }
+            });
+            let window = tokio::spawn(async move { open.end(|| None) });
+            let (told, fate) = (window.await.unwrap(), timeout(PATIENCE, call).await.unwrap().unwrap());
+            match (matches!(told, Told::First(_)), fate) {
+                (true, Fate::Told) => by_try += 1,
+                (false, Fate::Owed(_)) => by_delivery += 1,
+                (told, fate) => panic!("told {told}, and then {fate:?}"),
+            }
+        }
+        assert_eq!(by_try + by_delivery, ROUNDS);
+    }
+}

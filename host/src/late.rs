@@ -1,0 +1,263 @@
+//! The ladder: what a message's tries are told when its reply is not there in time.
+//!
+//! 1. Within the window a try is given the reply.
+//! 2. Where the account may send customer-service messages, the first try is then answered `success`, and the reply is sent
+//!    when it comes.
+//! 3. Elsewhere the tries are left open until WeChat hangs up, and the reply goes out on whichever is open then.
+//! 4. When the last one runs out, it is answered with `waiting_text`; the reply is kept for its user, who fetches it.
+//!
+//! Whatever ends a ladder without the reply is written down first ([`Journal`]): from then on it is `deliver`'s.
+
+mod awaited;
+mod call;
+pub mod fetch;
+mod journal;
+pub mod resume;
+mod typing;
+mod way;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::time::{sleep, timeout_at};
+use tracing::error;
+
+use self::fetch::Fetched;
+pub use self::{
+    awaited::{Awaited, PutOffUsers},
+    call::Call,
+    journal::Journal,
+    way::{NO_RIGHT, Way, Ways},
+};
+use crate::{
+    app::{App, Serving},
+    config, deliver,
+    dispatch::expects_words,
+    exchange::{Answer, Exchange, Outcome, Told, Try},
+    metrics::LateStep,
+    outlive::Outliving,
+    plugin::{bindings::Reply, question::Question},
+    refusal::OnceAMinute,
+    store::{Store, Unavailable, late::Owed, now_ms},
+    user_queue::UserQueues,
+};
+
+/// WeChat tries three times. Where a try went astray, one that begins two windows after the first is the last.
+const TRIES_MAX: u32 = 3;
+
+/// How often kept replies are looked at that nobody fetched.
+const UPKEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// How long the store may take to write down what is owed: what is left between the window and WeChat's hanging up.
+const JOURNAL_TAKES_MAX: Duration = Duration::from_millis(400);
+
+/// What all accounts' ladders share.
+#[derive(Debug)]
+pub struct Late {
+    pub store: Store,
+    pub queues: UserQueues,
+    pub ways: Ways,
+    pub users: PutOffUsers,
+    pub fetched: Fetched,
+    told: OnceAMinute<&'static str>,
+}
+
+impl Late {
+    /// Begins with nothing owed but what the store has.
+    pub fn new(store: Store) -> Self {
+        Self {
+            store,
+            queues: UserQueues::default(),
+            ways: Ways::default(),
+            users: PutOffUsers::default(),
+            fetched: Fetched::default(),
+            told: OnceAMinute::default(),
+        }
+    }
+
+    /// Tells the operator, at most once a minute, that the store could not do what it should.
+    pub fn tell(&self, what: &'static str, why: &Unavailable) {
+        if self.told.turn(what, Instant::now()).is_some() {
+            error!("{what}: {why}");
+        }
+    }
+}
+
+impl config::Late {
+    /// How long the tries of a message wait together: a single window at least.
+    pub fn held(&self) -> Duration {
+        self.hold.max(self.window)
+    }
+
+    /// When whatever is done for a message that came at `arrived` must end.
+    pub fn ends(&self, arrived: Instant) -> Instant {
+        arrived + self.held() + self.background
+    }
+
+    /// When a try begins to be late: time enough is left to find out by which way its reply will go.
+    fn is_late_at(&self, arrived: Instant) -> Instant {
+        arrived + self.window * 2 / 3
+    }
+
+    /// How long to wait for WeChat's next try where none is open.
+    pub fn grace(&self) -> Duration {
+        self.window * 2
+    }
+}
+
+/// Gives up what nobody fetched in time, as long as it is polled.
+pub async fn upkeep(app: &App) {
+    loop {
+        let deadline = Instant::now() + fetch::STORE_TAKES_MAX;
+        match app.late.store.expire_kept("nobody asked for it in time (`late.keep_s`)", deadline).await {
+            // There may be more.
+            Ok(1..) => continue,
+            Ok(0) => {}
+            Err(why) => app.late.tell("Kept replies could not be looked at", &why),
+        }
+        sleep(UPKEEP_EVERY).await;
+    }
+}
+
+/// Waits for what a message's first try is told. The call is made meanwhile, and goes on if nobody waits for it any more.
+pub async fn first_try(app: &Arc<App>, serving: &Arc<Serving>, tried: &Try, call: Call) -> Outcome {
+    let question = call.question.clone();
+    let late_at = serving.account.late.is_late_at(tried.arrived);
+    let running = Outliving::new(app.tasks.track_future(call.run()));
+    if let Ok(Ok(after)) = timeout_at(late_at.into(), running).await {
+        let outcome = given(app, serving, &question, tried).await;
+        after.end();
+        return outcome;
+    }
+    wait(app, serving, &question, tried).await
+}
+
+/// Waits for what a further try of a message is told.
+pub async fn next_try(app: &Arc<App>, serving: &Arc<Serving>, question: &Question, tried: &Try) -> Outcome {
+    if is_last(tried, &serving.account.late) {
+        return last_try(app, serving, question, tried).await;
+    }
+    if tried.wait_until(serving.account.late.is_late_at(tried.arrived)).await {
+        return given(app, serving, question, tried).await;
+    }
+    wait(app, serving, question, tried).await
+}
+
+/// Waits on, when the reply is about to be late.
+async fn wait(app: &Arc<App>, serving: &Arc<Serving>, question: &Question, tried: &Try) -> Outcome {
+    let late = &serving.account.late;
+    let window_ends = tried.arrived + late.window;
+    let way = tokio::select! {
+        biased;
+        told = tried.outcome() => return see_to(app, serving, question, tried, told).await,
+        way = app.late.ways.of(serving, &question.message.from_user, window_ends) => way,
+    };
+    match way {
+        Way::CustomerService => put_off(app, serving, question, tried, window_ends, None).await,
+        Way::NextTry if is_last(tried, late) => last_try(app, serving, question, tried).await,
+        // Nobody reads an answer of after WeChat hung up: then this ends, too.
+        Way::NextTry => given(app, serving, question, tried).await,
+    }
+}
+
+/// Waits for the last try's reply. Its user is told to wait when it runs out.
+async fn last_try(app: &Arc<App>, serving: &Arc<Serving>, question: &Question, tried: &Try) -> Outcome {
+    let late = &serving.account.late;
+    let held = (tried.exchange().began + late.held()).max(tried.arrived);
+    let ends = held.min(tried.arrived + late.window);
+    let words = late.waiting_text.clone().filter(|_| expects_words(&question.message.body));
+    let words = words.map(|text| Arc::new(Answer::of(Reply::Text(text))));
+    put_off(app, serving, question, tried, ends, words).await
+}
+
+/// Waits until `ends` and then puts the user off, once it is written down that an answer is owed. Where that cannot be
+/// written, the try stays open.
+async fn put_off(
+    app: &Arc<App>,
+    serving: &Arc<Serving>,
+    question: &Question,
+    tried: &Try,
+    ends: Instant,
+    words: Outcome,
+) -> Outcome {
+    // In a task of its own: what is written has to be remembered, whether or not this try is still open then.
+    let journaled = tokio::spawn(journal(app.clone(), question.clone(), tried.exchange().clone(), ends));
+    if tried.wait_until(ends).await || !journaled.await.unwrap_or(false) {
+        return given(app, serving, question, tried).await;
+    }
+    if words.is_some() {
+        let wait = app.late.users.enter(&question.message.account, &question.message.from_user);
+        tried.exchange().awaited.begin(wait);
+    }
+    let told = tried.end(|| words);
+    match &told {
+        Told::PutOff(Some(_)) => serving.chain.count_late(LateStep::Waiting),
+        Told::PutOff(None) => {
+            serving.chain.count_late(LateStep::PutOff);
+            typing::show(serving, question, tried.exchange());
+        }
+        _ => tried.exchange().awaited.end(),
+    }
+    see_to(app, serving, question, tried, told).await
+}
+
+/// Writes down that an answer is owed, and says whether it is.
+async fn journal(app: Arc<App>, question: Question, exchange: Arc<Exchange>, ends: Instant) -> bool {
+    let owed = Owed::of(&question, exchange.began);
+    let deadline = ends.max(Instant::now()) + JOURNAL_TAKES_MAX;
+    let written = exchange.journal.write(app.late.store.owe(owed, deadline)).await;
+    if let Err(why) = &written {
+        app.late.tell("A late reply could not be written down, so its tries are left open", why);
+    }
+    written.is_ok()
+}
+
+/// Waits for what there is to tell, however long it takes.
+async fn given(app: &Arc<App>, serving: &Arc<Serving>, question: &Question, tried: &Try) -> Outcome {
+    let told = tried.outcome().await;
+    see_to(app, serving, question, tried, told).await
+}
+
+/// Sees to what follows the answer that a try is given, before it is given.
+async fn see_to(app: &Arc<App>, serving: &Arc<Serving>, question: &Question, tried: &Try, told: Told) -> Outcome {
+    if let Told::First(Some(answer)) = &told {
+        if tried.number > 1 {
+            serving.chain.count_late(LateStep::NextTry);
+        }
+        if tried.arrived.elapsed() >= serving.account.late.window {
+            // WeChat is about to hang up: it may be lost, or be given to the next try as well.
+            serving.chain.count_late(LateStep::Edge);
+        }
+        if !answer.rest.is_empty() {
+            let followed = deliver::rest(app.clone(), question.clone(), answer.clone());
+            // What is kept has to be there before its user can ask for it.
+            _ = Outliving::new(app.tasks.track_future(followed)).await;
+        }
+    }
+    told.outcome()
+}
+
+fn is_last(tried: &Try, late: &config::Late) -> bool {
+    let began = tried.exchange().began;
+    tried.number >= TRIES_MAX
+        || tried.arrived >= began + late.window * 2
+        || began + late.held() <= tried.arrived + late.window
+}
+
+impl Owed {
+    /// What is written down of a message that came at `arrived`.
+    fn of(question: &Question, arrived: Instant) -> Self {
+        let age_ms = u64::try_from(arrived.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Self {
+            account: question.message.account.clone(),
+            openid: question.message.from_user.clone(),
+            xml: String::from_utf8_lossy(&question.xml).into_owned(),
+            is_sealed: question.is_sealed,
+            arrived_ms: now_ms().saturating_sub(age_ms),
+            attempt: question.attempt,
+            reply: None,
+        }
+    }
+}

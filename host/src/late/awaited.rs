@@ -1,0 +1,112 @@
+//! Users who were put off and whose reply is still being made: when one asks for it, that is no new question.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+/// The users who were put off. Cheap to clone: all clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct PutOffUsers {
+    users: Arc<Mutex<HashMap<u64, Waiting>>>,
+    hasher: RandomState,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// How many of the user's messages are being answered so.
+    messages: usize,
+    /// Told when one of them is over.
+    over: Arc<Notify>,
+}
+
+/// That one message of a user is awaited. Dropped, it is over, and what came of it can be fetched.
+#[derive(Debug)]
+pub struct Wait {
+    users: PutOffUsers,
+    user: u64,
+}
+
+/// Of one message: whether its user was put off and may ask for the reply.
+#[derive(Debug, Default)]
+pub struct Awaited(Mutex<Option<Wait>>);
+
+impl PutOffUsers {
+    /// Says that a user was put off.
+    pub fn enter(&self, account: &str, openid: &str) -> Wait {
+        let user = self.hasher.hash_one((account, openid));
+        self.users().entry(user).or_default().messages += 1;
+        Wait { users: self.clone(), user }
+    }
+
+    /// What is told when one of the user's messages is over, if there are any.
+    pub fn over(&self, account: &str, openid: &str) -> Option<Arc<Notify>> {
+        let user = self.hasher.hash_one((account, openid));
+        self.users().get(&user).map(|waiting| waiting.over.clone())
+    }
+
+    fn users(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
+        // Every change leaves the map whole.
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let mut users = self.users.users();
+        if let Entry::Occupied(mut waiting) = users.entry(self.user) {
+            waiting.get_mut().messages -= 1;
+            waiting.get().over.notify_waiters();
+            if waiting.get().messages == 0 {
+                waiting.remove();
+            }
+        }
+    }
+}
+
+impl Awaited {
+    /// Begins.
+    pub fn begin(&self, wait: Wait) {
+        *self.lock() = Some(wait);
+    }
+
+    /// Ends, if it began.
+    pub fn end(&self) {
+        let wait = self.lock().take();
+        drop(wait);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Wait>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_asks_is_told_when_a_message_is_over() {
+        let users = PutOffUsers::default();
+        assert!(users.over("main", "o1").is_none());
+        let awaited = Awaited::default();
+        awaited.begin(users.enter("main", "o1"));
+        let second = users.enter("main", "o1");
+        let over = users.over("main", "o1").unwrap();
+        let told = over.notified();
+        tokio::pin!(told);
+        told.as_mut().enable();
+        awaited.end();
+        timeout(Duration::from_secs(60), told).await.unwrap();
+        assert!(users.over("main", "o1").is_some() && users.over("main", "o2").is_none());
+        drop(second);
+        assert!(users.over("main", "o1").is_none());
+    }
+}

@@ -1,0 +1,129 @@
+//! By which way an account's late replies go, and how that is found out.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::Mutex, time::timeout_at};
+use tracing::{info, warn};
+
+use crate::{
+    api::ApiError,
+    app::Serving,
+    config::{Account, Deliver},
+    refusal::OnceAMinute,
+};
+
+/// The account may not send customer-service messages at all.
+pub const NO_RIGHT: i64 = 48_001;
+
+/// WeChat does not let this machine call its API.
+const NOT_IN_WHITELIST: i64 = 40_164;
+
+/// How long WeChat may take to say what an account may.
+const ASKING_TAKES_MAX: Duration = Duration::from_secs(2);
+
+/// By which way a reply goes that missed its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    CustomerService,
+    NextTry,
+}
+
+/// What is known of the accounts with `deliver = "auto"`. WeChat is asked once for each, and again after a restart or when
+/// the account's AppID or AppSecret changed.
+#[derive(Debug, Default)]
+pub struct Ways {
+    accounts: StdMutex<HashMap<String, Arc<Known>>>,
+    told: OnceAMinute<String>,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// Of which account at WeChat it is known: AppID and AppSecret.
+    identity: u64,
+    way: Mutex<Option<Way>>,
+}
+
+impl Ways {
+    /// Returns the way of an account's late replies. Where WeChat has to be asked, by showing the user that the bot is typing,
+    /// it is by the next try if no answer is there by `deadline`.
+    pub async fn of(&self, serving: &Serving, openid: &str, deadline: Instant) -> Way {
+        let account = &serving.account;
+        let Some(api) = &serving.api else { return Way::NextTry };
+        match account.late.deliver {
+            Deliver::CustomerService => return Way::CustomerService,
+            Deliver::NextTry => return Way::NextTry,
+            Deliver::Auto => {}
+        }
+        let deadline = deadline.min(Instant::now() + ASKING_TAKES_MAX);
+        let known = self.known(account);
+        // Whoever comes while WeChat is asked waits for the same answer.
+        let Ok(mut way) = timeout_at(deadline.into(), known.way.lock()).await else { return Way::NextTry };
+        if let Some(way) = *way {
+            return way;
+        }
+        let told = api.typing(openid, true, deadline).await;
+        *way = self.learn(&account.name, told.as_ref().err());
+        way.unwrap_or(Way::NextTry)
+    }
+
+    /// Remembers that WeChat refused to send for an account.
+    pub async fn refuse(&self, account: &Account, error: &ApiError) {
+        let known = self.known(account);
+        *known.way.lock().await = self.learn(&account.name, Some(error));
+    }
+
+    /// Says what an answer means for all of an account's messages, and tells the operator.
+    fn learn(&self, name: &str, refused: Option<&ApiError>) -> Option<Way> {
+        let Some(error) = refused else {
+            info!(account = %name, "Late replies of account `{name}` go out as customer-service messages");
+            return Some(Way::CustomerService);
+        };
+        match error.code() {
+            Some(NO_RIGHT | NOT_IN_WHITELIST) => {
+                warn!(
+                    account = %name,
+                    "Late replies of account `{name}` go out by WeChat's next try, and what misses that is kept: WeChat does \
+                     not let it send customer-service messages ({})", error.advised()
+                );
+                Some(Way::NextTry)
+            }
+            _ => {
+                if self.told.turn(name.to_owned(), Instant::now()).is_some() {
+                    warn!(
+                        account = %name,
+                        "Whether account `{name}` may send customer-service messages is not known yet, so late replies go out \
+                         by WeChat's next try: {}", error.advised()
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    fn known(&self, account: &Account) -> Arc<Known> {
+        let identity = identity(account);
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        match accounts.get(&account.name).filter(|known| known.identity == identity) {
+            Some(known) => known.clone(),
+            None => {
+                let known = Arc::new(Known { identity, way: Mutex::default() });
+                accounts.insert(account.name.clone(), known.clone());
+                known
+            }
+        }
+    }
+}
+
+/// Which account at WeChat it is, in this run of the host.
+fn identity(account: &Account) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    account.app_id.hash(&mut hasher);
+    account.app_secret.as_ref().map(|secret| secret.expose()).hash(&mut hasher);
+    account.api_base_url.hash(&mut hasher);
+    hasher.finish()
+}
