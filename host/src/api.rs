@@ -198,13 +198,13 @@ impl Api {
         let Some((source, managed)) = &self.0.token else {
             return self.0.endpoint.send(request, None, &[], deadline).await;
         };
-        let mut token = managed.current(source, deadline).await?;
+        let mut token = managed.current(source, deadline).await.map_err(ApiError::of_token)?;
         let (mut back_off, mut is_renewed) = (BackOff::default(), false);
         loop {
             match self.under(&token, request, deadline).await {
                 Err(refusal) if refusal.is_about_token() && !is_renewed => {
                     is_renewed = true;
-                    token = managed.instead_of(token, &refusal, source, deadline).await?;
+                    token = managed.instead_of(token, &refusal, source, deadline).await.map_err(ApiError::of_token)?;
                 }
                 Err(refusal) if refusal.is_busy() => match back_off.pause(deadline) {
                     Some(pause) => sleep(pause).await,

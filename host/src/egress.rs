@@ -92,6 +92,9 @@ pub enum NoAnswer {
     TooLarge(u64),
     #[error("{0}")]
     Unreachable(String),
+    /// The request went out, at least in part, and no whole answer came back.
+    #[error("{0}")]
+    Lost(String),
 }
 
 impl Egress {

@@ -110,9 +110,8 @@ impl ManagedToken {
         let now = Instant::now();
         let fetch = {
             let mut state = self.state();
-            if let Some(token) = state.token.take_if(|token| !token.is_same(&refused)) {
-                state.token = Some(token.clone());
-                return Ok(token);
+            if let Some(newer) = state.token.as_ref().filter(|token| !token.is_same(&refused)) {
+                return Ok(newer.clone());
             }
             state.token = None;
             self.tell_refused(source, refusal, now);

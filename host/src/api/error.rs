@@ -33,6 +33,9 @@ pub enum ApiError {
     TooLarge(u64),
     #[error("{0}")]
     Unreachable(String),
+    /// The call went out, and no whole answer came back.
+    #[error("{0}")]
+    Lost(String),
     /// The call makes no sense, so it was not made.
     #[error("{0}")]
     Invalid(String),
@@ -57,8 +60,20 @@ impl ApiError {
             NoAnswer::Timeout => Self::Timeout { limit },
             NoAnswer::TooLarge(bytes_max) => Self::TooLarge(bytes_max),
             NoAnswer::Unreachable(reason) => Self::Unreachable(reason),
+            NoAnswer::Lost(reason) => Self::Lost(reason),
             NoAnswer::Invalid(reason) => Self::Invalid(reason),
             NoAnswer::Denied(reason) => Self::NotPlayed(reason),
+        }
+    }
+
+    /// The same trouble, met while fetching a token: the call itself was not sent yet.
+    pub(super) fn of_token(self) -> Self {
+        match self {
+            Self::Timeout { limit } => {
+                Self::Unreachable(format!("no access_token came within {} ms", limit.as_millis()))
+            }
+            Self::Lost(reason) => Self::Unreachable(format!("no access_token came: {reason}")),
+            error => error,
         }
     }
 
@@ -89,7 +104,7 @@ impl ApiError {
         match self {
             Self::Refused { code, .. } => matches!(code, -1 | 45_009 | 45_011) || self.is_about_token(),
             Self::Status(status) => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
-            Self::Timeout { .. } | Self::NoTurn | Self::Unreachable(_) | Self::NotJson => true,
+            Self::Timeout { .. } | Self::NoTurn | Self::Unreachable(_) | Self::Lost(_) | Self::NotJson => true,
             Self::Unexpected | Self::TooLarge(_) | Self::Invalid(_) | Self::NotPlayed(_) => false,
         }
     }
@@ -97,10 +112,8 @@ impl ApiError {
     /// Whether WeChat may have done what it was asked to do all the same: the answer is what is missing.
     pub fn may_be_done(&self) -> bool {
         match self {
-            Self::Timeout { .. } | Self::NotJson | Self::Unexpected | Self::TooLarge(_) => true,
+            Self::Timeout { .. } | Self::Lost(_) | Self::NotJson | Self::Unexpected | Self::TooLarge(_) => true,
             Self::Status(status) => status.is_server_error(),
-            // What could not be reached was asked nothing; what broke off may have been.
-            Self::Unreachable(reason) => reason.contains("broke off"),
             _ => false,
         }
     }
@@ -123,9 +136,8 @@ impl ApiError {
             Self::Refused { .. } | Self::Invalid(_) | Self::NotPlayed(_) => ApiOutcome::Refused,
             Self::Timeout { .. } => ApiOutcome::Timeout,
             Self::NoTurn => ApiOutcome::NoTurn,
-            Self::Status(_) | Self::NotJson | Self::Unexpected | Self::TooLarge(_) | Self::Unreachable(_) => {
-                ApiOutcome::Unreachable
-            }
+            Self::Unreachable(_) | Self::Lost(_) | Self::Status(_) => ApiOutcome::Unreachable,
+            Self::NotJson | Self::Unexpected | Self::TooLarge(_) => ApiOutcome::Unreachable,
         }
     }
 }
@@ -161,7 +173,12 @@ mod tests {
     #[test]
     fn what_was_refused_or_never_asked_was_not_done() {
         assert!(ApiError::Timeout { limit: Duration::ZERO }.may_be_done());
-        assert!(ApiError::Unreachable("https://a broke off: reset".into()).may_be_done());
+        assert!(ApiError::Lost("https://a broke off: reset".into()).may_be_done());
+        let of_token = ApiError::Timeout { limit: Duration::from_secs(1) }.of_token();
+        assert_eq!(
+            (of_token.to_string().as_str(), of_token.may_be_done()),
+            ("no access_token came within 1000 ms", false)
+        );
         let undone = [refused(-1), ApiError::NoTurn, ApiError::Unreachable("cannot reach https://a: refused".into())];
         assert!(!undone.iter().any(ApiError::may_be_done));
     }

@@ -17,11 +17,15 @@ use super::ApiError;
 use crate::{
     config::{HttpGrant, WechatApi},
     egress::{self, Egress, Redactor, Waits, request, target::Target},
+    plugin::aside,
     secret::Secret,
 };
 
 /// Up to how many bytes an answer that should be a file is looked at for a refusal: those have a few hundred.
 const REFUSAL_BYTES_MAX: usize = 65_536;
+
+/// From how many bytes on secrets are looked for on a thread that no message needs.
+const ASIDE_BYTES_MIN: usize = 65_536;
 
 /// How long a played exchange may take: as long as a conversation file can say.
 const PLAYED_TIMEOUT: Duration = Duration::from_secs(600);
@@ -123,7 +127,7 @@ impl Endpoint {
         let (status, headers) = (answer.status, answer.headers);
         let body = answer.body.whole().await.map_err(failed)?.bytes;
         let secrets: Vec<&Secret> = secrets.iter().copied().chain(token).collect();
-        let answer = Answer::new(&headers, body, &secrets);
+        let answer = Answer::new(&headers, body).without(&secrets).await;
         answer.refusal(&secrets)?;
         if status.is_success() { Ok(answer) } else { Err(ApiError::Status(status)) }
     }
@@ -140,14 +144,22 @@ impl Endpoint {
 }
 
 impl Answer {
-    fn new(headers: &HeaderMap, body: Vec<u8>, secrets: &[&Secret]) -> Self {
+    fn new(headers: &HeaderMap, body: Vec<u8>) -> Self {
         let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let content_type = text(CONTENT_TYPE).unwrap_or_default();
-        let redactor = Redactor::of_secrets(secrets.iter().copied());
-        // A picture has no secrets to tell, and looking through megabytes for them would take time.
-        let body = if is_media(&content_type) { body } else { redactor.bytes(&body) };
         let file_name = text(CONTENT_DISPOSITION).as_deref().and_then(file_name);
         Self { content_type, file_name, body }
+    }
+
+    /// Takes secrets out of the body. A picture has none to tell.
+    async fn without(mut self, secrets: &[&Secret]) -> Self {
+        let redactor = Redactor::of_secrets(secrets.iter().copied());
+        self.body = match self.body {
+            body if is_media(&self.content_type) => body,
+            body if body.len() < ASIDE_BYTES_MIN => redactor.bytes(&body),
+            body => aside(move || redactor.bytes(&body)).await,
+        };
+        self
     }
 
     /// Reads the answer as what a call gives.
@@ -236,7 +248,7 @@ mod tests {
 
     fn answer(content_type: &'static str, body: &str) -> Answer {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
-        Answer::new(&headers, body.into(), &[&"hidden_token7".into()])
+        Answer::new(&headers, body.into())
     }
 
     #[test]
@@ -251,8 +263,13 @@ mod tests {
         assert!(answer("image/jpeg", refusal).refusal(&[]).is_ok());
     }
 
-    #[test]
-    fn an_answer_that_repeats_the_token_does_not_give_it_away() {
-        assert_eq!(answer("text/plain", "{\"a\":\"hidden_token7\"}").body, b"{\"a\":\"[redacted]\"}");
+    #[tokio::test]
+    async fn an_answer_that_repeats_the_token_does_not_give_it_away() {
+        for length in [0, 2 * ASIDE_BYTES_MIN] {
+            let filler = "x".repeat(length);
+            let answer = answer("text/plain", &format!("{filler}{{\"a\":\"hidden_token7\"}}"));
+            let answer = answer.without(&[&"hidden_token7".into()]).await;
+            assert_eq!(String::from_utf8(answer.body).unwrap(), format!("{filler}{{\"a\":\"[redacted]\"}}"));
+        }
     }
 }

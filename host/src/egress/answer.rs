@@ -100,7 +100,7 @@ impl Answer {
         };
         if coding == Coding::Unknown && redactor.is_needed() {
             let text = "the answer is packed in a way in which the grant's headers cannot be found and removed";
-            return Err(NoAnswer::Unreachable(text.into()));
+            return Err(NoAnswer::Lost(text.into()));
         }
         if incoming.size_hint().lower() > bytes_max as u64 {
             return Err(NoAnswer::TooLarge(bytes_max as u64));
@@ -127,7 +127,7 @@ impl Whole {
     fn take_room(&mut self, room: &Arc<Semaphore>, bytes: usize) -> Result<(), NoAnswer> {
         const FULL: &str = "the host holds too many answers at the moment (`http.answers_mib_max`)";
         let taken = u32::try_from(bytes).ok().and_then(|bytes| room.clone().try_acquire_many_owned(bytes).ok());
-        let taken = taken.ok_or_else(|| NoAnswer::Unreachable(FULL.into()))?;
+        let taken = taken.ok_or_else(|| NoAnswer::Lost(FULL.into()))?;
         match &mut self.room {
             Some(room) => room.merge(taken),
             none => *none = Some(taken),
@@ -157,7 +157,7 @@ impl AnswerBody {
     ///
     /// # Errors
     ///
-    /// [`NoAnswer`]; [`NoAnswer::Unreachable`] also when the host holds too much for others already.
+    /// [`NoAnswer`]; [`NoAnswer::Lost`] also when the host holds too much for others already.
     pub async fn whole(mut self) -> Result<Whole, NoAnswer> {
         let room = self.exchange.as_ref().map(|exchange| exchange.room.clone());
         let mut whole = Whole { bytes: Vec::new(), room: None };
@@ -237,7 +237,7 @@ impl AnswerBody {
                 }
                 Some(Poll::Ready(Some(Err(error)))) => {
                     let reason = self.redactor.text(&root_cause(&error));
-                    return Poll::Ready(Err(NoAnswer::Unreachable(format!("the answer broke off: {reason}"))));
+                    return Poll::Ready(Err(NoAnswer::Lost(format!("the answer broke off: {reason}"))));
                 }
                 Some(Poll::Ready(None)) => {
                     self.source = Source::Ended;

@@ -64,6 +64,7 @@ impl Client {
         let answer = timeout_at(waits.deadline.into(), self.exchange(grant, request, waits, redactor.clone())).await;
         match answer.unwrap_or(Err(NoAnswer::Timeout)) {
             Err(NoAnswer::Unreachable(reason)) => Err(NoAnswer::Unreachable(redactor.text(&reason))),
+            Err(NoAnswer::Lost(reason)) => Err(NoAnswer::Lost(redactor.text(&reason))),
             answer => answer,
         }
     }
@@ -142,7 +143,7 @@ fn not_granted(target: &Target) -> String {
 fn broken_off(error: &hyper::Error, outflow: &Outflow, target: &Target, bytes_max: usize) -> NoAnswer {
     match outflow.was_too_large() {
         true => NoAnswer::TooLarge(bytes_max as u64),
-        false => NoAnswer::Unreachable(format!("{} broke off: {}", target.origin(), root_cause(error))),
+        false => NoAnswer::Lost(format!("{} broke off: {}", target.origin(), root_cause(error))),
     }
 }
 

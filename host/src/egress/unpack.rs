@@ -89,7 +89,7 @@ impl Unpacker {
     ///
     /// # Errors
     ///
-    /// [`NoAnswer::TooLarge`] at the first byte too many, and [`NoAnswer::Unreachable`] for what is not packed that way.
+    /// [`NoAnswer::TooLarge`] at the first byte too many, and [`NoAnswer::Lost`] for what is not packed that way.
     pub(super) fn push(&mut self, part: &mut Bytes) -> Result<Bytes, NoAnswer> {
         if let (Decoder::Deflate, Some(first)) = (&self.decoder, part.first()) {
             let out = Unpacked::new(self.bytes_max);
@@ -126,7 +126,7 @@ impl Unpacker {
     fn wrong(&mut self, error: &io::Error) -> NoAnswer {
         match self.unpacked().is_some_and(|unpacked| unpacked.is_full) {
             true => NoAnswer::TooLarge(self.bytes_max as u64),
-            false => NoAnswer::Unreachable(format!("the answer is not packed as its header says: {error}")),
+            false => NoAnswer::Lost(format!("the answer is not packed as its header says: {error}")),
         }
     }
 
@@ -264,7 +264,7 @@ mod tests {
     fn what_is_cut_off_or_packed_otherwise_is_no_answer() {
         let packed = gzip(b"hello");
         for broken in [&packed[..packed.len() - 5], b"hello", b"\x1f\x8b"] {
-            assert!(matches!(unpacked(Coding::Gzip, broken, 3), Err(NoAnswer::Unreachable(_))));
+            assert!(matches!(unpacked(Coding::Gzip, broken, 3), Err(NoAnswer::Lost(_))));
         }
     }
 

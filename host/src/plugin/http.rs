@@ -20,7 +20,7 @@ impl Host for Guest {
             NoAnswer::Invalid(reason) => Error::Invalid(reason),
             NoAnswer::Timeout => Error::Timeout,
             NoAnswer::TooLarge(bytes_max) => Error::TooLarge(bytes_max),
-            NoAnswer::Unreachable(reason) => Error::Unreachable(reason),
+            NoAnswer::Unreachable(reason) | NoAnswer::Lost(reason) => Error::Unreachable(reason),
         })
     }
 }

@@ -192,7 +192,7 @@ fn error(error: NoAnswer) -> Error {
         NoAnswer::Invalid(_) => Error::HttpRequestUriInvalid,
         NoAnswer::Timeout => Error::HttpResponseTimeout,
         NoAnswer::TooLarge(bytes_max) => Error::HttpResponseBodySize(Some(bytes_max)),
-        NoAnswer::Unreachable(reason) => Error::InternalError(Some(reason)),
+        NoAnswer::Unreachable(reason) | NoAnswer::Lost(reason) => Error::InternalError(Some(reason)),
     }
 }
 
