@@ -125,16 +125,8 @@ impl Setup {
 
     /// Starts it without loading any plugin.
     pub async fn start_unloaded(self) -> Bot {
-        let config = self.config();
-        let main = config.accounts.iter().find(|account| account.name == "main").expect("it is always there");
-        let path = main.path.clone();
-        let app = App::new(config, &self.compiler).expect("the host starts");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
-        let origin = format!("http://{}", listener.local_addr().expect("it is bound"));
-        let simulator = Simulator::new(&format!("{origin}{path}"), TOKEN).expect("it is a URL");
-        let (stop, stopped) = oneshot::channel::<()>();
-        let server = tokio::spawn(server::run(app.clone(), listener, async { _ = stopped.await }));
-        Bot { app, simulator, origin, stop, server, watched: self.watched, dir: self.dir }
+        self.write();
+        serve(self.dir, self.watched, self.compiler).await
     }
 
     fn toml(&self) -> String {
@@ -160,7 +152,22 @@ pub struct Bot {
     stop: oneshot::Sender<()>,
     server: JoinHandle<()>,
     watched: bool,
+    compiler: PathBuf,
     dir: TempDir,
+}
+
+/// Serves a bot's directory, without loading any plugin.
+async fn serve(dir: TempDir, watched: bool, compiler: PathBuf) -> Bot {
+    let config = Config::load(&dir.path().join("aviary.toml")).unwrap_or_else(|error| panic!("{error}"));
+    let main = config.accounts.iter().find(|account| account.name == "main").expect("it is always there");
+    let path = main.path.clone();
+    let app = App::new(config, &compiler).expect("the host starts");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+    let origin = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let simulator = Simulator::new(&format!("{origin}{path}"), TOKEN).expect("it is a URL");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(server::run(app.clone(), listener, async { _ = stopped.await }));
+    Bot { app, simulator, origin, stop, server, watched, compiler, dir }
 }
 
 impl Bot {
@@ -240,8 +247,27 @@ impl Bot {
 
     /// Stops the host and waits until it has finished what was in flight.
     pub async fn stop(self) {
+        self.ended().await;
+    }
+
+    /// Stops the host, and starts another in its place.
+    pub async fn restart(self) -> Bot {
+        let (watched, compiler) = (self.watched, self.compiler.clone());
+        let dir = self.ended().await;
+        let bot = serve(dir, watched, compiler).await;
+        bot.app.reload().await;
+        bot
+    }
+
+    async fn ended(self) -> TempDir {
         let _ = self.stop.send(());
         timeout(PATIENCE, self.server).await.expect("it stops in time").expect("it does not panic");
+        self.dir
+    }
+
+    /// How many messages are owed an answer.
+    pub async fn owed(&self) -> u64 {
+        self.app.owes().await.expect("the store answers").owed
     }
 }
 

@@ -113,7 +113,7 @@ async fn thresholds_of_zero_leave_a_plugin_in_its_chain() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_window_that_others_used_up_is_not_the_plugins_fault() {
-    let bot = misbehaving("[plugins.waits.limits]\ntimeout_ms = 1500\n[late]\nwindow_ms = 2000")
+    let bot = misbehaving("[plugins.waits.limits]\ntimeout_ms = 1500\n[late]\nwindow_ms = 2000\nhold_ms = 0\nbackground_ms = 0\nwaiting_text = \"\"")
         .plugin("05-waits.wasm", &MISBEHAVE)
         .start()
         .await;

@@ -71,6 +71,7 @@ async fn a_call_knows_how_long_it_may_take_and_which_attempt_it_is() {
     let info = bot.says("info").await;
     let [time_left_ms, late_reply, attempt] = info.split(' ').collect::<Vec<_>>()[..] else { panic!("{info}") };
     let time_left_ms: u32 = time_left_ms.parse().unwrap();
-    assert!((1..=4_500).contains(&time_left_ms), "{info}");
-    assert_eq!((late_reply, attempt), ("false", "1"));
+    // Three tries hold for 14 s, and the call may go on for two minutes.
+    assert!((120_000..=134_000).contains(&time_left_ms), "{info}");
+    assert_eq!((late_reply, attempt), ("true", "1"));
 }

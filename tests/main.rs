@@ -25,6 +25,7 @@ mod egress;
 mod fuzz_corpus;
 mod hostile;
 mod kv;
+mod late;
 mod limits;
 mod modes;
 mod reload;

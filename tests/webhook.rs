@@ -362,7 +362,10 @@ async fn a_caller_who_hangs_up_cancels_nothing_and_the_retry_gets_the_reply() {
 #[tokio::test]
 async fn the_window_closes_with_success_and_the_next_message_is_answered() {
     let log = Log::capture();
-    let bot = obedient().settings("[late]\nwindow_ms = 500").start().await;
+    let bot = obedient()
+        .settings("[late]\nwindow_ms = 500\nhold_ms = 0\nbackground_ms = 0\nwaiting_text = \"\"")
+        .start()
+        .await;
     let answer = bot.push(&said("wait 10000")).await;
     assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, &b"success"[..]));
     assert!(answer.elapsed >= Duration::from_millis(500), "{:?}", answer.elapsed);
@@ -389,7 +392,11 @@ async fn before_the_plugins_are_loaded_the_url_check_is_answered_and_a_push_is_h
 
 #[tokio::test]
 async fn a_push_is_held_no_longer_than_its_window() {
-    let bot = Setup::new().plugin("20-echo.wasm", &ECHO).settings("[late]\nwindow_ms = 300").start_unloaded().await;
+    let bot = Setup::new()
+        .plugin("20-echo.wasm", &ECHO)
+        .settings("[late]\nwindow_ms = 300\nhold_ms = 0\nbackground_ms = 0\nwaiting_text = \"\"")
+        .start_unloaded()
+        .await;
     assert_eq!(bot.says("never loaded").await, "");
     in_flight(&bot, 0).await;
 }

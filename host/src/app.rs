@@ -32,7 +32,7 @@ use crate::{
     },
     refusal::{OnceAMinute, Refusals},
     stamp::Stamps,
-    store::Store,
+    store::{Store, Unavailable, late::Counts},
     user::UserNames,
     verify::Previous,
 };
@@ -347,6 +347,14 @@ impl App {
     pub async fn all_versions(&self) -> HashMap<versions::Key, Vec<Kept>> {
         let versions = self.versions.clone();
         plugin::aside(move || versions.all()).await
+    }
+
+    /// Counts what users are still owed, and what could not be delivered.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn owes(&self) -> Result<Counts, Unavailable> {
+        self.store.late_counts(Instant::now() + fetch::STORE_TAKES_MAX).await
     }
 
     /// The plugin files that do not serve as they are.

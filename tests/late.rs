@@ -1,0 +1,294 @@
+//! The ladder of late replies, as stories: WeChat's clock is shortened by settings, its API is played over real HTTP.
+
+use std::time::Duration;
+
+use aviary_host::conversation::{Header, NoAnswer, Said};
+use tokio::{task::yield_now, time::timeout};
+
+use crate::{
+    bot::{Bot, PATIENCE, Setup, new_header},
+    fake_wechat::{FakeWechat, SEND, TYPING},
+    plugins::MISBEHAVE,
+};
+
+/// How long a try is open here: WeChat's 5 s, shortened.
+const TRY: Duration = Duration::from_millis(500);
+
+/// A bot that does what it is told, on WeChat's clock ten times as fast.
+fn setup(late: &str) -> Setup {
+    let clock = "window_ms = 450\nhold_ms = 1400\nbackground_ms = 30000";
+    Setup::new().plugin("10-misbehave.wasm", &MISBEHAVE).settings(&format!("[late]\n{clock}\n{late}"))
+}
+
+/// The same with an account whose API is there.
+fn with_api(fake: &FakeWechat, late: &str) -> Setup {
+    setup(late).account(&fake.account())
+}
+
+/// A message of a user, in the notation of conversation files.
+fn push(openid: &str, words: &str) -> String {
+    let header = Header { from_user: openid.to_owned(), ..new_header() };
+    Said::parse(words).unwrap_or_else(|error| panic!("{words}: {error}")).to_xml(&header)
+}
+
+/// One try: what came back while it was open.
+async fn attempt(bot: &Bot, xml: &str) -> Option<String> {
+    let mut wechat = bot.simulator.clone();
+    wechat.timeout = TRY;
+    match wechat.push(xml).await {
+        Ok(answer) => Some(bot.shown(&answer)),
+        Err(error) if error.is::<NoAnswer>() => None,
+        Err(error) => panic!("{error:#}"),
+    }
+}
+
+/// WeChat's three tries, each as the one before is over. Returns which was answered, and what the user reads.
+async fn three_tries(bot: &Bot, xml: &str) -> Option<(usize, String)> {
+    for number in 1..=3 {
+        if let Some(reply) = attempt(bot, xml).await {
+            return Some((number, reply));
+        }
+    }
+    None
+}
+
+/// A number of `/metrics`.
+fn metric(bot: &Bot, step: &str) -> u64 {
+    let name = format!("aviary_late_total{{account=\"main\",step=\"{step}\"}} ");
+    let text = bot.app.metrics();
+    let line = text.lines().find_map(|line| line.strip_prefix(name.as_str())).unwrap_or_else(|| panic!("{text}"));
+    line.parse().expect("it is a number")
+}
+
+/// Waits until a step of the ladder was taken so often.
+async fn until(bot: &Bot, step: &str, count: u64) {
+    let waiting = async {
+        while metric(bot, step) < count {
+            yield_now().await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("`{step}` did not happen"));
+}
+
+fn text_of(message: &serde_json::Value) -> &str {
+    message["text"]["content"].as_str().unwrap_or_else(|| panic!("{message} is no text"))
+}
+
+// The next try
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_in_time_is_the_passive_reply() {
+    let bot = setup("").start().await;
+    assert_eq!(three_tries(&bot, &push("o1", "say hi")).await, Some((1, "hi".into())));
+    assert_eq!(metric(&bot, "next_try"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_answer_goes_out_on_a_later_try_and_the_plugin_is_asked_once() {
+    let bot = setup("").start().await;
+    let (number, reply) = three_tries(&bot, &push("o1", "wait 700")).await.expect("a try is answered");
+    assert_eq!((number > 1, reply.as_str()), (true, "waited"));
+    let calls = "aviary_plugin_calls_total{account=\"main\",plugin=\"misbehave\",outcome=\"replied\"} 1\n";
+    assert!(bot.app.metrics().contains(calls), "{}", bot.app.metrics());
+    assert_eq!(metric(&bot, "next_try"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_longer_than_three_tries_is_kept_until_its_user_asks() {
+    let bot = setup("").start().await;
+    let slow = push("o1", "wait 2500");
+    assert_eq!(three_tries(&bot, &slow).await, Some((3, "还在想，稍后回复“继续”查看".into())));
+    // A try that comes after all is told the same.
+    assert_eq!(attempt(&bot, &slow).await, Some("还在想，稍后回复“继续”查看".into()));
+    until(&bot, "kept", 1).await;
+    let fetch = push("o1", "继续");
+    assert_eq!(attempt(&bot, &fetch).await, Some("waited".into()));
+    assert_eq!(attempt(&bot, &fetch).await, Some("waited".into()), "WeChat's next try of the same word");
+    assert_eq!(three_tries(&bot, &push("o2", "继续")).await, Some((1, String::new())), "another user has nothing");
+    assert_eq!(
+        three_tries(&bot, &push("o1", "继续")).await,
+        Some((1, String::new())),
+        "with nothing kept it is a text"
+    );
+    assert_eq!(metric(&bot, "fetched"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_before_it_is_there_waits_for_it_and_overtakes_what_they_sent_before() {
+    let bot = setup("").start().await;
+    assert_eq!(three_tries(&bot, &push("o1", "wait 3000")).await.map(|(number, _)| number), Some(3));
+    // The next question waits for the first; the fetch word does not wait for either.
+    let (behind, fetched) = (push("o1", "say second"), push("o1", "继续"));
+    let behind = async { attempt(&bot, &behind).await };
+    let (_, (_, reply)) = tokio::join!(behind, async { three_tries(&bot, &fetched).await.expect("it is answered") });
+    // It came within the word's tries, or the user was told to wait once more.
+    if reply != "waited" {
+        assert_eq!(reply, "还在想，稍后回复“继续”查看");
+        until(&bot, "kept", 1).await;
+        assert_eq!(attempt(&bot, &push("o1", "继续")).await, Some("waited".into()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_text_is_read_in_parts_with_the_same_word() {
+    let bot = setup("").start().await;
+    let first = attempt(&bot, &push("o1", "reply 5000")).await.expect("it is answered");
+    let more = "（未完，回复“继续”看下文）";
+    assert!(first.len() <= 2_048 && first.ends_with(more), "{first}");
+    let second = attempt(&bot, &push("o1", "继续")).await.expect("it is answered");
+    assert!(second.ends_with(more), "{second}");
+    let third = attempt(&bot, &push("o1", "继续")).await.expect("it is answered");
+    let whole: usize = [&first, &second, &third].iter().map(|part| part.trim_end_matches(more).len()).sum();
+    assert_eq!(whole, 5_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_one_user_are_answered_in_order_while_others_go_ahead() {
+    let bot = setup("").settings("[plugins.misbehave.grants]\nkv = true").start().await;
+    let mut open = Vec::new();
+    for number in 0..8 {
+        let (xml, simulator) = (push("o1", if number == 0 { "wait 1500" } else { "my count" }), bot.simulator.clone());
+        open.push(tokio::spawn(async move { simulator.push(&xml).await }));
+        in_flight(&bot, number + 1).await;
+    }
+    assert_eq!(attempt(&bot, &push("o2", "my count")).await, Some("1".into()));
+    // A ninth is too many: it is answered at once, and nothing waits for it.
+    assert_eq!(attempt(&bot, &push("o1", "my count")).await, Some(String::new()));
+    let mut replies = Vec::new();
+    for answer in open {
+        let answer = answer.await.expect("it does not panic").expect("it is answered");
+        replies.push(bot.shown(&answer));
+    }
+    assert_eq!(replies, ["waited", "1", "2", "3", "4", "5", "6", "7"]);
+}
+
+/// Waits until so many messages are under way.
+async fn in_flight(bot: &Bot, count: usize) {
+    let waiting = async {
+        while bot.app.tasks.len() != count {
+            yield_now().await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.expect("they get there");
+}
+
+// Customer service
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_account_may_a_late_reply_is_sent_once_and_the_user_sees_typing() {
+    let fake = FakeWechat::start().await;
+    let bot = with_api(&fake, "").start().await;
+    assert_eq!(three_tries(&bot, &push("o1", "wait 1500")).await, Some((1, String::new())));
+    let sent = fake.until_sent(1).await;
+    assert_eq!((sent[0]["touser"].as_str(), text_of(&sent[0])), (Some("o1"), "waited"));
+    assert!(fake.count(TYPING) >= 1);
+    until_nothing_is_owed(&bot).await;
+    assert_eq!(fake.sent().len(), 1);
+}
+
+/// Waits until nothing is written down as owed.
+async fn until_nothing_is_owed(bot: &Bot) {
+    let waiting = async {
+        while bot.owed().await > 0 {
+            yield_now().await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.expect("it is settled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_without_the_right_is_asked_once_and_goes_by_the_next_try() {
+    let fake = FakeWechat::start().await;
+    fake.refuses(TYPING, 48_001, "api unauthorized");
+    let bot = with_api(&fake, "").start().await;
+    for openid in ["o1", "o2"] {
+        let (number, reply) = three_tries(&bot, &push(openid, "wait 700")).await.expect("it is answered");
+        assert_eq!((number > 1, reply.as_str()), (true, "waited"));
+    }
+    assert_eq!(fake.count(TYPING), 1);
+    assert_eq!(fake.sent().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_send_that_the_user_cannot_get_now_becomes_a_kept_reply() {
+    for code in [45_015, 45_047, 48_001] {
+        let fake = FakeWechat::start().await;
+        fake.refuses(SEND, code, "refused");
+        let bot = with_api(&fake, "deliver = \"customer-service\"").start().await;
+        assert_eq!(three_tries(&bot, &push("o1", "wait 1000")).await, Some((1, String::new())));
+        until(&bot, "kept", 1).await;
+        assert_eq!(attempt(&bot, &push("o1", "继续")).await, Some("waited".into()), "{code}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_wechat_is_tried_again_until_it_takes_the_message() {
+    let fake = FakeWechat::start().await;
+    fake.refuses_times(SEND, 6, -1, "system error");
+    let bot = with_api(&fake, "deliver = \"customer-service\"").start().await;
+    assert_eq!(three_tries(&bot, &push("o1", "wait 800")).await, Some((1, String::new())));
+    assert_eq!(text_of(&fake.until_sent(1).await[0]), "waited");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_left_makes_a_dead_letter_with_wechats_words() {
+    let fake = FakeWechat::start().await;
+    fake.refuses(SEND, 43_004, "require subscribe");
+    let bot = with_api(&fake, "deliver = \"customer-service\"").start().await;
+    assert_eq!(three_tries(&bot, &push("o1", "wait 800")).await, Some((1, String::new())));
+    until(&bot, "dead", 1).await;
+    until_nothing_is_owed(&bot).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_a_long_text_is_sent_where_the_account_may() {
+    let fake = FakeWechat::start().await;
+    let bot = with_api(&fake, "").start().await;
+    let first = attempt(&bot, &push("o1", "reply 5000")).await.expect("it is answered");
+    let sent = fake.until_sent(2).await;
+    let whole = first.len() + sent.iter().map(|message| text_of(message).len()).sum::<usize>();
+    assert_eq!((whole, first.contains("未完")), (5_000, false));
+}
+
+// A restart
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_put_off_when_the_host_stopped_is_answered_by_the_next_one() {
+    let fake = FakeWechat::start().await;
+    let late = "deliver = \"customer-service\"";
+    let bot = with_api(&fake, late).settings("[listener]\nshutdown_ms = 0").start().await;
+    assert_eq!(three_tries(&bot, &push("o1", "wait 3000")).await, Some((1, String::new())));
+    let bot = bot.restart().await;
+    assert_eq!(text_of(&fake.until_sent(1).await[0]), "waited");
+    until_nothing_is_owed(&bot).await;
+    assert_eq!(fake.sent().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_outlives_a_restart() {
+    let bot = setup("").start().await;
+    assert_eq!(three_tries(&bot, &push("o1", "wait 2000")).await.map(|(number, _)| number), Some(3));
+    until(&bot, "kept", 1).await;
+    let bot = bot.restart().await;
+    assert_eq!(attempt(&bot, &push("o1", "继续")).await, Some("waited".into()));
+}
+
+// The race
+
+/// The reply comes as the window closes: told by the try or sent, and never both or neither.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_comes_as_the_window_closes_reaches_its_user_once() {
+    const MESSAGES: usize = 300;
+    let fake = FakeWechat::start().await;
+    let bot = with_api(&fake, "deliver = \"customer-service\"\nwindow_ms = 100").start().await;
+    let mut told = 0;
+    for round in 0..MESSAGES {
+        let openid = format!("o{round}");
+        if three_tries(&bot, &push(&openid, &format!("wait {}", 90 + round % 20))).await == Some((1, "waited".into())) {
+            told += 1;
+        }
+    }
+    until_nothing_is_owed(&bot).await;
+    let sent = fake.until_sent(MESSAGES - told).await;
+    assert_eq!(told + sent.len(), MESSAGES);
+}
