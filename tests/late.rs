@@ -16,7 +16,12 @@ const TRY: Duration = Duration::from_millis(500);
 
 /// A bot that does what it is told, on WeChat's clock ten times as fast.
 fn setup(late: &str) -> Setup {
-    let clock = "window_ms = 450\nhold_ms = 1400\nbackground_ms = 30000";
+    clocked(450, late)
+}
+
+/// The same with another window, and tries that have three of it.
+fn clocked(window_ms: u32, late: &str) -> Setup {
+    let clock = format!("window_ms = {window_ms}\nhold_ms = {}\nbackground_ms = 30000", window_ms * 3);
     Setup::new().plugin("10-misbehave.wasm", &MISBEHAVE).settings(&format!("[late]\n{clock}\n{late}"))
 }
 
@@ -280,7 +285,7 @@ async fn what_is_kept_outlives_a_restart() {
 async fn a_reply_that_comes_as_the_window_closes_reaches_its_user_once() {
     const MESSAGES: usize = 300;
     let fake = FakeWechat::start().await;
-    let bot = with_api(&fake, "deliver = \"customer-service\"\nwindow_ms = 100").start().await;
+    let bot = clocked(100, "deliver = \"customer-service\"").account(&fake.account()).start().await;
     let mut told = 0;
     for round in 0..MESSAGES {
         let openid = format!("o{round}");

@@ -119,6 +119,10 @@ async fn begin(app: &Arc<App>, mut debt: Debt) {
 async fn send(app: Arc<App>, mut debt: Debt) {
     let mut back_off = BACK_OFF;
     while let Some(part) = debt.parts.front().cloned() {
+        if app.tasks.is_closed() && debt.id.is_some() {
+            // It is written down, and the host that is started next sends it.
+            return;
+        }
         let live = app.live();
         let Some((serving, api)) = live.named(&debt.account).and_then(|serving| Some((serving, serving.api.clone()?)))
         else {
@@ -178,7 +182,6 @@ async fn keep(app: &App, debt: Debt) {
     let Some(serving) = live.named(&debt.account) else {
         return debt.bury(app, "its account is not there any more").await;
     };
-    serving.chain.count_late(LateStep::Kept);
     let keep_ms = u64::try_from(serving.account.late.keep.as_millis()).unwrap_or(u64::MAX);
     let (until_ms, last) = (now_ms().saturating_add(keep_ms), debt.parts.len().saturating_sub(1));
     let kept = |(index, reply)| Kept {
@@ -189,8 +192,9 @@ async fn keep(app: &App, debt: Debt) {
         until_ms,
     };
     let parts = debt.parts.iter().cloned().enumerate().map(kept).collect();
-    if let Err(why) = app.late.store.keep(debt.id, parts, Instant::now() + STORE_TAKES_MAX).await {
-        app.late.tell("A late reply could not be kept for its user", &why);
+    match app.late.store.keep(debt.id, parts, Instant::now() + STORE_TAKES_MAX).await {
+        Ok(()) => serving.chain.count_late(LateStep::Kept),
+        Err(why) => app.late.tell("A late reply could not be kept for its user", &why),
     }
 }
 

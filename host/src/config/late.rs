@@ -133,10 +133,8 @@ mod tests {
              aviary.toml:6: `fetch_words` has \"\"; a word says something"
         );
         let long = "继".repeat(200);
-        assert_eq!(
-            error(&format!("{ACCOUNT}[late]\nmore_text = \"{long}\"\n")),
-            format!("aviary.toml:4: `late.more_text` is \"{long}\"; it must have 512 bytes at most, and has 600")
-        );
+        let refused = error(&format!("{ACCOUNT}[late]\nmore_text = \"{long}\"\n"));
+        assert!(refused.ends_with("it must have 512 bytes at most, and has 600"), "{refused}");
     }
 
     #[test]
