@@ -10,6 +10,7 @@ mod http;
 mod log;
 mod plugins;
 mod process;
+mod python;
 mod upstream;
 
 mod api_command;
@@ -22,6 +23,7 @@ mod control;
 mod conversations;
 mod dispatch;
 mod egress;
+mod forward;
 mod fuzz_corpus;
 mod hostile;
 mod kv;
