@@ -21,6 +21,7 @@ mod containment;
 mod contract;
 mod control;
 mod conversations;
+mod crash;
 mod dispatch;
 mod egress;
 mod forward;
