@@ -10,6 +10,7 @@ mod http;
 mod log;
 mod plugins;
 mod process;
+mod python;
 mod upstream;
 
 mod api_command;
@@ -20,8 +21,10 @@ mod containment;
 mod contract;
 mod control;
 mod conversations;
+mod crash;
 mod dispatch;
 mod egress;
+mod forward;
 mod fuzz_corpus;
 mod hostile;
 mod kv;

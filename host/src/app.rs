@@ -1,6 +1,7 @@
 //! What the whole host shares: the settings and chains that serve now, and the memory of messages.
 
 use std::{
+    cell::LazyCell,
     collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,6 +18,8 @@ use crate::{
     dedupe::Dedupe,
     dispatch::{Chain, Dispatch},
     egress::Egress,
+    forward::Forward,
+    https::Client,
     late::{Late, fetch},
     metrics::{Levels, Outcome},
     plugin::{
@@ -217,9 +220,13 @@ impl App {
             Some(name) => info!(
                 %account, %user, plugin.name = name, duration_ms, "Plugin `{name}` answered user {user} in {duration_ms} ms"
             ),
-            None if dispatch.outcome == Outcome::Apologised => info!(
-                %account, %user, duration_ms, "Every plugin asked failed; user {user} got the apology ({duration_ms} ms)"
-            ),
+            None if dispatch.outcome == Outcome::Apologised => {
+                let who = if dispatch.is_forwarded { "The webhook" } else { "Every plugin asked" };
+                info!(%account, %user, duration_ms, "{who} failed; user {user} got the apology ({duration_ms} ms)");
+            }
+            None if dispatch.is_forwarded && dispatch.reply.is_some() => {
+                info!(%account, %user, duration_ms, "The webhook answered user {user} in {duration_ms} ms");
+            }
             None => info!(%account, %user, duration_ms, "No plugin answered user {user} ({duration_ms} ms)"),
         }
     }
@@ -455,8 +462,13 @@ impl Live {
         let ready = set.is_some();
         let chains = set.map(|set| set.chains(&config)).unwrap_or_default();
         let chains = chains.into_iter().chain(std::iter::repeat_with(Chain::default));
+        // Made at its first use: few accounts have a webhook.
+        let client = LazyCell::new(Client::default);
         let serving = |(account, chain): (&Arc<Account>, Chain)| {
-            let chain = chain.serving(account, config.log.guest, records.metrics.account(&account.name));
+            let reply_bytes_max = config.limits.reply_bytes_max;
+            let forward =
+                account.forward.as_ref().and_then(|_| Forward::of(account, &client, reply_bytes_max, &records.metrics));
+            let chain = chain.serving(account, forward, config.log.guest, records.metrics.account(&account.name));
             Arc::new(Serving { account: account.clone(), chain: Arc::new(chain), api: apis.of(account) })
         };
         let accounts = config.accounts.iter().zip(chains).map(serving).collect();
@@ -489,6 +501,10 @@ impl Live {
             let names: Vec<&str> = chain.plugins.iter().map(|plugin| &*plugin.name).collect();
             let count = names.len();
             info!(account = %account.name, "Account `{}` asks {count} plugins: {}", account.name, names.join(", "));
+            if let Some(forward) = chain.forward() {
+                let (name, url) = (&account.name, forward.url());
+                info!(account = %name, "Account `{name}` sends on to {url} what no plugin answers");
+            }
         }
     }
 }

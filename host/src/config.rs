@@ -11,6 +11,7 @@ mod error;
 mod expand;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod forward;
 mod grants;
 mod host;
 mod http;
@@ -235,6 +236,9 @@ impl Config {
         let data_dir = sources::absolute(&sources.directory, &top.text("data_dir"));
         let cache_dir = top.text("cache_dir");
         let accounts = accounts(top, &sources.directory);
+        if let Some(listen) = listen {
+            forward::refuse_own_address(accounts.iter().map(Arc::as_ref), listen, top.problems);
+        }
         Some(Self {
             file: sources.main.clone(),
             cache_dir: match cache_dir.is_empty() {

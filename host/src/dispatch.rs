@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     config::{Account, GuestLog},
+    forward::Forward,
     metrics::{AccountMetrics, LateStep, Outcome},
     plugin::{
         self, Call, Failure, Plugin,
@@ -41,6 +42,8 @@ struct Terms {
     /// What the user reads when every plugin asked failed.
     apology: Option<Reply>,
     guest_log: GuestLog,
+    /// Whom to ask when no plugin answered.
+    forward: Option<Forward>,
     /// Nothing for plugins that answer no user.
     metrics: Option<AccountMetrics>,
 }
@@ -52,9 +55,21 @@ impl Chain {
     }
 
     /// The same chain, as it serves an account.
-    pub fn serving(self, account: &Account, guest_log: GuestLog, metrics: AccountMetrics) -> Self {
+    pub fn serving(
+        self,
+        account: &Account,
+        forward: Option<Forward>,
+        guest_log: GuestLog,
+        metrics: AccountMetrics,
+    ) -> Self {
         let apology = account.apology_text.clone().map(Reply::Text);
-        Self { terms: Terms { window: account.late.window, apology, guest_log, metrics: Some(metrics) }, ..self }
+        let window = account.late.window;
+        Self { terms: Terms { window, apology, guest_log, forward, metrics: Some(metrics) }, ..self }
+    }
+
+    /// The webhook that is asked when no plugin answered.
+    pub fn forward(&self) -> Option<&Forward> {
+        self.terms.forward.as_ref()
     }
 
     /// Counts a step of the ladder of late replies.
@@ -79,6 +94,8 @@ pub struct Dispatch {
     /// The reply, ready for WeChat; none when no plugin had one.
     pub reply: Option<Reply>,
     pub outcome: Outcome,
+    /// Whether the webhook was asked, because no plugin answered.
+    pub is_forwarded: bool,
     /// The plugins that were asked, in order. Those whose rules did not fit are not among them, nor are those that were
     /// held back.
     pub steps: Vec<Step>,
@@ -111,13 +128,20 @@ impl Dispatch {
     }
 }
 
-/// Asks the plugins one after another, all of them done by `deadline`. One that fails is skipped; when all do, the user
-/// reads the account's apology, if it has one.
+/// Asks the plugins one after another, all of them done by `deadline`, and then the account's webhook. A plugin that fails is
+/// skipped; when all do, or the webhook does, the user reads the account's apology, if it has one.
 pub async fn run(chain: &Chain, question: &Question, deadline: Instant) -> Dispatch {
     let started = Instant::now();
     let apology = chain.terms.apology.as_ref().filter(|_| expects_words(&question.message.body));
     let deadline = apology.and_then(|_| deadline.checked_sub(APOLOGY_TAKES)).unwrap_or(deadline);
     let mut dispatch = ask_in_order(chain, question, deadline).await;
+    if let Some(forward) = &chain.terms.forward
+        && matches!(dispatch.outcome, Outcome::Passed | Outcome::Failed)
+    {
+        dispatch.reply = forward.ask(question, deadline).await;
+        dispatch.outcome = dispatch.reply.as_ref().map_or(Outcome::Failed, outcome_of);
+        dispatch.is_forwarded = true;
+    }
     if dispatch.outcome == Outcome::Failed
         && let Some(apology) = apology
     {
@@ -164,8 +188,8 @@ async fn ask_in_order(chain: &Chain, question: &Question, deadline: Instant) -> 
         }
         steps.push(step);
         if let Some(reply) = reply {
-            let outcome = if matches!(reply, Reply::Nothing) { Outcome::Silent } else { Outcome::Replied };
-            return Dispatch { reply: Some(reply), outcome, steps };
+            let outcome = outcome_of(&reply);
+            return Dispatch { reply: Some(reply), outcome, is_forwarded: false, steps };
         }
     }
     let outcome = match (passed, failed) {
@@ -173,7 +197,11 @@ async fn ask_in_order(chain: &Chain, question: &Question, deadline: Instant) -> 
         _ if is_late => Outcome::Unanswered,
         _ => Outcome::Passed,
     };
-    Dispatch { reply: None, outcome, steps }
+    Dispatch { reply: None, outcome, is_forwarded: false, steps }
+}
+
+fn outcome_of(reply: &Reply) -> Outcome {
+    if matches!(reply, Reply::Nothing) { Outcome::Silent } else { Outcome::Replied }
 }
 
 /// The time that a plugin may count on, if those before it take none.

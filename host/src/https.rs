@@ -85,7 +85,7 @@ impl Client {
 }
 
 /// Returns a URL without its user and its parameters, which may hold anything.
-fn without_parameters(url: &Uri) -> String {
+pub fn without_parameters(url: &Uri) -> String {
     let scheme = url.scheme_str().unwrap_or_default();
     let host = url.host().unwrap_or_default();
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();

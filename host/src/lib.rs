@@ -35,6 +35,8 @@ mod outlive;
 
 pub mod dispatch;
 
+pub mod forward;
+
 pub mod reply;
 
 mod late;

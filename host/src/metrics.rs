@@ -4,6 +4,7 @@
 //! The places that count are looked up when a chain is made, so that a message only adds to numbers; when an account or
 //! a plugin is gone, so are its series.
 
+mod forward;
 mod wechat_api;
 
 use std::{
@@ -31,10 +32,13 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+pub use forward::{ForwardMetrics, ForwardOutcome};
+
 use crate::{
     dispatch::Said,
     plugin::{Failure, quarantine::Quarantined},
 };
+use forward::Forwards;
 use wechat_api::ApiFamilies;
 pub use wechat_api::{ApiMetrics, ApiOutcome};
 
@@ -256,6 +260,7 @@ struct Inner {
     retries: Family<OfAccount, Counter>,
     late: Family<AccountStep, Counter>,
     refused: Family<Cause, Counter>,
+    forwards: Forwards,
     turns: Family<PluginTurn, Counter>,
     call_seconds: Family<OfPlugin, Histogram, fn() -> Histogram>,
     wait_seconds: Histogram,
@@ -348,6 +353,7 @@ impl Metrics {
             retries: Family::default(),
             late: Family::default(),
             refused: Family::default(),
+            forwards: Forwards::new(),
             turns: Family::default(),
             call_seconds: Family::new_with_constructor(call_seconds),
             wait_seconds: call_seconds(),
@@ -394,6 +400,11 @@ impl Metrics {
         let account = Label(account.into());
         self.known().accounts.insert(account.clone());
         self.0.api.of(&account)
+    }
+
+    /// Finds the series of an account's webhook.
+    pub fn forward(&self, account: &str) -> ForwardMetrics {
+        self.0.forwards.of(&Label(account.into()))
     }
 
     /// Finds the series of a plugin in an account; where there are too many, those of all the others together.
@@ -514,6 +525,7 @@ impl Inner {
         registry.register("aviary_refused", help, self.refused.clone());
         let help = "Messages that are recognised when WeChat sends them again";
         registry.register("aviary_dedupe_keys", help, self.dedupe_keys.clone());
+        self.forwards.register(registry);
 
         let help = "Turns of plugins by what came of them";
         registry.register("aviary_plugin_calls", help, self.turns.clone());
@@ -570,6 +582,7 @@ impl Inner {
             self.late.remove(&account_step(account, step));
         }
         self.api.remove(account);
+        self.forwards.remove(account);
     }
 }
 

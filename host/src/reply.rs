@@ -2,11 +2,12 @@
 //!
 //! [`check`] stands behind every plugin's call: what WeChat would refuse is the plugin's failure, and articles that it would
 //! not show are cut here, where the operator can be told. A text may have any length: [`parts`] splits it. [`to_xml`] writes
-//! what has passed.
+//! what has passed. [`parse`] reads what another bot wrote.
 //!
 //! Names, order and limits: <https://developers.weixin.qq.com/doc/service/guide/capability/basic-message/passive-reply>
 
 mod other;
+mod parse;
 pub mod parts;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use crate::plugin::bindings::{Article, Body, Field, Message, Music, OtherReply, 
 use other::Nodes;
 
 pub use other::{Misplaced, Unwritable};
+pub use parse::parse;
 
 /// The longest text of a reply, in bytes of UTF-8. WeChat's page on passive replies names no number; this is the one for
 /// [customer-service messages](https://developers.weixin.qq.com/doc/service/api/customer/message/api_sendcustommessage).
@@ -531,7 +533,11 @@ mod tests {
                 let (reply, warning) = checked(reply, &event)?;
                 assert_eq!(warning, None, "{id}");
                 let create_time = given["create_time"].as_u64().unwrap_or_default();
-                Ok(to_xml(&reply, &Address::back_to(&event), create_time))
+                let xml = to_xml(&reply, &Address::back_to(&event), create_time);
+                if let Some(xml) = &xml {
+                    assert_eq!(parse(&xml::parse(xml.as_bytes()).unwrap()), read_back(reply), "{id}");
+                }
+                Ok(xml)
             };
             let meaning = |xml: Option<String>| xml.map(|xml| meaning(&xml::parse(xml.as_bytes()).unwrap()));
             let parsed = (!row["parsed"].is_null()).then(|| row["parsed"].clone());
@@ -551,6 +557,17 @@ mod tests {
             }
         }
         assert_eq!(rows.len(), 41);
+    }
+
+    /// What a reply is after its way over the wire: a type that the contract knows is never `other`.
+    fn read_back(reply: Reply) -> Reply {
+        match reply {
+            Reply::Other(OtherReply { msg_type, fields }) if msg_type == "video" => {
+                let media_id = fields[0].value.clone();
+                Reply::Video(VideoReply { media_id, title: None, description: None })
+            }
+            reply => reply,
+        }
     }
 
     /// Builds the reply that a row describes.

@@ -123,8 +123,11 @@ fn print_account(account: &Account, status: &Status, base: Option<&Path>, report
     for plugin in &account.plugins {
         report.fact(&plugin.name, &version(plugin, base));
     }
+    if let Some(forward) = &account.forward {
+        report.fact("forward", forward);
+    }
     // While plugins are loaded, the host is to blame and has said so.
-    if account.plugins.is_empty() && status.unready.is_none() {
+    if account.plugins.is_empty() && account.forward.is_none() && status.unready.is_none() {
         report.wrong("it asks no plugin: every message is answered with silence");
     }
     for out in account.plugins.iter().filter_map(|plugin| plugin.quarantine.as_ref()) {

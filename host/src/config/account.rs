@@ -12,6 +12,7 @@ use hyper::Uri;
 use super::{
     document::Value,
     error::{Place, Problems},
+    forward,
     host::AccountCalls,
     late::{Deliver, Late},
     plugin::PluginTable,
@@ -61,6 +62,10 @@ pub struct Account {
     pub calls: AccountCalls,
     /// What the user reads when every plugin asked failed; a text that WeChat takes. Default none.
     pub apology_text: Option<String>,
+    /// The webhook that is asked when no plugin answered. Default none.
+    pub forward: Option<Uri>,
+    /// `forward_calls_max`: how many messages it may have to answer at once. Default 256.
+    pub forward_calls_max: usize,
     /// `[accounts.NAME.late]` over `[late]`.
     pub late: Late,
     /// `[accounts.NAME.plugins.PLUGIN]`.
@@ -95,6 +100,7 @@ impl Account {
         let mode = mode(section, &encoding_aes_key, &app_id);
         let plugins_dir = section.text("plugins_dir");
         let apology_text = section.parsed("apology_text", words_for_a_user);
+        let forward = section.secret("forward", forward::url);
         let late = Late::read(&section.table("late").over(&shared.table("late")));
         refuse_without_api(section, &late, &app_id, &app_secret);
         Some(Self {
@@ -106,6 +112,7 @@ impl Account {
                 false => PluginTable::read_all(section),
             },
             plugins_dir: (!plugins_dir.is_empty()).then(|| sources::absolute(directory, &plugins_dir)),
+            forward_calls_max: section.count("forward_calls_max", 1..=10_000),
             signature_max_age: Duration::from_secs(section.number("signature_max_age_s", 0..=86_400)),
             place: section.place()?.clone(),
             name: name?,
@@ -119,6 +126,7 @@ impl Account {
             api_base_url: api_base_url?,
             token_kind: token_kind?,
             apology_text: apology_text?,
+            forward: forward?,
             mode: mode?,
         })
     }
@@ -239,15 +247,18 @@ const API_BASE_URL_BYTES_MAX: usize = 2_048;
 /// Accepts an address to which paths can be added, and takes the slash off its end.
 fn api_base_url(text: &str) -> Result<Uri, String> {
     let uri: Option<Uri> = text.strip_suffix('/').unwrap_or(text).parse().ok();
-    let is_base = |uri: &Uri| {
-        let has_host = uri.host().is_some_and(|host| !host.is_empty());
-        let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
-        matches!(uri.scheme_str(), Some("http" | "https")) && has_host && !has_user && uri.query().is_none()
-    };
+    let is_base = |uri: &Uri| is_http_address(uri) && uri.query().is_none();
     let is_target = |_: &Uri| Target::parse(text).is_ok();
     let uri = uri.filter(is_base).filter(|_| text.len() <= API_BASE_URL_BYTES_MAX && !text.contains('#'));
     let uri = uri.filter(is_target);
     uri.ok_or_else(|| "must be an address such as \"https://api.weixin.qq.com\", without parameters".to_owned())
+}
+
+/// Tells whether requests can be sent there, and nothing in it would be left out.
+pub(super) fn is_http_address(uri: &Uri) -> bool {
+    let has_host = uri.host().is_some_and(|host| !host.is_empty());
+    let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    matches!(uri.scheme_str(), Some("http" | "https")) && has_host && !has_user
 }
 
 /// Accepts a text that WeChat shows whole, or none.
@@ -348,6 +359,7 @@ mod tests {
         assert_eq!(account.plugins_dir, None);
         assert_eq!(account.plugins, [""; 0]);
         assert_eq!(account.apology_text, None);
+        assert_eq!((account.forward, account.forward_calls_max), (None, 256));
         assert_eq!(account.late.window, Duration::from_millis(4500));
     }
 

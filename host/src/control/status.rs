@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     app::{App, Serving},
     config::Mode,
+    https::without_parameters,
     plugin::{
         Plugin,
         quarantine::Quarantined,
@@ -49,6 +50,8 @@ pub struct Account {
     pub path: String,
     /// `plain`, `compatible` or `safe`.
     pub mode: String,
+    /// The webhook that is asked when no plugin answered, without its parameters.
+    pub forward: Option<String>,
     /// In the order in which they are asked.
     pub plugins: Vec<Asked>,
 }
@@ -81,6 +84,7 @@ impl Status {
             name: serving.account.name.clone(),
             path: serving.account.path.clone(),
             mode: mode(serving.account.mode).to_owned(),
+            forward: serving.account.forward.as_ref().map(without_parameters),
             plugins: serving.chain.plugins.iter().map(|plugin| facts.asked(plugin)).collect(),
         };
         Self {

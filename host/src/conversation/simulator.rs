@@ -1,5 +1,5 @@
 //! WeChat's side of a conversation over HTTP: signs, encrypts, waits five seconds, tries three times, reads the reply as
-//! WeChat does. `push`, `demo` and the tests play WeChat with it.
+//! WeChat does. `push`, `demo` and the tests play WeChat with it, and so does the host, to the webhook behind an account.
 //!
 //! See <https://developers.weixin.qq.com/doc/service/guide/dev/push/>.
 
@@ -104,8 +104,19 @@ impl Simulator {
         let uri: Uri = url.parse().with_context(wrong)?;
         let scheme = uri.scheme_str().unwrap_or_default();
         ensure!(matches!(scheme, "http" | "https") && uri.authority().is_some(), wrong());
-        let client = Client::default();
-        Ok(Simulator { token: token.into(), encryption: Encryption::Plain, timeout: TRY, url: uri, client })
+        Ok(Self {
+            token: token.into(),
+            encryption: Encryption::Plain,
+            timeout: TRY,
+            url: uri,
+            client: Client::default(),
+        })
+    }
+
+    /// Plays WeChat for the webhook behind an account, if it has one, in the account's mode.
+    pub fn of_webhook(account: &Account, client: Client) -> Option<Simulator> {
+        let (token, encryption) = (account.token.clone(), Encryption::of(account));
+        Some(Self { token, encryption, timeout: TRY, url: account.forward.clone()?, client })
     }
 
     /// Pushes a message once.
@@ -151,9 +162,18 @@ impl Simulator {
     ///
     /// [`NoAnswer`].
     pub async fn send(&self, push: &Signed) -> Result<Answer, NoAnswer> {
+        self.send_within(push, self.timeout).await
+    }
+
+    /// Sends a signed push once, and waits so long for its answer.
+    ///
+    /// # Errors
+    ///
+    /// [`NoAnswer`].
+    pub async fn send_within(&self, push: &Signed, timeout: Duration) -> Result<Answer, NoAnswer> {
         let mut request = self.request(Method::POST, &push.query, push.body.clone());
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/xml"));
-        self.client.send(request, self.timeout).await
+        self.client.send(request, timeout).await
     }
 
     /// Sends a signed push by WeChat's clock until it is answered, or was tried `tries` times; shows `each` what came of

@@ -17,7 +17,7 @@ const MSG_TYPE_BYTES_MAX: usize = 64;
 const EXCERPT_CHARS_MAX: usize = 64;
 
 /// What the host writes itself: a plugin that could would speak to another user.
-const RESERVED: [&str; 4] = ["ToUserName", "FromUserName", "CreateTime", "MsgType"];
+pub(super) const RESERVED: [&str; 4] = ["ToUserName", "FromUserName", "CreateTime", "MsgType"];
 
 /// Why an `other` reply cannot be written. Reads on after "plugin `x` ".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

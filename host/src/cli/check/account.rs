@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
+use hyper::Uri;
+
 use super::{Report, plugin::Examined, shown};
 use crate::{
     config::{Account, Config, Grants, Mode},
     dispatch::Chain,
+    egress::address::Reach,
+    https::without_parameters,
 };
 
 /// How WeChat writes an AppID: `wx` and 16 hexadecimal digits.
@@ -26,6 +30,9 @@ pub(super) fn check(account: &Account, chain: &Chain, config: &Config, plugins: 
     let names: Vec<&str> = chain.plugins.iter().map(|plugin| &*plugin.name).collect();
     let asked = names.join(", ");
     report.fact("asks", if names.is_empty() { "no plugin" } else { &asked });
+    if let Some(forward) = &account.forward {
+        report.fact("forward", &format!("{}, what no plugin answered", without_parameters(forward)));
+    }
     oddities(account).iter().for_each(|note| report.note(note));
     if account.app_id.is_none() || account.app_secret.is_none() {
         let needs_api = chain.plugins.iter().filter(|plugin| uses_api(&plugin.settings.grants));
@@ -36,7 +43,7 @@ pub(super) fn check(account: &Account, chain: &Chain, config: &Config, plugins: 
             ));
         });
     }
-    if names.is_empty() {
+    if names.is_empty() && account.forward.is_none() {
         report.note("every message is answered `success`, which the user sees as silence");
     }
     for name in account.plugins.iter().filter(|name| !names.contains(&name.as_str())) {
@@ -86,9 +93,23 @@ fn oddities(account: &Account) -> Vec<String> {
         account.api_base_url.scheme_str() == Some("http"),
         "`api_base_url` begins with http://, so the AppSecret travels unencrypted",
     );
+    note(
+        account.mode != Mode::Safe && account.forward.as_ref().is_some_and(is_open_road),
+        "`forward` begins with http://, so what users write travels unencrypted to that machine",
+    );
     note(is_previous, "a previous token or key is still accepted; take it out when the log no longer tells of its use");
     note(account.signature_max_age.is_zero(), "`signature_max_age_s` is 0: a push is accepted however old it is");
     notes
+}
+
+/// Whether an address is reached over the internet without encryption. A name without a dot is one of the own network.
+fn is_open_road(url: &Uri) -> bool {
+    let host = url.host().unwrap_or_default();
+    let is_public = match host.trim_start_matches('[').trim_end_matches(']').parse() {
+        Ok(ip) => Reach::of(ip) == Reach::Public,
+        Err(_) => host.contains('.'),
+    };
+    url.scheme_str() == Some("http") && is_public
 }
 
 /// The files that the account could ask, if another had not the same name; each with that other one.

@@ -1,4 +1,4 @@
-//! What WeChat says about an account when it is asked.
+//! What WeChat says about an account when it is asked, and the webhook behind it.
 
 use std::time::{Duration, Instant};
 
@@ -6,6 +6,8 @@ use super::Report;
 use crate::{
     api::{Api, ApiError, Apis, CallbackCheck},
     config::{Account, Config},
+    conversation::Simulator,
+    https::Client,
 };
 
 /// How much longer than one exchange a call may take: the end of the exchange says more than that of the call.
@@ -26,6 +28,11 @@ pub(super) async fn check(config: &Config, timeout: Duration, report: &mut Repor
             }
             None => report.note(&format!("not asked: {} missing", missing(account))),
         }
+        if let Some(mut webhook) = Simulator::of_webhook(account, Client::default()) {
+            is_asked = true;
+            webhook.timeout = timeout;
+            check_webhook(&webhook, report).await;
+        }
     }
     if !is_asked {
         report.wrong("no account could be asked about");
@@ -37,6 +44,19 @@ fn missing(account: &Account) -> &'static str {
         (None, None) => "`app_id` and `app_secret` are",
         (None, _) => "`app_id` is",
         _ => "`app_secret` is",
+    }
+}
+
+/// Checks the URL of the webhook behind an account, as WeChat would.
+async fn check_webhook(webhook: &Simulator, report: &mut Report) {
+    match webhook.check_url().await {
+        Ok(check) if check.passed() => report.fact("forward", "it passes WeChat's check of its URL"),
+        Ok(check) => report.wrong(&format!(
+            "`forward` does not pass WeChat's check of its URL (status {}); most likely its token is another, or it is \
+             another address",
+            check.answer.status
+        )),
+        Err(error) => report.wrong(&format!("`forward`: {error:#}")),
     }
 }
 
