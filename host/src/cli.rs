@@ -11,6 +11,7 @@ use crate::{
 
 pub mod api;
 pub mod bot;
+mod bots;
 pub mod chat;
 pub mod check;
 pub mod demo;
@@ -20,6 +21,7 @@ pub mod log;
 pub mod new;
 pub mod parse;
 pub mod plugins;
+mod progress;
 pub mod push;
 mod report;
 pub mod serve;

@@ -84,7 +84,7 @@ impl Language {
     fn build(self) -> &'static str {
         match self {
             Self::Rust => {
-                "cargo build --release --target wasm32-wasip2 && cp target/wasm32-wasip2/release/{{crate}}.wasm plugins/{{name}}.wasm"
+                "cargo build --release --target wasm32-wasip2 --target-dir target && cp target/wasm32-wasip2/release/{{crate}}.wasm plugins/{{name}}.wasm"
             }
             Self::Js | Self::Ts => "npm install --no-audit --no-fund --silent && npm run --silent build",
             Self::Python | Self::Go | Self::C => "./build.sh",
