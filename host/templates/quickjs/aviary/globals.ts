@@ -2,7 +2,7 @@
 
 import { console } from "./console";
 import { fetch, Headers, Response } from "./fetch";
-import { queueMicrotask } from "./promise.js";
+import { Promise, queueMicrotask } from "./promise.js";
 import { TextDecoder, TextEncoder } from "./text_coding";
 
 const globals = { console, fetch, Headers, Response, queueMicrotask, TextDecoder, TextEncoder };
@@ -17,4 +17,4 @@ declare global {
   var TextEncoder: typeof globals.TextEncoder;
 }
 
-Object.assign(globalThis, globals);
+Object.assign(globalThis, globals, { Promise });

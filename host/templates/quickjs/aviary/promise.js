@@ -1,5 +1,5 @@
 // Promises whose jobs this code runs itself, in place of QuickJS's own: a call ends when `handle` returns, and nothing would
-// run jobs after that. The build puts this `Promise` wherever the bundle says `Promise`, and turns `await` into it.
+// run jobs after that. `globals.ts` makes this the global `Promise`, and the build turns `async` and `await` into calls of it.
 
 /** What is to run, in order. */
 const jobs = [];
