@@ -27,6 +27,7 @@ mod hostile;
 mod kv;
 mod limits;
 mod modes;
+mod new;
 mod reload;
 mod versions;
 mod webhook;

@@ -136,14 +136,16 @@ impl Workshop {
     async fn follow(&mut self) -> anyhow::Result<bool> {
         let sources = look(&self.dir, &self.config)?;
         let is_edited = sources != self.sources;
+        let mut is_built = false;
         if is_edited {
             println!();
             self.sources = sources;
             self.configure();
-            build(&self.dir, &self.config).await?;
+            is_built = build(&self.dir, &self.config).await?;
         }
+        // Another hand may have built it, too.
         let is_reloaded = self.bots.reload().await?;
-        if is_reloaded || is_edited {
+        if is_reloaded || is_built {
             self.rehearse().await;
             self.bots.tidy().await;
             if let Some(line) = self.last_said.clone() {
@@ -194,8 +196,8 @@ fn look(dir: &Path, config: &Config) -> anyhow::Result<Sources> {
     Ok(Sources::look(dir, &[&config.plugins_dir, &config.data_dir, &config.cache_dir])?)
 }
 
-/// Builds a project, its tools' output in view. A build that fails is told, and changes nothing.
-async fn build(dir: &Path, config: &Config) -> anyhow::Result<()> {
+/// Builds a project, its tools' output in view. Returns whether it was built: a build that fails is told, and changes nothing.
+async fn build(dir: &Path, config: &Config) -> anyhow::Result<bool> {
     let Some(command) = config.dev.build(dir) else {
         bail!("{}: `[dev] build` does not say how to build, and nothing here tells", config.file.display());
     };
@@ -209,5 +211,5 @@ async fn build(dir: &Path, config: &Config) -> anyhow::Result<()> {
         true => println!("Built in {seconds:.1} s."),
         false => eprintln!("The build failed ({status}) after {seconds:.1} s; the version before it stays."),
     }
-    Ok(())
+    Ok(status.success())
 }
