@@ -117,11 +117,65 @@ fn built(language: &Language) -> Result<(), Failed> {
     let said = project.chat(&["--replay", "hello.txt"])?;
     contains(&said, &["All 5 expected replies came."])?;
 
+    if language.name == "js" {
+        has_what_javascript_takes_for_granted(&project)?;
+    }
     let Fails { file, line, instead, shown } = &language.fails;
     project.edit(file, line, instead)?;
     project.build()?;
     fs::write(project.dir.join("failing.txt"), "> [image]\n<\n")?;
     contains(&project.chat(&["--replay", "failing.txt"])?, shown)
+}
+
+/// A bot that uses what QuickJS does not have by itself, and its conversation.
+const GLOBALS_JS: &str = r#"
+import { env, text } from "./aviary/aviary";
+export async function handle({ body }) {
+  switch (body.val.content) {
+    case "fetch": {
+      const answer = await fetch("https://api.example.com/v1", { method: "post", body: "你好", headers: { "X-A": "1" } });
+      return text(`${answer.status} ${(await answer.json()).city}`);
+    }
+    case "denied":
+      return fetch("https://other.example.com/").catch((error) => text(`${error.name}: ${error.message}`));
+    case "promises":
+      return text((await Promise.all([1, Promise.resolve(2), (async () => 3)()])).join());
+    case "coding":
+      return text(new TextDecoder().decode(new TextEncoder().encode("你🦜é")) + new TextDecoder().decode(Uint8Array.of(0xff)));
+    case "console":
+      for await (const part of (async function* () { yield "one"; yield { two: 2 }; })()) console.log("part", part);
+      return text(`${env.CITY} ${env.NONE}`);
+    case "never":
+      await new Promise(() => {});
+  }
+}
+"#;
+
+const GLOBALS_TXT: &str = r#"! POST https://api.example.com/v1 -> 200 {"city":"北京"}
+! env CITY=上海
+> fetch
+< 200 北京
+> denied
+< TypeError: fetch https://other.example.com/: denied: *
+> promises
+< 1,2,3
+> coding
+< 你🦜é�
+> console
+< 上海 undefined
+> never
+<
+"#;
+
+fn has_what_javascript_takes_for_granted(project: &Project) -> Result<(), Failed> {
+    let file = project.dir.join("bot.js");
+    let bot = fs::read_to_string(&file)?;
+    fs::write(&file, GLOBALS_JS)?;
+    fs::write(project.dir.join("globals.txt"), GLOBALS_TXT)?;
+    project.build()?;
+    let said = project.chat(&["--replay", "globals.txt"])?;
+    fs::write(&file, bot)?;
+    contains(&said, &["| part one", r#"| part {"two":2}"#, "handle waits for a promise that nothing will settle"])
 }
 
 /// A project of `aviary new`.
