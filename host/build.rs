@@ -1,4 +1,5 @@
-//! Builds the bundled plugins for WebAssembly and hands them to the host as `OUT_DIR/bundled.rs`.
+//! Builds the bundled plugins for WebAssembly and hands them to the host as `OUT_DIR/bundled.rs`, and what `aviary new`
+//! writes as `OUT_DIR/templates.rs`.
 //!
 //! A clone then needs one command, `cargo build`, and what ships is always built from the source beside it.
 
@@ -7,13 +8,17 @@ use std::{env, fs};
 
 #[path = "build/nested_cargo.rs"]
 mod nested_cargo;
+#[path = "build/projects.rs"]
+mod projects;
+#[path = "build/typescript.rs"]
+mod typescript;
 
 /// No WASI at all unless a plugin asks for it: the smallest module, and the quickest to instantiate.
 const TARGET: &str = "wasm32-unknown-unknown";
 
 fn main() {
     if let Err(error) = bundle() {
-        eprintln!("The bundled plugins could not be built: {error}");
+        eprintln!("What the binary brings along could not be built: {error}");
         std::process::exit(1);
     }
 }
@@ -24,7 +29,16 @@ fn bundle() -> Result<(), String> {
         .parent()
         .ok_or("the package `aviary-host` stands outside its workspace")?
         .to_owned();
-    for input in ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "wit", "plugins", "host/build.rs", "host/build"] {
+    for input in [
+        "Cargo.toml",
+        "Cargo.lock",
+        "rust-toolchain.toml",
+        "wit",
+        "plugins",
+        "host/build.rs",
+        "host/build",
+        "host/templates",
+    ] {
         println!("cargo::rerun-if-changed={}", workspace_dir.join(input).display());
     }
 
@@ -42,7 +56,8 @@ fn bundle() -> Result<(), String> {
         fs::copy(&module, &copy).map_err(|error| format!("{} was not copied: {error}", module.display()))?;
     }
     fs::write(out_dir.join("bundled.rs"), list(&plugins))
-        .map_err(|error| format!("bundled.rs was not written: {error}"))
+        .map_err(|error| format!("bundled.rs was not written: {error}"))?;
+    projects::gather(&workspace_dir, &out_dir)
 }
 
 /// Returns the names of the bundled plugins, which are those of their directories, in alphabetical order.

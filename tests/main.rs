@@ -31,6 +31,7 @@ mod kv;
 mod late;
 mod limits;
 mod modes;
+mod new;
 mod reload;
 mod versions;
 mod webhook;

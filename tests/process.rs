@@ -84,6 +84,12 @@ impl Running {
         Self { child, lines, seen: Vec::new() }
     }
 
+    /// Types a line, if it was started with a pipe to type into.
+    pub async fn type_line(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().expect("it was started with a pipe");
+        timeout(PATIENCE, stdin.write_all(format!("{line}\n").as_bytes())).await.expect("it reads").expect("it runs");
+    }
+
     /// Waits for a line with this in it, on standard output or error.
     pub async fn line(&mut self, part: &str) -> String {
         if let Some(line) = self.seen.iter().find(|line| line.contains(part)) {

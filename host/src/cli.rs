@@ -11,13 +11,17 @@ use crate::{
 
 pub mod api;
 pub mod bot;
+mod bots;
 pub mod chat;
 pub mod check;
 pub mod demo;
+pub mod dev;
 pub mod init;
 pub mod log;
+pub mod new;
 pub mod parse;
 pub mod plugins;
+mod progress;
 pub mod push;
 mod report;
 pub mod serve;
@@ -40,6 +44,8 @@ enum Command {
     Chat(chat::Args),
     Parse(parse::Args),
     Check(check::Args),
+    New(new::Args),
+    Dev(dev::Args),
     Status(status::Args),
     Plugins(plugins::Args),
     Api(api::Args),
@@ -76,6 +82,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Chat(args) => chat::run(args).await,
         Command::Parse(args) => parse::run(args),
         Command::Check(args) => check::run(args).await,
+        Command::New(args) => new::run(args),
+        Command::Dev(args) => dev::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Plugins(args) => plugins::run(args).await,
         Command::Api(args) => api::run(args).await,

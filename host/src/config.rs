@@ -6,6 +6,7 @@
 
 mod account;
 mod defaults;
+mod dev;
 mod document;
 mod error;
 mod expand;
@@ -34,6 +35,7 @@ use std::{
 };
 
 pub use account::{Account, Mode};
+pub use dev::Dev;
 pub use error::ConfigError;
 pub use grants::{CustomerServiceGrant, Grants, HostPattern, HttpGrant, KvGrant, WechatApiGrant, gives_secrets};
 pub use host::{
@@ -103,6 +105,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// `[per_user]`.
     pub per_user: PerUser,
+    /// `[dev]`.
+    pub dev: Dev,
     /// `[limits]`, for a plugin of which nothing is said.
     pub limits: Limits,
     /// `[quarantine]`, for a plugin of which nothing is said.
@@ -252,6 +256,7 @@ impl Config {
             watch: Watch::read(&table("watch")),
             compile: Compile::read(&table("compile")),
             versions: Versions::read(&table("versions")),
+            dev: Dev::read(&table("dev")),
             canary: Canary::read(&table("canary")),
             plugin_files_max: top.count("plugin_files_max", 1..=100_000),
             http: Http::read(&table("http"), &sources.directory),

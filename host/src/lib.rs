@@ -55,6 +55,7 @@ pub mod conversation;
 mod foreign;
 mod machine;
 mod private_dir;
+pub mod project;
 pub mod rehearsal;
 mod stamp;
 mod user;

@@ -4,34 +4,26 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::bot::{Bot, CONFIG_FILE};
+use super::{
+    bot::{Bot, CONFIG_FILE},
+    bots::{self, Bots},
+};
 use crate::{
-    api::Api,
-    config::{Config, Grants, Log, PluginSettings},
-    conversation::{Conversation, DEFAULT_USER, Exchange, Playback, Said},
-    dispatch::{Chain, Said as Outcome, Step},
-    plugin::{
-        Plugin,
-        engine::Engine,
-        file_name::name_of,
-        loader::{Loader, Look, Phase, Progress, Terms},
-        record::Record,
-        services::Services,
-        set::Set,
-    },
+    config::{Config, Log},
+    conversation::{Conversation, DEFAULT_USER, Playback, Said},
+    dispatch::{Said as Outcome, Step},
+    plugin::services::Services,
     rehearsal::{self, Pace},
-    secret::Secret,
 };
 
 /// How long a replay waits where the conversation expects a late reply: as long as an exchange in it may take.
-const LATE_MAX: Duration = Duration::from_secs(600);
+pub(super) const LATE_MAX: Duration = Duration::from_secs(600);
 
 /// Talks to plugins in the terminal, with the time, memory and log lines of every call.
 ///
@@ -57,10 +49,24 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     env.extend(conversation.iter().flat_map(|conversation| conversation.env.clone()));
     // What the conversation plays is all the HTTP there is, and what is kept is gone at the end.
     let exchanges = conversation.iter().flat_map(|conversation| conversation.exchanges.clone()).collect::<Vec<_>>();
-    let bots = Bots::load(&args.plugins, &env, exchanges).await?;
+    let here = Path::new(CONFIG_FILE);
+    let set_up = args.plugins.is_empty() && here.exists();
+    // A bot that nobody has set up has the settings of a new one.
+    let temporary = tempfile::tempdir()?;
+    let config = if set_up { Config::load(here)? } else { Config::load(&Bot::demo()?.write(temporary.path())?)? };
+    // What goes well is seen in the conversation.
+    super::log::start(&Log { level: "warn".into(), ..config.log.clone() })?;
+    let services = match &conversation {
+        None if set_up => bots::reaching_out(&config),
+        _ => Services::played(exchanges),
+    };
+    let bots = match set_up {
+        true => Bots::of_directory(config, env, services).await?,
+        false => Bots::of_files(config, &args.plugins, env, services).await?,
+    };
     match conversation {
         Some(conversation) => replay(&bots, &conversation).await,
-        None => talk(&bots).await,
+        None => talk(bots).await,
     }
 }
 
@@ -72,85 +78,6 @@ fn variable(pair: &str) -> anyhow::Result<(String, String)> {
 fn read_conversation(file: &Path) -> anyhow::Result<Conversation> {
     let text = super::parse::read_text(file)?;
     Conversation::parse(&text).with_context(|| file.display().to_string())
-}
-
-/// The plugins that are asked, and how long they have.
-struct Bots {
-    chain: Chain,
-    window: Duration,
-}
-
-impl Bots {
-    /// Loads the plugins that are named, or those of the bot directory here, or the bundled ones.
-    async fn load(files: &[PathBuf], env: &[(String, String)], exchanges: Vec<Exchange>) -> anyhow::Result<Self> {
-        // A bot that nobody has set up has the settings of a new one.
-        let temporary = tempfile::tempdir()?;
-        let here = Path::new(CONFIG_FILE);
-        let set_up = files.is_empty() && here.exists();
-        let config = if set_up { Config::load(here)? } else { Config::load(&Bot::demo()?.write(temporary.path())?)? };
-        // What goes well is seen in the conversation.
-        super::log::start(&Log { level: "warn".into(), ..config.log.clone() })?;
-        let cache_dir = if set_up { config.cache_dir.clone() } else { cache_dir() };
-        let services = Services::played(exchanges);
-        let engine = Engine::new(&config.engine)?;
-        let loader = Loader::new(engine, super::own_program()?, cache_dir, config.compile.clone(), services)?;
-        let plugins =
-            if files.is_empty() { configured(&config, loader).await } else { named(files, &config, &loader).await? };
-        let given = |mut plugin: Plugin| {
-            Arc::make_mut(&mut plugin.settings).env.extend(secrets(env));
-            Arc::new(plugin)
-        };
-        let chain = Chain::of(plugins.into_iter().map(given).collect());
-        Ok(Self { chain, window: config.accounts[0].late.window })
-    }
-}
-
-/// The plugins of a bot directory, as its first account asks them.
-async fn configured(config: &Config, loader: Loader) -> Vec<Plugin> {
-    let mut set = Set::new(loader);
-    set.look(config, Phase::Compile).await;
-    set.chains(config).swap_remove(0).plugins.into_iter().filter_map(Arc::into_inner).collect()
-}
-
-/// The plugins of these files, without any settings. The conversations beside them are not held: they may be
-/// what is being written.
-async fn named(files: &[PathBuf], config: &Config, loader: &Loader) -> anyhow::Result<Vec<Plugin>> {
-    let mut plugins = Vec::new();
-    for file in files {
-        let not_loaded = || format!("{} is not loaded", file.display());
-        let terms = Terms::of_no_bot(config, file);
-        let look = Look::at(file).with_context(|| format!("cannot read {}", file.display()))?.without_canary();
-        let source = loader.read(file, look, &terms).await.with_context(not_loaded)?;
-        let loaded = loader.load(file, look, &source, &terms, &Progress::unwatched()).await.with_context(not_loaded)?;
-        let name = name_of(file).unwrap_or_else(|| file.display().to_string());
-        plugins.push(Plugin {
-            lane: loaded.code.lane("main", &name),
-            name: name.into(),
-            account: "main".into(),
-            file: file.into(),
-            code: loaded.code,
-            settings: Arc::new(PluginSettings { grants: Grants::scratch(), ..PluginSettings::default() }),
-            api: Some(Api::played(loader.services.egress.clone())),
-            services: loader.services.clone(),
-            record: Record::default(),
-        });
-    }
-    // No bot does it for this cache. That it cannot be tidied is no reason not to talk.
-    let in_use = plugins.iter().map(|plugin| plugin.code.hash).collect();
-    let _ = loader.tidy(in_use, &config.compile).await;
-    Ok(plugins)
-}
-
-fn secrets(env: &[(String, String)]) -> impl Iterator<Item = (String, Secret)> {
-    env.iter().map(|(name, value)| (name.clone(), Secret::from(value.clone())))
-}
-
-/// Where the code of plugins that belong to no bot is kept.
-pub(super) fn cache_dir() -> PathBuf {
-    let home = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
-    home.unwrap_or_else(std::env::temp_dir).join("aviary")
 }
 
 async fn replay(bots: &Bots, conversation: &Conversation) -> anyhow::Result<ExitCode> {
@@ -171,17 +98,24 @@ async fn replay(bots: &Bots, conversation: &Conversation) -> anyhow::Result<Exit
     }
 }
 
-async fn talk(bots: &Bots) -> anyhow::Result<ExitCode> {
+async fn talk(mut bots: Bots) -> anyhow::Result<ExitCode> {
     let names: Vec<&str> = bots.chain.plugins.iter().map(|plugin| &*plugin.name).collect();
     println!("Talking to {}. Ctrl-D ends it.", names.join(", "));
     read_pushes(async |push| {
-        let (dispatch, reply) = rehearsal::say(&bots.chain, push, bots.window).await?;
-        println!("< {reply}");
-        print_steps(&dispatch.steps);
-        Ok(())
+        // What was rebuilt since the last line answers this one.
+        bots.reload().await?;
+        say(&bots, push).await
     })
     .await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the plugins, and prints what came of it.
+pub(super) async fn say(bots: &Bots, push: &str) -> anyhow::Result<()> {
+    let (dispatch, reply) = rehearsal::say(&bots.chain, push, bots.window).await?;
+    println!("< {reply}");
+    print_steps(&dispatch.steps);
+    Ok(())
 }
 
 /// Makes a push of each line that is typed, and hands it on, until the input ends.
@@ -189,18 +123,28 @@ pub(super) async fn read_pushes(mut push: impl AsyncFnMut(&str) -> anyhow::Resul
     let mut playback = Playback::default();
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     loop {
-        print!("> ");
-        std::io::stdout().flush()?;
+        prompt()?;
         let Some(line) = lines.next_line().await? else { return Ok(()) };
-        let (user, words) = speaker(line.trim());
-        if words.is_empty() {
-            continue;
-        }
-        match Said::parse(words) {
-            Err(error) => println!("{error:#}"),
-            Ok(said) => push(&playback.push(user, &said)).await?,
+        if let Some(words) = push_of(&mut playback, &line) {
+            push(&words).await?;
         }
     }
+}
+
+/// Shows that a line can be typed.
+pub(super) fn prompt() -> anyhow::Result<()> {
+    print!("> ");
+    Ok(std::io::stdout().flush()?)
+}
+
+/// Makes a push of a line that was typed. One that says nothing, or nothing that can be understood, is none.
+pub(super) fn push_of(playback: &mut Playback, line: &str) -> Option<String> {
+    let (user, words) = speaker(line.trim());
+    if words.is_empty() {
+        return None;
+    }
+    let said = Said::parse(words).map_err(|error| println!("{error:#}")).ok()?;
+    Some(playback.push(user, &said))
 }
 
 /// `小明> 你好` is said by 小明.

@@ -123,7 +123,7 @@ fn shown<'a>(file: &'a Path, config: &Config) -> &'a Path {
 async fn plugins(files: &[PathBuf], report: &mut Report) -> anyhow::Result<()> {
     let temporary = tempfile::tempdir()?;
     let config = Config::load(&Bot::demo()?.write(temporary.path())?)?;
-    let loader = loader(&config, super::chat::cache_dir())?;
+    let loader = loader(&config, super::bots::cache_dir())?;
     let mut in_use = HashSet::new();
     for file in files {
         let plugin = plugin::examine(&loader, file, Terms::of_no_bot(&config, file)).await;

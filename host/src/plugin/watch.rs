@@ -53,7 +53,7 @@ pub async fn run(app: Arc<App>) {
 }
 
 /// Waits until nothing has changed for `quiet`, so that a file is read when it is written, not while.
-async fn settle(hints: &mut mpsc::Receiver<()>, quiet: Duration) {
+pub(crate) async fn settle(hints: &mut mpsc::Receiver<()>, quiet: Duration) {
     let started = Instant::now();
     while started.elapsed() < QUIET_WAIT_MAX && timeout(quiet, hints.recv()).await.is_ok() {}
 }
@@ -67,10 +67,11 @@ fn directories(config: &Config) -> BTreeSet<PathBuf> {
 }
 
 /// What the system's watcher calls.
-type Hint = Box<dyn FnMut(notify::Result<Event>) + Send>;
+pub(crate) type Hint = Box<dyn FnMut(notify::Result<Event>) + Send>;
 
 /// The system's watcher, if there is one, and what it watches.
-struct Watched {
+#[derive(Debug)]
+pub(crate) struct Watched {
     watcher: Option<RecommendedWatcher>,
     directories: BTreeSet<PathBuf>,
     /// Kept where the system has no watcher, too: hints that have ended would not be waited for.
@@ -79,7 +80,10 @@ struct Watched {
 
 impl Watched {
     /// Starts the watcher that `make` makes of what it is to call.
-    fn start(make: impl FnOnce(Hint) -> notify::Result<RecommendedWatcher>, hints: mpsc::Sender<()>) -> Self {
+    pub(crate) fn start(
+        make: impl FnOnce(Hint) -> notify::Result<RecommendedWatcher>,
+        hints: mpsc::Sender<()>,
+    ) -> Self {
         let sender = hints.clone();
         let watcher = make(Box::new(move |event| {
             if event.is_ok_and(|event| is_change(event.kind)) {
@@ -94,7 +98,7 @@ impl Watched {
     }
 
     /// Watches these directories and no others. One that is not there yet is found by polling.
-    fn follow(&mut self, wanted: BTreeSet<PathBuf>) {
+    pub(crate) fn follow(&mut self, wanted: BTreeSet<PathBuf>) {
         let Some(watcher) = &mut self.watcher else { return };
         for gone in self.directories.difference(&wanted) {
             let _ = watcher.unwatch(gone);

@@ -1,0 +1,66 @@
+#include "aviary.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/// The generated code asks for an object with the component's type. The host takes a module without one for a bot.
+void __component_type_object_force_link_bot(void) {}
+
+static const char *failure = "";
+
+answer_t pass(void) {
+    return PASSED;
+}
+
+answer_t fail(const char *why) {
+    failure = why;
+    return FAILED;
+}
+
+answer_t text(reply_t *reply, const char *content) {
+    reply->tag = AVIARY_BOT_TYPES_REPLY_TEXT;
+    bot_string_dup(&reply->val.text, content);
+    return REPLIED;
+}
+
+answer_t image(reply_t *reply, bot_string_t media_id) {
+    reply->tag = AVIARY_BOT_TYPES_REPLY_IMAGE;
+    bot_string_dup_n(&reply->val.image, (const char *)media_id.ptr, media_id.len);
+    return REPLIED;
+}
+
+static void set_option(bot_option_string_t *option, const char *value) {
+    option->is_some = value != NULL;
+    if (value) bot_string_dup(&option->val, value);
+}
+
+answer_t news(reply_t *reply, const char *title, const char *description, const char *picture_url, const char *url) {
+    aviary_bot_types_article_t *article = calloc(1, sizeof *article);
+    if (!article) abort();
+    bot_string_dup(&article->title, title);
+    set_option(&article->description, description);
+    set_option(&article->pic_url, picture_url);
+    bot_string_dup(&article->url, url);
+    reply->tag = AVIARY_BOT_TYPES_REPLY_NEWS;
+    reply->val.news.ptr = article;
+    reply->val.news.len = 1;
+    return REPLIED;
+}
+
+answer_t nothing(reply_t *reply) {
+    reply->tag = AVIARY_BOT_TYPES_REPLY_NOTHING;
+    return REPLIED;
+}
+
+bool equals(bot_string_t text, const char *other) {
+    return text.len == strlen(other) && memcmp(text.ptr, other, text.len) == 0;
+}
+
+/// What the host calls.
+bool exports_aviary_bot_handler_handle(message_t *message, exports_aviary_bot_handler_option_reply_t *ret, bot_string_t *err) {
+    answer_t answer = handle(message, &ret->val);
+    ret->is_some = answer == REPLIED;
+    if (answer == FAILED) bot_string_dup(err, failure);
+    exports_aviary_bot_handler_message_free(message);
+    return answer != FAILED;
+}

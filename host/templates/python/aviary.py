@@ -1,0 +1,27 @@
+"""Replies in one line each, and the types of messages: they are those of wit/, by their Python names.
+
+`componentize-py --wit-path wit --world bot bindings .` writes them out for an editor.
+"""
+
+from wit_world.imports.types import *
+from wit_world.imports.types import Article, Reply, Reply_Image, Reply_News, Reply_Nothing, Reply_Text
+
+
+def text(content: str) -> Reply:
+    """A text of up to 2,048 bytes."""
+    return Reply_Text(content)
+
+
+def image(media_id: str) -> Reply:
+    """A picture, by its media id."""
+    return Reply_Image(media_id)
+
+
+def news(title: str, url: str, *, description: str | None = None, picture_url: str | None = None) -> Reply:
+    """An article that opens a page."""
+    return Reply_News([Article(title, description, picture_url, url)])
+
+
+def nothing() -> Reply:
+    """Handled without a word: no other plugin is asked."""
+    return Reply_Nothing()

@@ -1,0 +1,16 @@
+#!/bin/sh
+# Builds plugins/{{name}}.wasm. What it needs is installed into .venv, unless it is there.
+#
+# The plugin contains Python itself: WASI stays in, so that time, random and print work.
+set -eu
+cd "$(dirname "$0")"
+
+wanted="componentize-py $(sed -n 's/^componentize-py==//p' requirements.txt)"
+if [ "$(componentize-py --version 2>/dev/null)" != "$wanted" ]; then
+    if [ "$(.venv/bin/componentize-py --version 2>/dev/null)" != "$wanted" ]; then
+        python3 -m venv .venv
+        .venv/bin/pip install --quiet --requirement requirements.txt
+    fi
+    PATH=$PWD/.venv/bin:$PATH
+fi
+componentize-py --quiet --wit-path wit --world bot componentize main --output plugins/{{name}}.wasm

@@ -1,0 +1,109 @@
+// `fetch`, on the host's HTTP: what aviary.toml grants under `http`, and no redirects.
+
+import http from "aviary:bot/http@0.1.0";
+import type { Error as HttpError } from "aviary:bot/http@0.1.0";
+
+export class Headers {
+  #values = new Map<string, string>();
+
+  constructor(init: HeadersInit = {}) {
+    const pairs = Symbol.iterator in init ? init : Object.entries(init);
+    for (const [name, value] of pairs as Iterable<[string, string]>) this.append(name, value);
+  }
+
+  append(name: string, value: string): void {
+    const before = this.get(name);
+    this.set(name, before === null ? value : `${before}, ${value}`);
+  }
+
+  set(name: string, value: string): void {
+    this.#values.set(name.toLowerCase(), String(value));
+  }
+
+  get(name: string): string | null {
+    return this.#values.get(name.toLowerCase()) ?? null;
+  }
+
+  has(name: string): boolean {
+    return this.#values.has(name.toLowerCase());
+  }
+
+  delete(name: string): void {
+    this.#values.delete(name.toLowerCase());
+  }
+
+  [Symbol.iterator](): IterableIterator<[string, string]> {
+    return this.#values.entries();
+  }
+}
+
+export type HeadersInit = Headers | Iterable<[string, string]> | Record<string, string>;
+
+export interface RequestInit {
+  method?: string;
+  headers?: HeadersInit;
+  body?: string | Uint8Array | ArrayBuffer | null;
+  /** How long it may take. Without it: as long as the call has left. */
+  timeoutMs?: number;
+}
+
+export class Response {
+  readonly status: number;
+  readonly ok: boolean;
+  readonly headers: Headers;
+  readonly url: string;
+  #body: Uint8Array;
+
+  constructor(url: string, status: number, headers: Headers, body: Uint8Array) {
+    this.url = url;
+    this.status = status;
+    this.ok = status >= 200 && status < 300;
+    this.headers = headers;
+    this.#body = body;
+  }
+
+  async bytes(): Promise<Uint8Array> {
+    return this.#body;
+  }
+
+  async arrayBuffer(): Promise<ArrayBufferLike> {
+    return this.#body.slice().buffer;
+  }
+
+  async text(): Promise<string> {
+    return new TextDecoder().decode(this.#body);
+  }
+
+  async json(): Promise<any> {
+    return JSON.parse(await this.text());
+  }
+}
+
+/** Sends a request and waits for the whole answer. Throws a `TypeError` if there is none. */
+export async function fetch(url: string, init: RequestInit = {}): Promise<Response> {
+  const { method = "GET", body = null, timeoutMs = null } = init;
+  try {
+    const answer = http.send({
+      method: method.toUpperCase(),
+      url: String(url),
+      headers: [...new Headers(init.headers)],
+      body: body === null ? null : bytesOf(body),
+      timeoutMs,
+    });
+    return new Response(url, answer.status, new Headers(answer.headers), Uint8Array.from(answer.body));
+  } catch (error) {
+    throw new TypeError(`fetch ${url}: ${reason(error)}`);
+  }
+}
+
+function bytesOf(body: string | Uint8Array | ArrayBuffer): Uint8Array {
+  if (typeof body === "string") return new TextEncoder().encode(body);
+  return body instanceof ArrayBuffer ? new Uint8Array(body) : body;
+}
+
+/** Why the host sent no request, or got no answer, in words. */
+function reason(error: unknown): string {
+  const known = (error as { payload?: HttpError }).payload ?? (error as HttpError);
+  if (typeof known?.tag !== "string") return String(error);
+  return "val" in known ? `${known.tag}: ${known.val}` : known.tag;
+}

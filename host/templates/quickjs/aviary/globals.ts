@@ -1,0 +1,20 @@
+// What bots take for granted and QuickJS does not have. Imported before the bot, so that it is there when that is loaded.
+
+import { console } from "./console";
+import { fetch, Headers, Response } from "./fetch";
+import { Promise, queueMicrotask } from "./promise.js";
+import { TextDecoder, TextEncoder } from "./text_coding";
+
+const globals = { console, fetch, Headers, Response, queueMicrotask, TextDecoder, TextEncoder };
+
+declare global {
+  var console: typeof globals.console;
+  var fetch: typeof globals.fetch;
+  var Headers: typeof globals.Headers;
+  var Response: typeof globals.Response;
+  var queueMicrotask: (callback: () => void) => void;
+  var TextDecoder: typeof globals.TextDecoder;
+  var TextEncoder: typeof globals.TextEncoder;
+}
+
+Object.assign(globalThis, globals, { Promise });

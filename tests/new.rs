@@ -1,0 +1,106 @@
+//! An author's loop: a project is written, built at every change, and answers anew. What the templates of each language come to
+//! is `templates.rs`.
+
+use std::{fs, path::Path, process::Stdio};
+
+use tempfile::TempDir;
+
+use crate::{
+    plugins::{ECHO, PARROT},
+    process::{Running, aviary, finish},
+};
+
+/// A project whose source is a plugin already: its build is a copy.
+fn project() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let build = "test -s bot.src && cp bot.src plugins/bot.wasm";
+    let config = format!("[accounts.main]\ntoken = \"abc\"\n[dev]\nbuild = \"{build}\"\n");
+    fs::write(dir.path().join("aviary.toml"), config).unwrap();
+    fs::write(dir.path().join("bot.src"), &*ECHO).unwrap();
+    dir
+}
+
+/// A command that somebody types into.
+fn typed(dir: &Path, args: &[&str]) -> Running {
+    let mut command = aviary(dir, args);
+    command.stdin(Stdio::piped());
+    Running::start(command)
+}
+
+#[tokio::test]
+async fn a_change_is_built_and_loaded_and_answers_what_was_said_last() {
+    let dir = project();
+    let mut dev = typed(dir.path(), &["dev"]);
+    dev.type_line("你好").await;
+    dev.line("< 你好").await;
+    fs::write(dir.path().join("bot.txt"), "> hi\n< 鹦鹉：hi\n").unwrap();
+    fs::write(dir.path().join("bot.src"), &*PARROT).unwrap();
+    dev.line("< 鹦鹉：你好").await;
+    dev.line("bot.txt: all 1 expected replies came").await;
+    assert_eq!(dev.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_build_that_fails_is_told_and_the_version_before_it_answers() {
+    let dir = project();
+    let mut dev = typed(dir.path(), &["dev"]);
+    dev.line("Talk to it").await;
+    fs::write(dir.path().join("bot.src"), "").unwrap();
+    dev.line("The build failed").await;
+    dev.type_line("你好").await;
+    dev.line("< 你好").await;
+    assert_eq!(dev.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn dev_says_what_it_lacks() {
+    let empty = tempfile::tempdir().unwrap();
+    let refused = finish(aviary(empty.path(), &["dev"])).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("there is no ./aviary.toml; `aviary new"), "{}", refused.stderr);
+
+    fs::write(empty.path().join("aviary.toml"), "[accounts.main]\ntoken = \"abc\"\n").unwrap();
+    let refused = finish(aviary(empty.path(), &["dev"])).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("`[dev] build` does not say how to build"), "{}", refused.stderr);
+}
+
+#[tokio::test]
+async fn chat_loads_a_file_again_that_was_rebuilt() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bot.wasm");
+    fs::write(&file, &*ECHO).unwrap();
+    let mut chat = typed(dir.path(), &["chat", "bot.wasm"]);
+    chat.type_line("你好").await;
+    chat.line("< 你好").await;
+    fs::write(&file, &*PARROT).unwrap();
+    chat.type_line("再见").await;
+    chat.line("< 鹦鹉：再见").await;
+    fs::write(&file, "no plugin").unwrap();
+    chat.type_line("早").await;
+    chat.line("the version before it stays").await;
+    chat.line("< 鹦鹉：早").await;
+    chat.kill().await;
+}
+
+#[tokio::test]
+async fn a_project_is_written_where_nothing_is_and_only_under_a_plugins_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let new = |name: &'static str| finish(aviary(dir.path(), &["new", name, "--lang", "c"]));
+    let made = new("hello").await;
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    let read = |file: &str| fs::read_to_string(dir.path().join("hello").join(file)).unwrap();
+    assert_eq!(read("wit/types.wit"), fs::read_to_string(crate::plugins::workspace().join("wit/types.wit")).unwrap());
+    assert!(read("aviary/bot.h").contains("exports_aviary_bot_handler_handle"));
+    assert!(!read("README.md").contains("{{"), "{}", read("README.md"));
+    assert!(read("README.md").lines().count() <= 14);
+
+    let again = new("hello").await;
+    assert_eq!(again.code, Some(1));
+    assert!(again.stderr.contains("hello is there already"), "{}", again.stderr);
+    for name in ["Hello", "1st", "a--b", "a_b", "-"] {
+        let refused = finish(aviary(dir.path(), &["new", "--lang", "c", "--", name])).await;
+        assert_eq!(refused.code, Some(2), "{name}: {}", refused.stderr);
+        assert!(!dir.path().join(name).exists(), "{name}");
+    }
+}
