@@ -23,6 +23,7 @@ mod dispatch;
 mod egress;
 mod fuzz_corpus;
 mod hostile;
+mod keywords;
 mod kv;
 mod limits;
 mod modes;
