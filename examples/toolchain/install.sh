@@ -32,6 +32,19 @@ javascript() {
     PATH=$modules/node_modules/.bin:$PATH
 }
 
+# quickjs NAME: makes the component of a bot.js or bot.ts that uses ../quickjs.
+quickjs() {
+    javascript
+    rm -rf build
+    mkdir -p build
+    cp -R ../quickjs/wit build/wit
+    mkdir build/wit/deps/aviary-bot
+    cp "$repository"/wit/*.wit build/wit/deps/aviary-bot
+    esbuild bot.?s --bundle --format=esm --external:'aviary:*' --external:'wasi:*' --log-level=warning \
+        --outfile=build/bot.js
+    componentize-qjs --wit build/wit --world plugin --js build/bot.js --sync --minify --output "$1.wasm"
+}
+
 # rust: one target directory for all examples, so that what they depend on is compiled once.
 rust() {
     export CARGO_TARGET_DIR=$repository/target/examples
