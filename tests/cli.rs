@@ -92,7 +92,7 @@ async fn init_writes_a_bot_and_prints_the_four_fields_of_wechats_form() {
     assert!(config.contains(&format!("token = \"{token}\"")) && config.contains(&format!("\"{key}\"")));
     assert!(field(&made.stdout, "URL").unwrap().starts_with("http"));
     assert_eq!(field(&made.stdout, "消息加解密方式"), Some("安全模式"));
-    for plugin in ["10-welcome.wasm", "20-echo.wasm", "90-fallback.wasm"] {
+    for plugin in ["10-welcome.wasm", "15-keywords.wasm", "20-echo.wasm", "90-fallback.wasm"] {
         assert!(dir.path().join("bot/plugins").join(plugin).exists(), "{plugin}");
     }
 
@@ -125,6 +125,7 @@ async fn a_bot_of_init_serves_in_safe_mode_as_it_is() {
 
     let mut serve = Running::start(aviary(dir.path(), &["serve", "bot"]));
     let line = serve.line("Account `main` listens on http://127.0.0.1:").await;
+    serve.line("Ready after ").await;
     let push = |what: &[&str]| {
         let args = [&["push", url(&line), "--config", "bot/aviary.toml"], what].concat();
         finish(aviary(dir.path(), &args))

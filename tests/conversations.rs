@@ -9,7 +9,7 @@ use aviary_host::conversation::{Conversation, Playback, Said, difference, shown}
 
 use crate::{
     bot::{Bot, Setup},
-    plugins::{ECHO, FALLBACK, WELCOME, workspace},
+    plugins::{ECHO, FALLBACK, KEYWORDS, WELCOME, workspace},
     process::{Finished, aviary, finish},
 };
 
@@ -107,10 +107,11 @@ fn read(file: &Path) -> Conversation {
 async fn bundled(conversation: &Conversation) -> Bot {
     let env: Vec<String> = conversation.env.iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
     let env = env.join(", ");
-    let tables = ["welcome", "echo", "fallback"].map(|name| format!("[plugins.{name}]\nenv = {{ {env} }}\n"));
+    let tables =
+        ["welcome", "keywords", "echo", "fallback"].map(|name| format!("[plugins.{name}]\nenv = {{ {env} }}\n"));
     let setup = Setup::new().settings(&tables.concat());
-    let setup = setup.plugin("10-welcome.wasm", &WELCOME).plugin("20-echo.wasm", &ECHO);
-    setup.plugin("90-fallback.wasm", &FALLBACK).start().await
+    let setup = setup.plugin("10-welcome.wasm", &WELCOME).plugin("15-keywords.wasm", &KEYWORDS);
+    setup.plugin("20-echo.wasm", &ECHO).plugin("90-fallback.wasm", &FALLBACK).start().await
 }
 
 /// Holds a bot to a conversation, and returns where it did otherwise.

@@ -212,3 +212,20 @@ async fn compiled_code_is_kept_where_only_its_owner_can_write() {
     // An earlier build may have left its own there.
     assert!(!kept.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_may_import_any_release_of_wasi_0_2() {
+    // A core module with its component type inside, which names the release wherever it names the interface.
+    const IMPORTED: &[u8] = b"wasi:cli/environment@0.2.0";
+    for release in b'0'..=b'9' {
+        let mut wasm = FALLBACK.clone();
+        let places: Vec<usize> =
+            wasm.windows(IMPORTED.len()).enumerate().filter(|(_, name)| *name == IMPORTED).map(|(at, _)| at).collect();
+        assert!(!places.is_empty(), "it imports WASI");
+        places.iter().for_each(|at| wasm[at + IMPORTED.len() - 1] = release);
+        let settings = "[plugins.fallback]\nenv = { TEXT = \"听到了\" }";
+        let bot = Setup::new().settings(settings).plugin("90-fallback.wasm", &wasm).start().await;
+        assert_eq!(bot.says("你好").await, "听到了", "wasi:cli@0.2.{}", char::from(release));
+        bot.stop().await;
+    }
+}

@@ -27,6 +27,7 @@ mod egress;
 mod forward;
 mod fuzz_corpus;
 mod hostile;
+mod keywords;
 mod kv;
 mod late;
 mod limits;

@@ -28,6 +28,9 @@ pub static PARROT: LazyLock<Vec<u8>> = LazyLock::new(|| build("aviary-test-parro
 /// The bundled echo.
 pub static ECHO: LazyLock<Vec<u8>> = LazyLock::new(|| bundled("20-echo.wasm"));
 
+/// Answers what an operator's table has.
+pub static KEYWORDS: LazyLock<Vec<u8>> = LazyLock::new(|| bundled("15-keywords.wasm"));
+
 /// Greets whoever subscribes.
 pub static WELCOME: LazyLock<Vec<u8>> = LazyLock::new(|| bundled("10-welcome.wasm"));
 

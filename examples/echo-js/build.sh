@@ -1,8 +1,8 @@
 #!/bin/sh
-# Builds echo-js.wasm. Needs Node.js 20 or newer; everything else is installed into ./node_modules.
+# Builds echo-js.wasm. Needs Node.js 20 or newer.
 set -eu
 cd "$(dirname "$0")"
+. ../toolchain/install.sh
+javascript
 
-# Not `npm ci`: it wants every optional package of componentize-qjs in the lock file, and some were never published.
-npm install --no-save
-npm run build
+componentize-qjs --wit ../../wit --world bot --js echo.js --sync --minify --output echo-js.wasm

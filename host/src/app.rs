@@ -18,12 +18,13 @@ use crate::{
     dedupe::Dedupe,
     dispatch::{Chain, Dispatch},
     egress::Egress,
+    foreign::on_one_line,
     forward::Forward,
     https::Client,
     late::{Late, fetch},
     metrics::{Levels, Outcome},
     plugin::{
-        self,
+        self, Plugin,
         bindings::Message,
         directory::{self, OrderError},
         engine::Engine,
@@ -31,6 +32,7 @@ use crate::{
         record::Records,
         services::Services,
         set::{Fault, Scan, Set},
+        settings_check,
         versions::{self, Kept, RolledBack, Version, Versions},
     },
     refusal::{OnceAMinute, Refusals},
@@ -447,9 +449,10 @@ impl App {
         let live = Arc::new(Live::new(config.clone(), Some(set), &self.records, &self.apis));
         live.log();
         let served = set.served(live.accounts().map(|serving| &*serving.chain));
-        let was_ready = self.live.send_replace(live.clone()).ready;
+        let before = self.live.send_replace(live.clone());
         self.records.retain(&live);
-        if !was_ready {
+        tokio::spawn(tell_settings(live.new_to_check(&before)));
+        if !before.ready {
             info!("Ready after {} ms", self.started.elapsed().as_millis());
         }
         let (versions, bounds) = (self.versions.clone(), config.versions);
@@ -496,6 +499,21 @@ impl Live {
         self.accounts.iter()
     }
 
+    /// The plugins that are to say whether their settings are right, and were not asked `before`; with the time they have.
+    fn new_to_check(&self, before: &Live) -> Vec<(Arc<Plugin>, Duration)> {
+        let mut new = Vec::new();
+        for Serving { account, chain } in self.accounts().map(AsRef::as_ref) {
+            let known = before.named(&account.name);
+            let was_asked = |plugin: &Plugin| {
+                let mut known = known.iter().flat_map(|serving| &serving.chain.plugins);
+                known.any(|known| known.name == plugin.name && settings_check::is_same(known, plugin))
+            };
+            let wanted = chain.plugins.iter().filter(|plugin| settings_check::is_wanted(plugin));
+            new.extend(wanted.filter(|plugin| !was_asked(plugin)).map(|plugin| (plugin.clone(), account.late.window)));
+        }
+        new
+    }
+
     fn log(&self) {
         for Serving { account, chain, .. } in self.accounts().map(AsRef::as_ref) {
             let names: Vec<&str> = chain.plugins.iter().map(|plugin| &*plugin.name).collect();
@@ -536,6 +554,16 @@ impl Loading {
                 self.config = Arc::new(new);
                 true
             }
+        }
+    }
+}
+
+/// Asks plugins whether their settings are right, and tells what is not.
+async fn tell_settings(plugins: Vec<(Arc<Plugin>, Duration)>) {
+    for (plugin, time) in plugins {
+        if let Some(wrong) = settings_check::ask(&plugin, time).await {
+            let Plugin { account, name, .. } = &*plugin;
+            warn!(%account, plugin.name = %name, "Plugin `{name}` has wrong settings: {}", on_one_line(&wrong));
         }
     }
 }

@@ -6,7 +6,7 @@ include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
 
 /// In which order the bundled bots are asked. The gaps leave room for the operator's own: before the echo, which answers
 /// every text, or between it and the fallback, which answers everything else.
-const NUMBERS: &[(&str, u32)] = &[("welcome", 10), ("echo", 20), ("fallback", 90)];
+const NUMBERS: &[(&str, u32)] = &[("welcome", 10), ("keywords", 15), ("echo", 20), ("fallback", 90)];
 
 /// The bundled bots with their file names, in the order they are asked.
 pub fn files() -> impl Iterator<Item = (String, &'static [u8])> {

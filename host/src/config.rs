@@ -429,7 +429,7 @@ mod tests {
             Directory::with(MAIN).and("latin1.toml", b"token = \"\xe9\"").and("large.toml", vec![b'#'; 5 << 20]);
         let error = |file: &str| Config::load(&directory.path(file)).unwrap_err().to_string();
         assert_eq!(error("nowhere.toml"), "nowhere.toml: cannot be read: No such file or directory (os error 2)");
-        assert_eq!(error("latin1.toml"), "latin1.toml: cannot be read: it is not UTF-8 text");
+        assert_eq!(error("latin1.toml"), "latin1.toml: cannot be read: it is not UTF-8 text, from line 1 on");
         assert_eq!(error("large.toml"), "large.toml: cannot be read: it is larger than 4194304 bytes");
     }
 

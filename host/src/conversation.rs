@@ -23,7 +23,7 @@
 //! | `< …` | the reply: text as it is, or a word in brackets with its values |
 //! | `<` | silence: the host answers `success` |
 //! | `<~ …` | a reply that comes late, after `success` |
-//! | `    \| …` | a further line of the text above; under a word that is said, `Path=value` sets or adds an element |
+//! | `    \| …` | a further line of the text, setting or body above; under a word that is said, `Path=value` sets or adds an element |
 //! | `! env NAME=value` | a setting that plugins see in their environment |
 //! | `! METHOD URL -> STATUS BODY after 8s` | an HTTP exchange that plugins may have; any other is refused. WeChat's API is at `https://api.weixin.qq.com`, without a token |
 //! | `# …`, blank | nothing |
@@ -156,7 +156,7 @@ struct Reader {
     block: Option<Block>,
 }
 
-/// Something said or expected that may go on in the next line.
+/// Something set, said or expected that may go on in the next line.
 struct Block {
     line: usize,
     mark: Mark,
@@ -165,6 +165,7 @@ struct Block {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Mark {
+    Setting,
     Said { user: String },
     Expected { late: bool },
 }
@@ -179,7 +180,8 @@ impl Reader {
             return Ok(());
         }
         if let Some(setting) = text.strip_prefix('!') {
-            return self.set(setting.trim()).map_err(at(line));
+            self.block = Some(Block { line, mark: Mark::Setting, written: setting.trim().to_owned() });
+            return Ok(());
         }
         let (mark, written) = marked(text).map_err(at(line))?;
         let written = written.strip_prefix(' ').unwrap_or(written).to_owned();
@@ -210,6 +212,7 @@ impl Reader {
         };
         let turns = &mut self.conversation.turns;
         match mark {
+            Mark::Setting => self.set(&written).map_err(at(line))?,
             Mark::Said { user } => {
                 let said = Said::parse(&written).map_err(at(line))?;
                 turns.push(Turn { line, user, written, said, expected: Vec::new() });
@@ -339,6 +342,14 @@ mod tests {
         assert_eq!(late, [false, false, true]);
         assert!(image.expected[1].fits("[news] 标题 | https://…"));
         assert!(leave.expected[0].fits(""));
+    }
+
+    #[test]
+    fn a_setting_and_a_body_may_have_several_lines() {
+        let text = "! env TABLE=a,b\n    | c,d\n! GET https://a/ -> 200 data: 1\n    |\n    | data: 2\n> hi\n";
+        let Conversation { env, exchanges, .. } = Conversation::parse(text).unwrap();
+        assert_eq!(env, [("TABLE".into(), "a,b\nc,d".into())]);
+        assert_eq!(exchanges[0].body, "data: 1\n\ndata: 2");
     }
 
     #[test]

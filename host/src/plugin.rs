@@ -34,6 +34,7 @@ pub mod record;
 pub mod rules;
 pub mod services;
 pub mod set;
+pub mod settings_check;
 pub mod turns;
 pub mod versions;
 pub mod watch;

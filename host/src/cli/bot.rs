@@ -14,6 +14,13 @@ use crate::bundled;
 /// The main file of a bot directory.
 pub const CONFIG_FILE: &str = "aviary.toml";
 
+/// The table of the bundled `keywords`, beside [`CONFIG_FILE`].
+const KEYWORDS_FILE: &str = "keywords.csv";
+
+/// Names its columns and has no rows yet. Spreadsheet programs know by the mark at its beginning that it is UTF-8, and keep that
+/// when they save it.
+const KEYWORDS_TABLE: &str = "\u{feff}关键词,匹配,类型,回复,标题,链接,图片\r\n";
+
 /// How long a token that we make is; WeChat allows 3 to 32 characters.
 const TOKEN_CHARS: usize = 32;
 
@@ -46,6 +53,10 @@ impl Bot {
         }
         let plugins_dir = dir.join("plugins");
         bundled::write(&plugins_dir).with_context(|| format!("cannot write to {}", plugins_dir.display()))?;
+        let keywords = dir.join(KEYWORDS_FILE);
+        if !keywords.exists() {
+            fs::write(&keywords, KEYWORDS_TABLE).with_context(|| format!("cannot write {}", keywords.display()))?;
+        }
         // Nobody else may read the secrets in it.
         let mut config = fs::OpenOptions::new()
             .write(true)
@@ -78,7 +89,11 @@ impl Bot {
              {account}\n\
              # What a plugin may see and do, by its name:\n\
              # [plugins.welcome]\n\
-             # env = {{ TEXT = \"感谢您的关注!\" }}\n"
+             # env = {{ TEXT = \"感谢您的关注!\" }}\n\n\
+             # Words and what is said to them: a table for Excel or WPS, to be saved as “CSV UTF-8”. Mistakes in it are in the log.\n\
+             [plugins.keywords]\n\
+             match = [{{ type = \"text\" }}, {{ event = \"CLICK\" }}, {{ event = \"aviary_check\" }}]\n\
+             env = {{ TABLE = \"${{file:{KEYWORDS_FILE}}}\" }}\n"
         )
     }
 }

@@ -12,6 +12,7 @@ use std::{
     collections::HashSet,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,11 +26,13 @@ use super::{
 use crate::{
     config::{Account, Config},
     dispatch::Chain,
+    foreign::on_one_line,
     plugin::{
         engine::Engine,
         loader::{Loader, Phase, Terms},
         services::Services,
         set::Set,
+        settings_check,
     },
 };
 
@@ -102,9 +105,22 @@ async fn bot(config: &Config, report: &mut Report) -> anyhow::Result<()> {
         let askers: Vec<Asker<'_>> =
             chains.iter().filter_map(|(account, chain)| asker(account, chain, plugin)).collect();
         plugin::print(plugin, shown(&plugin.file, config), Some(&askers), report);
+        check_settings(plugin, &chains, report).await;
     }
     plugin::check_tables(config, report);
     Ok(())
+}
+
+/// Lets a plugin say what is wrong with its settings, in each account that asks it.
+async fn check_settings(plugin: &Examined, chains: &[(&Arc<Account>, Chain)], report: &mut Report) {
+    for (account, chain) in chains {
+        let asked = chain.plugins.iter().find(|asked| asked.file == plugin.file);
+        if let Some(asked) = asked.filter(|asked| settings_check::is_wanted(asked))
+            && let Some(wrong) = settings_check::ask(asked, account.late.window).await
+        {
+            report.wrong(&format!("its settings in account `{}`: {}", account.name, on_one_line(&wrong)));
+        }
+    }
 }
 
 /// The account as one that asks a plugin, if it does.

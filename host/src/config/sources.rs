@@ -142,7 +142,16 @@ pub(super) fn read_text(file: &Path, bytes_max: u64) -> Result<String, String> {
     if bytes.len() as u64 > bytes_max {
         return Err(format!("it is larger than {bytes_max} bytes"));
     }
-    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
+    String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|byte| *byte == b'\n').count();
+        match file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
+            // What Excel calls “CSV” is in the language's old encoding, in Chinese GBK: which one, no byte says.
+            true => {
+                format!("it is not UTF-8 text, from line {line} on; save it as “CSV UTF-8”, Excel's other kind of CSV")
+            }
+            false => format!("it is not UTF-8 text, from line {line} on"),
+        }
+    })
 }
 
 fn shown(file: &Path, directory: &Path) -> Arc<str> {

@@ -13,7 +13,7 @@ pub struct Exchange {
     pub method: String,
     pub url: String,
     pub status: u16,
-    /// The answer's body, on one line.
+    /// The answer's body.
     pub body: String,
     /// How long the answer takes.
     pub after: Duration,

@@ -1,0 +1,67 @@
+// Assistant: answers with a language model, over any API that is compatible with OpenAI's.
+//
+// A model takes longer than WeChat waits. Nothing here minds: the host puts the user off, and delivers late what comes late.
+//
+// | setting   | is                                                                                |
+// |-----------|-----------------------------------------------------------------------------------|
+// | BASE_URL  | where the API is, up to `/chat/completions`                                       |
+// | MODEL     | which model to ask                                                                |
+// | PROMPT    | who it is to be                                                                   |
+// | STREAM    | `1` asks for the answer in pieces: some servers hang up on who waits for the whole |
+// | BUSY_TEXT | what the user reads when there is no answer                                       |
+//
+// The API's key is no setting: the grant adds it to the request, and the plugin never sees it.
+
+import callInfo from "aviary:bot/call-info@0.1.0";
+import type { Message, Reply } from "aviary:bot/types@0.1.0";
+import { log, send, setting, text } from "../quickjs/aviary";
+import { completion } from "./completion";
+import { forget, remember, remembered } from "./history";
+import type { Turn } from "./history";
+
+const BASE_URL = "https://api.deepseek.com";
+const MODEL = "deepseek-chat";
+const PROMPT = "你是一个公众号的助手。请用简短、友好的中文回答，不用 Markdown。";
+const BUSY = "我这会儿没能想出来，请稍后再问一次。";
+
+/** What is left of the call's time for the words that go out when the API did not answer. */
+const RESERVE_MS = 300;
+
+export const handler = {
+  handle({ body }: Message): Reply | undefined {
+    const said = reply(body);
+    return said === undefined ? undefined : text(said);
+  },
+};
+
+function reply(body: Message["body"]): string | undefined {
+  const question = body.tag === "text" ? body.val.content.trim() : "";
+  if (question === "") return undefined;
+  if (question === "忘记") {
+    forget();
+    return "好的，之前聊的我都忘了。";
+  }
+  const asked: Turn = { role: "user", content: question };
+  const history = remembered();
+  try {
+    const content = answer([{ role: "system", content: setting("PROMPT") ?? PROMPT }, ...history, asked]);
+    remember([...history, asked, { role: "assistant", content }]);
+    return content;
+  } catch (error) {
+    // The user is told as a person would be; the operator reads why.
+    log(String(error));
+    return setting("BUSY_TEXT") ?? BUSY;
+  }
+}
+
+function answer(messages: Turn[]): string {
+  const stream = setting("STREAM") === "1";
+  const { status, body } = send(`${setting("BASE_URL") ?? BASE_URL}/chat/completions`, {
+    method: "POST",
+    headers: [["content-type", "application/json"]],
+    body: JSON.stringify({ model: setting("MODEL") ?? MODEL, messages, stream }),
+    timeoutMs: Math.max(1, callInfo.current().timeLeftMs - RESERVE_MS),
+  });
+  if (status !== 200) throw new Error(`the model's API answered ${status}: ${body.slice(0, 300)}`);
+  return completion(body);
+}

@@ -1,0 +1,9 @@
+#!/bin/sh
+# Builds keywords-rs.wasm. Needs Rust with the target wasm32-wasip2 (`rustup target add wasm32-wasip2`).
+set -eu
+cd "$(dirname "$0")"
+. ../toolchain/install.sh
+rust
+
+cargo build --quiet --release --locked --target wasm32-wasip2
+cp "$CARGO_TARGET_DIR/wasm32-wasip2/release/keywords_rs.wasm" keywords-rs.wasm

@@ -1,0 +1,85 @@
+"""Notebook: keeps what a user wants remembered, for that user alone.
+
+| a text | answer |
+|---|---|
+| 记 买牛奶 | it is kept, under a number |
+| 记事本 | everything that is kept |
+| 删 2 | number 2 is removed |
+| anything else | none: the next plugin is asked |
+
+Notes are in `kv`, in the user's own bucket: nobody else's call can open it.
+"""
+
+from componentize_py_types import Err
+from wit_world import exports
+from wit_world.imports import kv
+from wit_world.imports.types import Body_Text, Message, Reply, Reply_Text
+
+# How many notes one user may keep, and how long one may be: all of them fit into one reply.
+NOTES_MAX = 30
+NOTE_CHARS_MAX = 20
+
+EMPTY = "记事本是空的。发送“记 买牛奶”，就记下一条。"
+
+
+class Handler(exports.Handler):
+    def handle(self, message: Message) -> Reply | None:
+        match message.body:
+            case Body_Text(text):
+                answer = reply_to(text.content.strip())
+                return Reply_Text(answer) if answer else None
+            case _:
+                return None
+
+
+def reply_to(text: str) -> str | None:
+    try:
+        match text.split(maxsplit=1):
+            case ["记", note]:
+                return add(kv.open(kv.Scope.USER), note)
+            case ["删", number] if number.isdecimal():
+                return remove(kv.open(kv.Scope.USER), int(number))
+            case ["记事本"]:
+                return notes(kv.open(kv.Scope.USER))
+            case _:
+                return None
+    except Err as error:
+        match error.value:
+            case kv.Error_Full():
+                return "记事本满了，请先删掉几条。"
+            # What the user cannot mend is a failure: the operator reads it in the log.
+            case other:
+                raise Err(f"kv: {other}") from error
+
+
+def add(bucket: kv.Bucket, note: str) -> str:
+    if len(note) > NOTE_CHARS_MAX:
+        return f"一条最多 {NOTE_CHARS_MAX} 个字。"
+    if len(bucket.keys("note/", None, NOTES_MAX)) == NOTES_MAX:
+        return f"最多记 {NOTES_MAX} 条，请先删掉几条。"
+    # Two messages at once get two numbers.
+    number = bucket.increment("last", 1, None)
+    bucket.set(key(number), note.encode(), None)
+    return f"记下了，第 {number} 条：{note}"
+
+
+def remove(bucket: kv.Bucket, number: int) -> str:
+    if bucket.get(key(number)) is None:
+        return f"没有第 {number} 条。"
+    bucket.delete(key(number))
+    return f"第 {number} 条删掉了。"
+
+
+def notes(bucket: kv.Bucket) -> str:
+    lines = []
+    for name in bucket.keys("note/", None, NOTES_MAX):
+        note = bucket.get(name)
+        # It may have been removed meanwhile.
+        if note is not None:
+            lines.append(f"{int(name.removeprefix('note/'))}. {note.decode()}")
+    return "\n".join(lines) or EMPTY
+
+
+def key(number: int) -> str:
+    # Keys are listed in the order of their bytes.
+    return f"note/{number:08}"

@@ -1,0 +1,144 @@
+package export_aviary_bot_handler
+
+import (
+	"fmt"
+
+	wit "go.bytecodealliance.org/pkg/wit/types"
+
+	"wit_component/aviary_bot_kv"
+)
+
+// How long an open survey waits for its next answer, in seconds.
+const sessionS = 1800
+
+// Keys of a user's own.
+const (
+	sessionKey = "session"
+	doneKey    = "done"
+)
+
+// session is what a user answered so far: one digit for each question.
+type session string
+
+func (s session) with(choice int) session {
+	return s + session(fmt.Sprint(choice))
+}
+
+// replace moves the session on, unless another message did.
+func (s session) replace(next session) (bool, error) {
+	return s.swap(wit.Some([]byte(next)))
+}
+
+// close ends the session, unless another message did.
+func (s session) close() (bool, error) {
+	return s.swap(wit.None[[]byte]())
+}
+
+func (s session) swap(value wit.Option[[]byte]) (bool, error) {
+	bucket, err := user()
+	if err != nil {
+		return false, err
+	}
+	return checked(bucket.CompareAndSet(sessionKey, wit.Some([]byte(s)), value, wit.Some[uint32](sessionS)))
+}
+
+// open begins a session.
+func open() error {
+	bucket, err := user()
+	if err != nil {
+		return err
+	}
+	_, err = checked(bucket.Set(sessionKey, nil, wit.Some[uint32](sessionS)))
+	return err
+}
+
+// current returns the user's session, and whether there is one.
+func current() (session, bool, error) {
+	bucket, err := user()
+	if err != nil {
+		return "", false, err
+	}
+	value, err := checked(bucket.Get(sessionKey))
+	if err != nil || value.IsNone() {
+		return "", false, err
+	}
+	return session(value.Some()), true, nil
+}
+
+func forget() error {
+	bucket, err := user()
+	if err != nil {
+		return err
+	}
+	_, err = checked(bucket.Delete(sessionKey))
+	return err
+}
+
+func isDone() (bool, error) {
+	bucket, err := user()
+	if err != nil {
+		return false, err
+	}
+	value, err := checked(bucket.Get(doneKey))
+	return value.IsSome(), err
+}
+
+// count adds a user's answers to everybody's.
+func count(answers session) error {
+	own, err := user()
+	if err != nil {
+		return err
+	}
+	if _, err := checked(own.Set(doneKey, []byte("1"), wit.None[uint32]())); err != nil {
+		return err
+	}
+	all, err := checked(aviary_bot_kv.Open(aviary_bot_kv.Scope_Plugin))
+	if err != nil {
+		return err
+	}
+	for number, digit := range answers {
+		if _, err := checked(all.Increment(countKey(number, int(digit-'0')), 1, wit.None[uint32]())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// counted returns how often an answer was given, in digits.
+func counted(number, choice int) (string, error) {
+	all, err := checked(aviary_bot_kv.Open(aviary_bot_kv.Scope_Plugin))
+	if err != nil {
+		return "", err
+	}
+	value, err := checked(all.Get(countKey(number, choice)))
+	if err != nil {
+		return "", err
+	}
+	return string(value.SomeOr([]byte("0"))), nil
+}
+
+func countKey(number, choice int) string {
+	return fmt.Sprintf("count/%d/%d", number, choice)
+}
+
+func user() (*aviary_bot_kv.Bucket, error) {
+	return checked(aviary_bot_kv.Open(aviary_bot_kv.Scope_User))
+}
+
+// checked turns a result into Go's own form.
+func checked[T any](result wit.Result[T, aviary_bot_kv.Error]) (value T, err error) {
+	if result.IsOk() {
+		return result.Ok(), nil
+	}
+	failure := result.Err()
+	switch failure.Tag() {
+	case aviary_bot_kv.Error_Denied:
+		return value, fmt.Errorf("kv: denied: %s", failure.Denied())
+	case aviary_bot_kv.Error_Full:
+		return value, fmt.Errorf("kv: full: %s", failure.Full())
+	case aviary_bot_kv.Error_Invalid:
+		return value, fmt.Errorf("kv: invalid: %s", failure.Invalid())
+	default:
+		return value, fmt.Errorf("kv: unavailable: %s", failure.Unavailable())
+	}
+}

@@ -1,0 +1,108 @@
+//! The examples: each is built by its own `build.sh`, as a reader would, and held to its conversation by `aviary chat`.
+//!
+//! libtest cannot skip a test for what a machine lacks. Here an example whose base tool is missing is ignored, by name and with
+//! the tool, and `.ci/run` fails if any is.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::{Mutex, PoisonError},
+};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// What has to be on the machine for an example, by the end of its name. Everything else its `build.sh` installs.
+const BASE_TOOLS: [(&str, &[&str]); 6] = [
+    ("-rs", &["cargo"]),
+    ("-js", &["node", "npm"]),
+    ("-ts", &["node", "npm"]),
+    ("-py", &["python3"]),
+    ("-go", &["python3", "cargo"]),
+    ("-c", &["python3", "cargo"]),
+];
+
+/// Builds take turns: they install what they share.
+static BUILDING: Mutex<()> = Mutex::new(());
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let trials = examples().into_iter().map(trial).collect();
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// Every directory of `examples` that can be built, in the order of their names.
+fn examples() -> Vec<PathBuf> {
+    let entries = fs::read_dir(workspace().join("examples")).expect("the examples are there");
+    let mut dirs: Vec<PathBuf> = entries.map(|entry| entry.expect("it can be read").path()).collect();
+    dirs.retain(|dir| dir.join("build.sh").is_file());
+    dirs.sort();
+    assert!(!dirs.is_empty(), "there is no example");
+    dirs
+}
+
+fn trial(dir: PathBuf) -> Trial {
+    let name = name(&dir);
+    let (_, tools) = BASE_TOOLS
+        .iter()
+        .find(|(end, _)| name.ends_with(end))
+        .unwrap_or_else(|| panic!("the name of {name} ends in no language"));
+    match tools.iter().find(|tool| !is_there(tool)) {
+        None => Trial::test(name, move || build(&dir).and_then(|()| replay(&dir))),
+        Some(missing) => Trial::test(format!("{name} (skipped: `{missing}` is not on this machine)"), || Ok(()))
+            .with_ignored_flag(true),
+    }
+}
+
+fn build(dir: &Path) -> Result<(), Failed> {
+    let _turn = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    finish(Command::new("sh").arg(dir.join("build.sh")))
+}
+
+/// Holds an example to its conversation. Those named `echo-` have one in common.
+fn replay(dir: &Path) -> Result<(), Failed> {
+    let wasm = dir.join(name(dir)).with_extension("wasm");
+    let conversations = match name(dir).starts_with("echo-") {
+        true => vec![workspace().join("examples/echo.txt")],
+        false => conversations(dir),
+    };
+    if conversations.is_empty() {
+        return Err(format!("{} has no conversation", dir.display()).into());
+    }
+    for conversation in conversations {
+        let mut chat = Command::new(env!("CARGO_BIN_EXE_aviary"));
+        // What was compiled is shared with the other tests, and the user's own cache is left alone.
+        chat.env("XDG_CACHE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
+        finish(chat.arg("chat").arg(&wasm).arg("--replay").arg(conversation))?;
+    }
+    Ok(())
+}
+
+fn conversations(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).expect("it was found").map(|entry| entry.expect("it can be read").path());
+    entries.filter(|file| file.extension().is_some_and(|extension| extension == "txt")).collect()
+}
+
+/// Runs a command to its end; what it wrote is shown if it fails.
+fn finish(command: &mut Command) -> Result<(), Failed> {
+    let Output { status, stdout, stderr } = command.output()?;
+    match status.success() {
+        true => Ok(()),
+        false => {
+            let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+            Err(format!("{command:?} ended with {status}:\n{stdout}{stderr}").into())
+        }
+    }
+}
+
+fn is_there(tool: &str) -> bool {
+    Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+fn name(dir: &Path) -> String {
+    dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the host's package stands in the workspace")
+}
