@@ -502,7 +502,7 @@ impl Live {
     /// The plugins that are to say whether their settings are right, and were not asked `before`; with the time they have.
     fn new_to_check(&self, before: &Live) -> Vec<(Arc<Plugin>, Duration)> {
         let mut new = Vec::new();
-        for Serving { account, chain } in self.accounts().map(AsRef::as_ref) {
+        for Serving { account, chain, .. } in self.accounts().map(AsRef::as_ref) {
             let known = before.named(&account.name);
             let was_asked = |plugin: &Plugin| {
                 let mut known = known.iter().flat_map(|serving| &serving.chain.plugins);

@@ -53,6 +53,7 @@ async fn failure(plugin: &Plugin, time: Duration) -> anyhow::Result<Option<Failu
         code: plugin.code.clone(),
         settings: plugin.settings.clone(),
         services: Services::scratch(),
+        api: None,
         // Of its own, in an account that no operator can name: those who wait for the plugin do not hold it up.
         lane: plugin.code.lane("(check)", &plugin.name),
         record: Record::default(),
