@@ -5,6 +5,7 @@ mod nested_cargo;
 
 mod bot;
 mod compiler;
+mod fake_authorize;
 mod fake_wechat;
 mod http;
 mod log;
@@ -12,6 +13,7 @@ mod plugins;
 mod process;
 mod python;
 mod upstream;
+mod visitor;
 
 mod api_command;
 mod canary;
@@ -30,6 +32,7 @@ mod hostile;
 mod kv;
 mod late;
 mod limits;
+mod login;
 mod modes;
 mod reload;
 mod versions;
