@@ -17,6 +17,7 @@ mod language;
 mod login;
 mod logins;
 mod place;
+mod plugin_page;
 mod problem;
 mod profile;
 mod return_url;
@@ -41,6 +42,7 @@ use self::{
     language::Language,
     logins::Logins,
     place::Place,
+    plugin_page::OnTheirWay,
     problem::Problem,
     session::{Found, Sessions},
 };
@@ -60,6 +62,7 @@ pub struct Web {
     keys: Keys,
     logins: Logins,
     sessions: Sessions,
+    on_their_way: OnTheirWay,
     /// Which problem was told of lately.
     told: OnceAMinute<&'static str>,
 }
@@ -100,7 +103,13 @@ impl Web {
     pub fn open(config: &Config, store: &Store) -> anyhow::Result<Self> {
         let keys = Keys::open(PrivateDir::open(config.data_dir.join("keys"))?)?;
         let sessions = Sessions::new(store.clone(), keys.clone());
-        Ok(Self { keys, logins: Logins::default(), sessions, told: OnceAMinute::default() })
+        Ok(Self {
+            keys,
+            logins: Logins::default(),
+            sessions,
+            on_their_way: OnTheirWay::default(),
+            told: OnceAMinute::default(),
+        })
     }
 
     fn tell(&self, app: &App, problem: &Problem) {
@@ -138,7 +147,8 @@ pub async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
 }
 
 async fn answer(app: &Arc<App>, live: &Arc<Live>, place: Place, request: Request, language: Language) -> Answer {
-    let (head, _body) = request.into_parts();
+    let arrived = Instant::now();
+    let (head, body) = request.into_parts();
     let nowhere = || Problem::Nowhere { path: head.uri.path().to_owned() };
     let serving = live.named(place.account().ok_or_else(nowhere)?).ok_or_else(nowhere)?;
     let visit = Visit { app, live, serving, domain: domain(serving, &head)?, language, head: &head };
@@ -149,6 +159,9 @@ async fn answer(app: &Arc<App>, live: &Arc<Live>, place: Place, request: Request
         Place::Profile(_) => profile::page(visit.method(&[Method::GET])?).await,
         Place::ProfileJson(_) => profile::json(visit.method(&[Method::GET])?).await,
         Place::SignOut(_) => profile::sign_out(visit.method(&[Method::POST])?).await,
+        Place::Page { plugin, .. } => {
+            plugin_page::answer(visit.method(&plugin_page::METHODS)?, &plugin, body, arrived).await
+        }
         Place::VerifyFile(_) | Place::Nowhere => Err(nowhere().into()),
     }
 }

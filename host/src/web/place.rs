@@ -1,5 +1,29 @@
 //! Which page a path is.
 
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str};
+
+/// What stands encoded in a part of a path.
+pub const SEGMENT: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'/')
+    .add(b';')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'\\')
+    .add(b',')
+    .add(b'\'')
+    .add(b'`')
+    .add(b'{')
+    .add(b'}')
+    .add(b'^')
+    .add(b'|')
+    .add(b'[')
+    .add(b']');
+
 /// A page, with the name of the account that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -8,6 +32,11 @@ pub enum Place {
     Profile(String),
     ProfileJson(String),
     SignOut(String),
+    /// A page of a plugin, below the account's.
+    Page {
+        account: String,
+        plugin: String,
+    },
     /// `/MP_verify_….txt`, or any other text at the root.
     VerifyFile(String),
     /// Below one of the host's own paths, but nothing.
@@ -24,6 +53,11 @@ impl Place {
             ["me", account, "sign-out"] => Self::SignOut(account.to_owned()),
             ["me", name] if name.ends_with(".json") => Self::ProfileJson(name[..name.len() - 5].to_owned()),
             ["me", account] | ["me", account, ""] => Self::Profile(account.to_owned()),
+            ["pages", account, plugin] | ["pages", account, plugin, _] if !plugin.is_empty() => {
+                // What is no UTF-8 is no name.
+                let plugin = percent_decode_str(plugin).decode_utf8().unwrap_or_default().into_owned();
+                Self::Page { account: account.to_owned(), plugin }
+            }
             ["oauth" | "me" | "pages" | "jssdk", ..] => Self::Nowhere,
             [name] if name.ends_with(".txt") => Self::VerifyFile(name.to_owned()),
             _ => return None,
@@ -37,7 +71,8 @@ impl Place {
             | Self::Callback(account)
             | Self::Profile(account)
             | Self::ProfileJson(account)
-            | Self::SignOut(account) => Some(account),
+            | Self::SignOut(account)
+            | Self::Page { account, .. } => Some(account),
             Self::VerifyFile(_) | Self::Nowhere => None,
         }
     }

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 
 use super::language::Language;
-use crate::{api::ApiError, plugin::Failure, store::kv};
+use crate::{api::ApiError, store::kv};
 
 /// Why. The text is for the operator, with what to do about it; [`Problem::words`] is for the visitor.
 #[derive(Debug, thiserror::Error)]
@@ -84,8 +84,8 @@ pub enum Problem {
     Quarantined { plugin: String },
     #[error("a visitor asked plugin `{plugin}` more often than its `per_user` allows")]
     PerUser { plugin: String },
-    #[error("plugin `{plugin}` made no page: it {failure}")]
-    Plugin { plugin: String, failure: Failure },
+    #[error("plugin `{plugin}` made no page; another line says why")]
+    Plugin { plugin: String },
 }
 
 fn advice(error: &ApiError) -> String {

@@ -13,14 +13,25 @@ pub fn parse(text: &str, domain: &str, domains: &[String]) -> Option<String> {
     if text.len() > BYTES_MAX {
         return None;
     }
-    let url = Url::parse(&format!("https://{domain}/")).ok()?.join(text).ok()?;
-    let is_ours = url.scheme() == "https"
+    let url = read(text, domain)?;
+    (is_ours(&url, domains) && !is_login(url.path()) && url.as_str().len() <= 3 * BYTES_MAX).then(|| url.into())
+}
+
+/// Whether an address, read as a browser would that is at `domain`, leads to one of `domains`.
+pub fn is_within(text: &str, domain: &str, domains: &[String]) -> bool {
+    read(text, domain).is_some_and(|url| is_ours(&url, domains))
+}
+
+fn read(text: &str, domain: &str) -> Option<Url> {
+    Url::parse(&format!("https://{domain}/")).ok()?.join(text).ok()
+}
+
+fn is_ours(url: &Url, domains: &[String]) -> bool {
+    url.scheme() == "https"
         && url.port().is_none()
         && url.username().is_empty()
         && url.password().is_none()
         && url.host_str().is_some_and(|host| domains.iter().any(|domain| domain == host))
-        && !is_login(url.path());
-    (is_ours && url.as_str().len() <= 3 * BYTES_MAX).then(|| url.into())
 }
 
 fn is_login(path: &str) -> bool {
@@ -31,16 +42,16 @@ fn is_login(path: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Option<String> {
+    fn read_here(text: &str) -> Option<String> {
         parse(text, "shop.example.com", &["shop.example.com".to_owned(), "m.example.com".to_owned()])
     }
 
     #[test]
     fn a_path_and_an_address_of_ours_are_written_out() {
-        assert_eq!(read("/me/main").as_deref(), Some("https://shop.example.com/me/main"));
-        assert_eq!(read("/a?b=微&c#d").as_deref(), Some("https://shop.example.com/a?b=%E5%BE%AE&c#d"));
-        assert_eq!(read("https://m.example.com/x").as_deref(), Some("https://m.example.com/x"));
-        assert_eq!(read("HTTPS://M.EXAMPLE.COM:443/x/../y").as_deref(), Some("https://m.example.com/y"));
+        assert_eq!(read_here("/me/main").as_deref(), Some("https://shop.example.com/me/main"));
+        assert_eq!(read_here("/a?b=微&c#d").as_deref(), Some("https://shop.example.com/a?b=%E5%BE%AE&c#d"));
+        assert_eq!(read_here("https://m.example.com/x").as_deref(), Some("https://m.example.com/x"));
+        assert_eq!(read_here("HTTPS://M.EXAMPLE.COM:443/x/../y").as_deref(), Some("https://m.example.com/y"));
     }
 
     #[test]
@@ -67,7 +78,7 @@ mod tests {
             "data:text/html,x",
             "weixin://dl/business",
         ] {
-            let read = read(text);
+            let read = read_here(text);
             assert!(read.as_ref().is_none_or(|url| url.starts_with("https://shop.example.com/")), "{text}: {read:?}");
         }
     }
@@ -76,14 +87,14 @@ mod tests {
     fn no_login_leads_into_a_login() {
         for text in ["/oauth/main/login", "/oauth", "//shop.example.com//oauth/main/callback", "/a/../oauth/main/login"]
         {
-            assert_eq!(read(text), None, "{text}");
+            assert_eq!(read_here(text), None, "{text}");
         }
-        assert!(read("/oauthor").is_some());
+        assert!(read_here("/oauthor").is_some());
     }
 
     #[test]
     fn an_address_has_an_end() {
-        assert!(read(&format!("/{}", "a".repeat(BYTES_MAX - 1))).is_some());
-        assert_eq!(read(&format!("/{}", "a".repeat(BYTES_MAX))), None);
+        assert!(read_here(&format!("/{}", "a".repeat(BYTES_MAX - 1))).is_some());
+        assert_eq!(read_here(&format!("/{}", "a".repeat(BYTES_MAX))), None);
     }
 }
