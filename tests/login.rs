@@ -260,7 +260,7 @@ async fn a_wechat_that_is_slow_or_refuses_is_told_to_the_visitor_within_its_time
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_that_takes_too_long_is_over() {
+async fn the_browser_remembers_a_login_as_long_as_it_may_take() {
     let wechat = FakeAuthorize::start().await;
     let bot = start_with(&wechat, "[oauth]\nlogins_max = 1000\nlogin_s = 60").await;
     let mut visitor = Visitor::new(&bot.origin);

@@ -34,6 +34,7 @@ mod late;
 mod limits;
 mod login;
 mod modes;
+mod pages;
 mod reload;
 mod versions;
 mod webhook;

@@ -36,7 +36,9 @@ use std::{
 
 pub use account::{Account, Mode};
 pub use error::ConfigError;
-pub use grants::{CustomerServiceGrant, Grants, HostPattern, HttpGrant, KvGrant, PagesGrant, WechatApiGrant, gives_secrets};
+pub use grants::{
+    CustomerServiceGrant, Grants, HostPattern, HttpGrant, KvGrant, PagesGrant, WechatApiGrant, gives_secrets,
+};
 pub use host::{
     AccountCalls, Canary, Compile, Dedupe, Engine, GuestLog, Listener, Log, LogFormat, LogUser, Metrics, PerUser,
     Versions, Watch,

@@ -15,7 +15,7 @@ use crate::{
     metrics::{AccountMetrics, LateStep, Outcome},
     plugin::{
         self, Call, Failure, Plugin,
-        bindings::{Body, Event, Message, Reply},
+        bindings::{Body, Event, Reply},
         question::Question,
         record::Held,
         rules::{self, Facts},

@@ -12,6 +12,7 @@
 
 mod cookie;
 mod html;
+mod jssdk;
 mod keys;
 mod language;
 mod login;
@@ -38,6 +39,7 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use self::{
+    jssdk::Tickets,
     keys::Keys,
     language::Language,
     logins::Logins,
@@ -63,6 +65,7 @@ pub struct Web {
     logins: Logins,
     sessions: Sessions,
     on_their_way: OnTheirWay,
+    tickets: Tickets,
     /// Which problem was told of lately.
     told: OnceAMinute<&'static str>,
 }
@@ -108,6 +111,7 @@ impl Web {
             logins: Logins::default(),
             sessions,
             on_their_way: OnTheirWay::default(),
+            tickets: Tickets::default(),
             told: OnceAMinute::default(),
         })
     }
@@ -158,6 +162,7 @@ async fn answer(app: &Arc<App>, live: &Arc<Live>, place: Place, request: Request
         Place::Callback(_) => login::finish(visit.method(&[Method::GET])?, &query).await,
         Place::Profile(_) => profile::page(visit.method(&[Method::GET])?).await,
         Place::ProfileJson(_) => profile::json(visit.method(&[Method::GET])?).await,
+        Place::Signature(_) => jssdk::answer(visit.method(&[Method::GET])?, &query).await,
         Place::SignOut(_) => profile::sign_out(visit.method(&[Method::POST])?).await,
         Place::Page { plugin, .. } => {
             plugin_page::answer(visit.method(&plugin_page::METHODS)?, &plugin, body, arrived).await

@@ -3,15 +3,12 @@
 //! These tokens belong to one visitor, and have nothing to do with the account's [`AccessToken`](super::AccessToken).
 //! <https://developers.weixin.qq.com/doc/service/guide/h5/auth.html>
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::Request;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Api, ApiError, percent_encoded};
+use super::{Api, ApiError, exchange::Request};
 use crate::secret::Secret;
 
 /// The longest openid or unionid that is taken for one. WeChat's have 28 characters.
@@ -70,20 +67,27 @@ struct Exchanged {
     unionid: Option<String>,
 }
 
+#[derive(Deserialize)]
+struct JsapiTicket {
+    ticket: String,
+    expires_in: u64,
+}
+
 impl Api {
-    /// Exchanges a visitor's code. WeChat takes each code once.
+    /// Exchanges a visitor's code. WeChat takes each code once, so nothing is tried again.
     ///
     /// # Errors
     ///
     /// [`ApiError`]: a refusal with 40029, 40163, 41008 or 42003 is about the code.
-    pub async fn exchange_code(&self, code: &Secret) -> Result<Authorization, ApiError> {
-        let parameters = [
-            ("appid", self.app_id.as_str()),
-            ("secret", self.app_secret.expose()),
+    pub async fn exchange_code(&self, code: &Secret, deadline: Instant) -> Result<Authorization, ApiError> {
+        let (app_id, app_secret) = self.credentials()?;
+        let query = [
+            ("appid", app_id),
+            ("secret", app_secret.expose()),
             ("code", code.expose()),
             ("grant_type", "authorization_code"),
         ];
-        authorization(self.sns("/sns/oauth2/access_token", &parameters, &[code]).await?)
+        authorization(self.sns("/sns/oauth2/access_token", &query, &[code, app_secret], deadline).await?)
     }
 
     /// Fetches another access_token for a visitor.
@@ -91,13 +95,14 @@ impl Api {
     /// # Errors
     ///
     /// [`ApiError`]: a refusal with 40030 or 42002 means that the visitor has to sign in again.
-    pub async fn refresh_authorization(&self, refresh_token: &Secret) -> Result<Authorization, ApiError> {
-        let parameters = [
-            ("appid", self.app_id.as_str()),
-            ("grant_type", "refresh_token"),
-            ("refresh_token", refresh_token.expose()),
-        ];
-        authorization(self.sns("/sns/oauth2/refresh_token", &parameters, &[refresh_token]).await?)
+    pub async fn refresh_authorization(
+        &self,
+        refresh_token: &Secret,
+        deadline: Instant,
+    ) -> Result<Authorization, ApiError> {
+        let (app_id, _) = self.credentials()?;
+        let query = [("appid", app_id), ("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
+        authorization(self.sns("/sns/oauth2/refresh_token", &query, &[refresh_token], deadline).await?)
     }
 
     /// Asks whether a visitor's access_token is still good.
@@ -105,9 +110,14 @@ impl Api {
     /// # Errors
     ///
     /// [`ApiError`]: any refusal means that it is not.
-    pub async fn check_authorization(&self, access_token: &Secret, openid: &str) -> Result<(), ApiError> {
-        let parameters = [("access_token", access_token.expose()), ("openid", openid)];
-        self.sns("/sns/auth", &parameters, &[access_token]).await.map(drop)
+    pub async fn check_authorization(
+        &self,
+        access_token: &Secret,
+        openid: &str,
+        deadline: Instant,
+    ) -> Result<(), ApiError> {
+        let query = [("access_token", access_token.expose()), ("openid", openid)];
+        self.sns("/sns/auth", &query, &[access_token], deadline).await.map(drop)
     }
 
     /// Fetches a visitor's profile, with names of places in a language: `zh_CN` or `en`.
@@ -115,28 +125,50 @@ impl Api {
     /// # Errors
     ///
     /// [`ApiError`]: a refusal with 48001 means that the visitor did not authorise it.
-    pub async fn profile(&self, access_token: &Secret, openid: &str, language: &str) -> Result<Profile, ApiError> {
-        let parameters = [("access_token", access_token.expose()), ("openid", openid), ("lang", language)];
-        Ok(Profile::of(&self.sns("/sns/userinfo", &parameters, &[access_token]).await?))
+    pub async fn profile(
+        &self,
+        access_token: &Secret,
+        openid: &str,
+        language: &str,
+        deadline: Instant,
+    ) -> Result<Profile, ApiError> {
+        let query = [("access_token", access_token.expose()), ("openid", openid), ("lang", language)];
+        Ok(Profile::of(&self.sns("/sns/userinfo", &query, &[access_token], deadline).await?))
     }
 
-    async fn sns(&self, path: &str, parameters: &[(&str, &str)], secrets: &[&Secret]) -> Result<Value, ApiError> {
-        let query: Vec<String> =
-            parameters.iter().map(|(name, value)| format!("{name}={}", percent_encoded(value))).collect();
-        let url = self.url(&format!("{path}?{}", query.join("&")), None);
-        let request = Request::get(url).body(Full::<Bytes>::default()).expect("it has a URL");
-        let answer = self.client.send(request, self.timeout).await?;
-        if !answer.status.is_success() {
-            return Err(ApiError::Status(answer.status));
-        }
-        let json: Value = serde_json::from_slice(&answer.body).map_err(|_| ApiError::NotJson)?;
-        match json["errcode"].as_i64() {
-            None | Some(0) => Ok(json),
-            Some(code) => {
-                let secrets = secrets.iter().copied().chain([&self.app_secret]);
-                Err(ApiError::refused(code, json["errmsg"].as_str().unwrap_or_default(), secrets))
-            }
-        }
+    /// Fetches the ticket that signs pages for the JS-SDK, and how long it is good.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError`].
+    pub async fn jsapi_ticket(&self, deadline: Instant) -> Result<(Secret, Duration), ApiError> {
+        let query = [("type".to_owned(), "jsapi".to_owned())];
+        let answer = self.request(&Request::get("/cgi-bin/ticket/getticket", &query), deadline).await?;
+        let JsapiTicket { ticket, expires_in } = answer.parsed()?;
+        Ok((ticket.into(), Duration::from_secs(expires_in)))
+    }
+
+    /// Where exchanges are played there is no account, and nobody signs in.
+    fn credentials(&self) -> Result<(&str, &Secret), ApiError> {
+        let (source, _) = self.0.token.as_ref().ok_or_else(|| ApiError::Invalid("nobody signs in here".to_owned()))?;
+        Ok((&source.app_id, &source.app_secret))
+    }
+
+    async fn sns(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        secrets: &[&Secret],
+        deadline: Instant,
+    ) -> Result<Value, ApiError> {
+        let query: Vec<_> = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        // A refresh_token comes back as it went out, and has to: only refusals are kept free of what was sent.
+        let answer = self.0.endpoint.send(&Request::get(path, &query), None, &[], deadline).await;
+        let answer = answer.map_err(|error| match error {
+            ApiError::Refused { code, message } => ApiError::refused(code, &message, secrets.iter().copied()),
+            error => error,
+        });
+        answer?.parsed()
     }
 }
 

@@ -9,8 +9,8 @@ use wasmtime::{Store, StoreContextMut, UpdateDeadline, component::ResourceTable}
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
 
 use super::{
-    Plugin, bindings::Message, limits::Limiter, log::Output, millis, page::Visitor, question::Question, services::Services,
-    wasi_http::WasiHttp,
+    Plugin, bindings::Message, limits::Limiter, log::Output, millis, page::Visitor, question::Question,
+    services::Services, wasi_http::WasiHttp,
 };
 use crate::{api::Api, config::PluginSettings};
 

@@ -4,7 +4,10 @@
 //! state and a code. If both belong to that browser and were not used (`logins`), the code is exchanged for who the visitor is,
 //! which is kept here (`session`); the browser gets a cookie and goes where the link wanted it to go.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -22,11 +25,11 @@ use super::{
     now_s,
     problem::Problem,
     return_url,
-    session::Session,
+    session::{Opened, Session},
     state::{self, BadState, Login},
 };
 use crate::{
-    api::{Api, ApiError, Authorization},
+    api::{Api, ApiError, Authorization, Profile},
     app::{App, Serving},
     config::Scope,
     query::Query,
@@ -120,20 +123,21 @@ async fn sign_in(
     code: &Secret,
     scope: Scope,
     language: Language,
-) -> Result<super::session::Opened, Problem> {
+) -> Result<Opened, Problem> {
     let (account, live) = (&serving.account, app.live());
     let settings = &live.config.oauth;
-    let api = api(serving, settings.timeout)?;
-    let authorization = api.exchange_code(code).await.map_err(|error| match is_about_code(&error) {
-        true => Problem::Code(error),
-        false => Problem::Api { error },
-    })?;
+    let api = api(serving)?;
+    let authorization =
+        api.exchange_code(code, deadline(settings.timeout)).await.map_err(|error| match is_about_code(&error) {
+            true => Problem::Code(error),
+            false => Problem::Api { error },
+        })?;
     if authorization.is_snapshot {
         return Err(Problem::Snapshot);
     }
     let profile = match scope {
         Scope::Base => None,
-        Scope::UserInfo => Some(profile(&api, &authorization, language).await?),
+        Scope::UserInfo => Some(profile(api, &authorization, language, deadline(settings.timeout)).await?),
     };
     let session = Session::new(&authorization, profile);
     let opened = app.web.sessions.open(&account.name, &session, settings).await?;
@@ -142,29 +146,36 @@ async fn sign_in(
     Ok(opened)
 }
 
-async fn profile(api: &Api, authorization: &Authorization, language: Language) -> Result<crate::api::Profile, Problem> {
+async fn profile(
+    api: &Api,
+    authorization: &Authorization,
+    language: Language,
+    deadline: Instant,
+) -> Result<Profile, Problem> {
     if !authorization.scope.split(',').any(|scope| scope == Scope::UserInfo.word()) {
         return Err(Problem::LessScope);
     }
-    let fetched = api.profile(&authorization.access_token, &authorization.openid, language.wechat()).await;
-    fetched.map_err(|error| match error {
+    let fetched = api.profile(&authorization.access_token, &authorization.openid, language.wechat(), deadline).await;
+    fetched.map_err(|error| match error.code() {
         // api unauthorized: the scope is not there, whatever was said before.
-        ApiError::Refused { code: 48001, .. } => Problem::LessScope,
-        error => Problem::Api { error },
+        Some(48001) => Problem::LessScope,
+        _ => Problem::Api { error },
     })
 }
 
-/// The account's API, with the patience of a visitor.
-pub(super) fn api(serving: &Serving, timeout: Duration) -> Result<Api, Problem> {
-    let no_api = || Problem::NoDomains { account: serving.account.name.clone() };
-    let mut api = Api::of(&serving.account).ok_or_else(no_api)?;
-    api.timeout = timeout;
-    Ok(api)
+/// The account's API.
+pub(super) fn api(serving: &Serving) -> Result<&Api, Problem> {
+    serving.api.as_ref().ok_or_else(|| Problem::NoDomains { account: serving.account.name.clone() })
+}
+
+/// Until when a call may take, with the patience of a visitor.
+pub(super) fn deadline(timeout: Duration) -> Instant {
+    Instant::now() + timeout
 }
 
 /// Whether WeChat refused the code itself: invalid, missing, used, or over.
 fn is_about_code(error: &ApiError) -> bool {
-    matches!(error, ApiError::Refused { code: 40029 | 41008 | 40163 | 42003, .. })
+    matches!(error.code(), Some(40029 | 41008 | 40163 | 42003))
 }
 
 /// The cookie of the browser, if it is one that we gave it.

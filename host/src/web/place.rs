@@ -32,6 +32,8 @@ pub enum Place {
     Profile(String),
     ProfileJson(String),
     SignOut(String),
+    /// A signature for the JS-SDK.
+    Signature(String),
     /// A page of a plugin, below the account's.
     Page {
         account: String,
@@ -50,6 +52,7 @@ impl Place {
         Some(match parts[..] {
             ["oauth", account, "login"] => Self::Login(account.to_owned()),
             ["oauth", account, "callback"] => Self::Callback(account.to_owned()),
+            ["jssdk", account] => Self::Signature(account.to_owned()),
             ["me", account, "sign-out"] => Self::SignOut(account.to_owned()),
             ["me", name] if name.ends_with(".json") => Self::ProfileJson(name[..name.len() - 5].to_owned()),
             ["me", account] | ["me", account, ""] => Self::Profile(account.to_owned()),
@@ -72,6 +75,7 @@ impl Place {
             | Self::Profile(account)
             | Self::ProfileJson(account)
             | Self::SignOut(account)
+            | Self::Signature(account)
             | Self::Page { account, .. } => Some(account),
             Self::VerifyFile(_) | Self::Nowhere => None,
         }
@@ -79,6 +83,6 @@ impl Place {
 
     /// Whether a program reads the answer.
     pub fn is_json(&self) -> bool {
-        matches!(self, Self::ProfileJson(_))
+        matches!(self, Self::ProfileJson(_) | Self::Signature(_))
     }
 }

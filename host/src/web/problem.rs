@@ -48,7 +48,7 @@ pub enum Problem {
     Snapshot,
     #[error("WeChat authorised less than the login asked for; look at the account's rights to 网页授权 in the console")]
     LessScope,
-    #[error("WeChat's API did not help to sign a visitor in: {error}{}", advice(error))]
+    #[error("WeChat's API did not help to sign a visitor in: {}", error.advised())]
     Api { error: ApiError },
     #[error(
         "`oauth.logins_max` answers to logins are remembered already, and more cannot be; raise it if this is no attack"
@@ -88,10 +88,6 @@ pub enum Problem {
     Plugin { plugin: String },
 }
 
-fn advice(error: &ApiError) -> String {
-    error.advice().map(|advice| format!("; {advice}")).unwrap_or_default()
-}
-
 impl Problem {
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
@@ -103,7 +99,7 @@ impl Problem {
             Self::NoBrowser | Self::Forged | Self::Expired | Self::Used | Self::Code(_) => StatusCode::BAD_REQUEST,
             Self::Denied | Self::Snapshot | Self::LessScope | Self::CrossSite => StatusCode::FORBIDDEN,
             Self::SignedOut | Self::Ended(_) => StatusCode::UNAUTHORIZED,
-            Self::Api { error: ApiError::NoAnswer(_) } => StatusCode::GATEWAY_TIMEOUT,
+            Self::Api { error: ApiError::Timeout { .. } | ApiError::Unreachable(_) } => StatusCode::GATEWAY_TIMEOUT,
             Self::Api { .. } | Self::Plugin { .. } => StatusCode::BAD_GATEWAY,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::PerUser { .. } => StatusCode::TOO_MANY_REQUESTS,

@@ -1,5 +1,7 @@
 //! `/me/NAME`: the visitor's own profile, as a page and as JSON, and the way out.
 
+use std::time::Duration;
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::Response,
@@ -85,8 +87,8 @@ async fn current(visit: &Visit<'_>, mut found: Found) -> Result<Found, Trouble> 
     if found.session.profile.is_none() || age_s < settings.profile.as_secs() {
         return Ok(found);
     }
-    let api = login::api(visit.serving, settings.timeout)?;
-    match fetched(&api, &mut found.session, visit.language).await {
+    let api = login::api(visit.serving)?;
+    match fetched(api, &mut found.session, visit.language, settings.timeout).await {
         Ok(()) => visit.app.web.sessions.renew(account, &mut found, settings).await?,
         Err(error) if is_over(&error) => {
             visit.app.web.sessions.close(account, &found, settings).await?;
@@ -98,28 +100,29 @@ async fn current(visit: &Visit<'_>, mut found: Found) -> Result<Found, Trouble> 
 }
 
 /// Fetches the profile with an access_token that is good: the one that is there, if WeChat still takes it, or another.
-async fn fetched(api: &Api, session: &mut Session, language: Language) -> Result<(), ApiError> {
+async fn fetched(api: &Api, session: &mut Session, language: Language, timeout: Duration) -> Result<(), ApiError> {
     let is_fresh = session.access_until_s > now_s() + ACCESS_SPARE_S;
     let is_good = is_fresh
-        && match api.check_authorization(&session.access_token, &session.openid).await {
+        && match api.check_authorization(&session.access_token, &session.openid, login::deadline(timeout)).await {
             Ok(()) => true,
             Err(ApiError::Refused { .. }) => false,
             Err(error) => return Err(error),
         };
     if !is_good {
-        let authorization = api.refresh_authorization(&session.refresh_token).await?;
+        let authorization = api.refresh_authorization(&session.refresh_token, login::deadline(timeout)).await?;
         session.access_until_s = now_s().saturating_add(authorization.expires_in.as_secs());
         session.access_token = authorization.access_token;
         session.refresh_token = authorization.refresh_token;
     }
-    session.profile = Some(api.profile(&session.access_token, &session.openid, language.wechat()).await?);
+    let profile = api.profile(&session.access_token, &session.openid, language.wechat(), login::deadline(timeout));
+    session.profile = Some(profile.await?);
     session.fetched_s = now_s();
     Ok(())
 }
 
 /// Whether WeChat says that the visitor's authorisation has ended: refresh_token invalid or over, or taken back.
 fn is_over(error: &ApiError) -> bool {
-    matches!(error, ApiError::Refused { code: 40030 | 42002 | 42007 | 48001 | 40003, .. })
+    matches!(error.code(), Some(40030 | 42002 | 42007 | 48001 | 40003))
 }
 
 fn shown(session: &Session, account: &str, language: Language) -> Response {
