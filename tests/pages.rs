@@ -141,7 +141,6 @@ async fn a_page_that_was_served_is_counted() {
     let wechat = FakeAuthorize::start().await;
     let bot = start(&wechat, GRANTED).await;
     let mut visitor = signed_in(&bot, "base-1").await;
-    // The page is a little shorter than that.
     assert_eq!(visitor.get(PAGE).await.status, 200);
     let metrics = bot.app.metrics();
     assert!(metrics.contains("outcome=\"served\"} 2"), "{metrics}");
