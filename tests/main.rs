@@ -5,6 +5,7 @@ mod nested_cargo;
 
 mod bot;
 mod compiler;
+mod fake_authorize;
 mod fake_wechat;
 mod http;
 mod log;
@@ -12,6 +13,7 @@ mod plugins;
 mod process;
 mod python;
 mod upstream;
+mod visitor;
 
 mod api_command;
 mod canary;
@@ -31,8 +33,10 @@ mod keywords;
 mod kv;
 mod late;
 mod limits;
+mod login;
 mod modes;
 mod new;
+mod pages;
 mod reload;
 mod versions;
 mod webhook;

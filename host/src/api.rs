@@ -13,6 +13,7 @@ pub mod customer_service;
 mod error;
 mod exchange;
 mod form;
+pub mod oauth;
 mod registry;
 mod turns;
 
@@ -29,6 +30,7 @@ pub use callback_check::CallbackCheck;
 pub use error::ApiError;
 pub use exchange::Answer;
 pub use form::{Field, Form, content_type};
+pub use oauth::{Authorization, Profile};
 pub use registry::Apis;
 
 use self::{

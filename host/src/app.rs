@@ -38,8 +38,9 @@ use crate::{
     refusal::{OnceAMinute, Refusals},
     stamp::Stamps,
     store::{Store, Unavailable, late::Counts},
-    user::UserNames,
+    user::{UserName, UserNames},
     verify::Previous,
+    web::Web,
 };
 
 /// A claim lives at least this long: WeChat's third try comes after 10 s, and a slow one a little later.
@@ -60,6 +61,7 @@ pub struct App {
     /// What all accounts' late replies share.
     pub(crate) late: Late,
     pub refusals: Refusals,
+    pub web: Web,
     /// What is kept about plugins from call to call, and all that is counted.
     pub records: Records,
     engine: Engine,
@@ -131,6 +133,7 @@ impl App {
         let engine = Engine::new(&config.engine)?;
         let egress = Egress::network(&config.http);
         let store = Store::open(&config.data_dir)?;
+        let web = Web::open(&config, &store)?;
         let records = Records::new(&config);
         let apis = Apis::new(&config, records.metrics.clone());
         let services = Services {
@@ -157,6 +160,7 @@ impl App {
             late: Late::new(store.clone()),
             store,
             refusals: Refusals::new(records.metrics.clone()),
+            web,
             users: UserNames::new(config.log.user),
             previous: OnceAMinute::default(),
             tasks: TaskTracker::new(),
@@ -212,6 +216,11 @@ impl App {
                 warn!(account = %name, "WeChat still uses `accounts.{name}.previous_{key}`; keep it until this stops");
             }
         }
+    }
+
+    /// Names a user for the log.
+    pub fn user_name(&self, openid: &str) -> UserName {
+        self.users.name(openid)
     }
 
     /// Tells what became of a message: once for each.
@@ -492,6 +501,12 @@ impl Live {
     pub fn named(&self, name: &str) -> Option<&Arc<Serving>> {
         let index = self.accounts.binary_search_by(|serving| serving.account.name.as_str().cmp(name)).ok()?;
         self.accounts.get(index)
+    }
+
+    /// Finds a file that WeChat wants to find at a domain's root, by its name.
+    pub fn verify_file(&self, name: &str) -> Option<&str> {
+        let mut files = self.accounts().flat_map(|serving| &serving.account.pages.verify_files);
+        files.find(|file| file.name == name).map(|file| file.content.as_str())
     }
 
     /// All accounts, in the order of their names.

@@ -19,6 +19,7 @@ mod http;
 mod late;
 mod limits;
 mod matches;
+mod oauth;
 mod plugin;
 mod quarantine;
 mod rate;
@@ -37,7 +38,9 @@ use std::{
 pub use account::{Account, Mode};
 pub use dev::Dev;
 pub use error::ConfigError;
-pub use grants::{CustomerServiceGrant, Grants, HostPattern, HttpGrant, KvGrant, WechatApiGrant, gives_secrets};
+pub use grants::{
+    CustomerServiceGrant, Grants, HostPattern, HttpGrant, KvGrant, PagesGrant, WechatApiGrant, gives_secrets,
+};
 pub use host::{
     AccountCalls, Canary, Compile, Dedupe, Engine, GuestLog, Listener, Log, LogFormat, LogUser, Metrics, PerUser,
     Versions, Watch,
@@ -46,6 +49,7 @@ pub use http::{Http, Proxy};
 pub use late::{Deliver, Late};
 pub use limits::{CORE_INSTANCES_MAX, Limits, MEMORIES_MAX, MEMORY_MIB_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 pub use matches::MatchRule;
+pub use oauth::{AccountPages, OAuth, Pages, Scope, VerifyFile};
 pub use plugin::PluginSettings;
 pub use quarantine::Quarantine;
 pub use rate::Rate;
@@ -83,6 +87,10 @@ pub struct Config {
     pub listener: Listener,
     /// `[late]`, for what belongs to no account; an account's own is in the account.
     pub late: Late,
+    /// `[oauth]`.
+    pub oauth: OAuth,
+    /// `[pages]`.
+    pub pages: Pages,
     /// `[dedupe]`.
     pub dedupe: Dedupe,
     /// `[log]`.
@@ -145,9 +153,7 @@ impl Config {
                 Err(error) => problems.extend(error.into_problems()),
             }
         }
-        if let Some(file) = &config.http.ca_file {
-            sources.watch(file);
-        }
+        config.watch_files(&mut sources);
         // Once more, now that every account is under every shared table.
         config = Self::read(&all, &sources)?;
         if config.accounts.is_empty() {
@@ -155,10 +161,14 @@ impl Config {
             problems.push(format!("{}: {text}", sources.place(&sources.main)));
             return Err(problems.into());
         }
-        if let Some(file) = &config.http.ca_file {
-            sources.watch(file);
-        }
+        config.watch_files(&mut sources);
         Ok(Self { problems, watched: sources.into_watched(), ..config })
+    }
+
+    /// Follows the files that settings name and whose content counts.
+    fn watch_files(&self, sources: &mut Sources) {
+        let verify_files = self.accounts.iter().flat_map(|account| &account.pages.verify_files).map(|file| &file.path);
+        self.http.ca_file.iter().chain(verify_files).for_each(|file| sources.watch(file));
     }
 
     /// Returns the files to include, and what is wrong with `include` itself.
@@ -252,6 +262,8 @@ impl Config {
             data_dir,
             listener: Listener::read(&table("listener")),
             late: Late::read(&table("late")),
+            oauth: OAuth::read(&table("oauth")),
+            pages: Pages::read(&table("pages")),
             dedupe: Dedupe::read(&table("dedupe")),
             watch: Watch::read(&table("watch")),
             compile: Compile::read(&table("compile")),

@@ -15,7 +15,7 @@ use crate::{
     metrics::{AccountMetrics, LateStep, Outcome},
     plugin::{
         self, Call, Failure, Plugin,
-        bindings::{Body, Event, Message, Reply},
+        bindings::{Body, Event, Reply},
         question::Question,
         record::Held,
         rules::{self, Facts},
@@ -77,6 +77,11 @@ impl Chain {
         self.terms.metrics.iter().for_each(|metrics| metrics.late(step));
     }
 
+    /// Tells what one of its plugins did for a user. Returns what the log says of its failure: "it …".
+    pub fn tell(&self, step: &Step, account: &str, openid: &str) -> String {
+        log(step, account, openid, self.terms.guest_log)
+    }
+
     /// Counts a push that joined a message that was there already.
     pub fn count_retry(&self) {
         self.terms.metrics.iter().for_each(AccountMetrics::retry);
@@ -119,6 +124,8 @@ pub enum Said {
     /// Not mine, ask the next.
     Passed,
     Replied,
+    /// It made a page for a visitor.
+    Served,
 }
 
 impl Dispatch {
@@ -179,11 +186,11 @@ async fn ask_in_order(chain: &Chain, question: &Question, deadline: Instant) -> 
             }
         };
         let (step, reply) = ask(plugin, question, deadline).await;
-        let told = log(&step, message, chain.terms.guest_log);
+        let told = chain.tell(&step, &message.account, &message.from_user);
         admitted.settle(&step, &told, expected(plugin, chain.terms.window));
         match step.outcome {
             Ok(Said::Passed) => passed += 1,
-            Ok(Said::Replied) => {}
+            Ok(Said::Replied | Said::Served) => {}
             Err(_) => failed += 1,
         }
         steps.push(step);
@@ -250,18 +257,18 @@ async fn ask(plugin: &Plugin, question: &Question, deadline: Instant) -> (Step, 
     (Step { plugin: plugin.name.clone(), outcome, duration, waited, memory_bytes, output }, reply)
 }
 
-/// Tells what a plugin did. Returns what the log says of its failure: "it …".
-fn log(step: &Step, message: &Message, guest_log: GuestLog) -> String {
+/// Tells what a plugin did in an account for a user. Returns what the log says of its failure: "it …".
+fn log(step: &Step, account: &str, openid: &str, guest_log: GuestLog) -> String {
     let Step { plugin, duration, memory_bytes, output, .. } = step;
     let duration_ms = plugin::millis(*duration);
     for line in output {
         match guest_log {
             GuestLog::Trace => {
-                debug!(target: GUEST, account = %message.account, plugin.name = %plugin, "{line}");
+                debug!(target: GUEST, %account, plugin.name = %plugin, "{line}");
             }
             GuestLog::Log => {
-                let line = masked(line, message);
-                info!(target: GUEST, account = %message.account, plugin.name = %plugin, "Plugin `{plugin}` wrote: {line}");
+                let line = masked(line, openid);
+                info!(target: GUEST, %account, plugin.name = %plugin, "Plugin `{plugin}` wrote: {line}");
             }
             GuestLog::Off => {}
         }
@@ -269,15 +276,15 @@ fn log(step: &Step, message: &Message, guest_log: GuestLog) -> String {
     match &step.outcome {
         Ok(said) => {
             debug!(
-                account = %message.account, plugin.name = %plugin, duration_ms, memory_bytes, "Plugin `{plugin}`: {said:?}"
+                %account, plugin.name = %plugin, duration_ms, memory_bytes, "Plugin `{plugin}`: {said:?}"
             );
             String::new()
         }
         Err(failure) => {
-            let failure = masked(&failure.to_string(), message);
-            let output = last_lines(output, message);
+            let failure = masked(&failure.to_string(), openid);
+            let output = last_lines(output, openid);
             warn!(
-                account = %message.account, plugin.name = %plugin, duration_ms, memory_bytes, output,
+                %account, plugin.name = %plugin, duration_ms, memory_bytes, output,
                 "Plugin `{plugin}` failed: it {failure}"
             );
             failure

@@ -17,6 +17,8 @@ pub mod metrics;
 
 pub mod webhook;
 
+pub mod web;
+
 mod query;
 
 mod refusal;

@@ -134,11 +134,13 @@ pub enum Turn {
     Quarantined,
     /// It was not asked: the user had used up `per_user`.
     PerUser,
+    /// It made a page.
+    Served,
 }
 
 impl Turn {
     /// In the order of the enum.
-    const WORDS: [&str; 12] = [
+    const WORDS: [&str; 13] = [
         "replied",
         "passed",
         "cpu",
@@ -151,6 +153,7 @@ impl Turn {
         "busy",
         "quarantined",
         "per_user",
+        "served",
     ];
 }
 
@@ -160,13 +163,14 @@ impl Turn {
         match outcome {
             Ok(Said::Replied) => Self::Replied,
             Ok(Said::Passed) => Self::Passed,
+            Ok(Said::Served) => Self::Served,
             Err(Failure::Cpu { .. }) => Self::Cpu,
             Err(Failure::Timeout { .. }) => Self::Timeout,
             Err(Failure::Memory { .. }) => Self::Memory,
             Err(Failure::Stack) => Self::Stack,
             Err(Failure::Trap(_)) => Self::Trap,
             Err(Failure::Guest(_)) => Self::Error,
-            Err(Failure::Refused(_)) => Self::Refused,
+            Err(Failure::Refused(_) | Failure::Page(_)) => Self::Refused,
             Err(Failure::Busy(_)) => Self::Busy,
         }
     }

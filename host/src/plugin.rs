@@ -27,6 +27,7 @@ mod guest;
 mod limits;
 pub mod loader;
 mod log;
+pub mod page;
 mod per_user;
 pub mod quarantine;
 pub mod question;
@@ -54,7 +55,7 @@ use self::{
     question::Question,
     record::Record,
     services::Services,
-    turns::{Ask, Busy, Lane},
+    turns::{Ask, Busy, Lane, Turn},
 };
 use crate::{api::Api, config::PluginSettings, foreign::on_one_line};
 
@@ -136,8 +137,8 @@ pub struct Plugin {
 
 /// What a call came to, with what it took.
 #[derive(Debug)]
-pub struct Call {
-    pub answer: Result<Option<Reply>, Failure>,
+pub struct Call<T = Option<Reply>> {
+    pub answer: Result<T, Failure>,
     /// From the question to the answer, waiting included.
     pub duration: Duration,
     /// How much of that it waited before it could begin.
@@ -168,6 +169,20 @@ pub enum Failure {
     Busy(#[from] Busy),
     #[error("gave a reply that WeChat would refuse: {0}")]
     Refused(#[from] crate::reply::Refused),
+    #[error(transparent)]
+    Page(#[from] page::NoPage),
+}
+
+/// A guest that runs, with the turn that it took.
+struct Sandbox<'a> {
+    plugin: &'a Plugin,
+    /// Dropped before the turn: the next call finds the instance free.
+    store: Store<Guest>,
+    _turn: Turn<'a>,
+    started: Instant,
+    deadline: Instant,
+    limit_ms: u64,
+    waited: Duration,
 }
 
 /// What a guest's own error text may be in a log line.
@@ -176,37 +191,37 @@ const GUEST_ERROR_CHARS_MAX: usize = 500;
 impl Plugin {
     /// Asks the plugin for an answer, in a fresh sandbox that ends with this call, at `deadline` at the latest.
     pub async fn call(&self, question: &Question, deadline: Instant) -> Call {
+        let answering = |held_bytes, deadline| Guest::of_call(self, question, held_bytes, deadline);
+        let mut sandbox = match self.open(answering, deadline).await {
+            Ok(sandbox) => sandbox,
+            Err(call) => return call,
+        };
+        let asked = sandbox.run(async |store| self.ask(store, &question.message).await).await;
+        sandbox.close(asked)
+    }
+
+    /// Takes a turn, and makes the sandbox of one call.
+    async fn open<T>(
+        &self,
+        guest: impl FnOnce(usize, Instant) -> Guest,
+        deadline: Instant,
+    ) -> Result<Sandbox<'_>, Call<T>> {
         let started = Instant::now();
         let deadline = self.own_deadline(started, deadline);
-        let limit_ms = millis(deadline.saturating_duration_since(started));
         let (code, limits) = (&self.code, &self.settings.limits);
         // Read once: a trial that ends meanwhile sets it, and what was taken must be what the guest is told to hold.
         let start_bytes = code.start_bytes();
-        // Declared before the store and so dropped after it: the next call finds the instance free.
-        let _turn = match self.lane.turn(Ask::to_start(code.places, start_bytes, limits), deadline).await {
-            Ok(turn) => turn,
-            Err(busy) => return Call::unasked(busy.into(), started),
-        };
-        let waited = started.elapsed();
-        let mut store = Guest::of_call(self, question, start_bytes, deadline).into_store(code.wasmtime());
-        let running = code.engine.run_clock();
-        let (asked, computed) = computing(timeout_at(deadline.into(), self.ask(&mut store, &question.message))).await;
-        let answer = match asked {
-            // One instruction that fills much memory is not interrupted, so that it shows only now.
-            Ok(Ok(Ok(_))) if millis(computed) > limits.cpu_ms => Err(Failure::Cpu { limit_ms: limits.cpu_ms }),
-            Ok(Ok(Ok(reply))) => Ok(reply),
-            Ok(Ok(Err(text))) => Err(Failure::Guest(text.chars().take(GUEST_ERROR_CHARS_MAX).collect())),
-            Ok(Err(error)) => Err(self.explain(&error, &store, waited)),
-            Err(_) => Err(store.data().limiter.busy().map_or(Failure::Timeout { limit_ms }, Failure::from)),
-        };
-        drop(running);
-        Call {
-            answer,
-            duration: started.elapsed(),
-            waited,
-            memory_bytes: store.data().limiter.memory_bytes(),
-            output: store.data().take_output(),
-        }
+        let turn = self.lane.turn(Ask::to_start(code.places, start_bytes, limits), deadline).await;
+        let turn = turn.map_err(|busy| Call::unasked(busy.into(), started))?;
+        Ok(Sandbox {
+            plugin: self,
+            store: guest(start_bytes, deadline).into_store(code.wasmtime()),
+            _turn: turn,
+            started,
+            deadline,
+            limit_ms: millis(deadline.saturating_duration_since(started)),
+            waited: started.elapsed(),
+        })
     }
 
     async fn ask(
@@ -214,7 +229,10 @@ impl Plugin {
         store: &mut Store<Guest>,
         message: &Message,
     ) -> wasmtime::Result<Result<Option<Reply>, String>> {
-        let bot = self.code.pre.instantiate_async(&mut *store).await?;
+        // A plugin that only serves pages has nothing to say to a message.
+        let Some(bot) = &self.code.bot else { return Ok(Ok(None)) };
+        let instance = self.code.pre.instantiate_async(&mut *store).await?;
+        let bot = bot.load(&mut *store, &instance)?;
         bot.aviary_bot_handler().call_handle(store, message).await
     }
 
@@ -244,10 +262,51 @@ impl Plugin {
     }
 }
 
-impl Call {
+impl Sandbox<'_> {
+    /// Lets the guest do something, as long as it may.
+    async fn run<T>(
+        &mut self,
+        ask: impl AsyncFnOnce(&mut Store<Guest>) -> wasmtime::Result<Result<T, String>>,
+    ) -> Result<T, Failure> {
+        let _running = self.plugin.code.engine.run_clock();
+        let (asked, computed) = computing(timeout_at(self.deadline.into(), ask(&mut self.store))).await;
+        let limit_ms = self.plugin.settings.limits.cpu_ms;
+        match asked {
+            // One instruction that fills much memory is not interrupted, so that it shows only now.
+            Ok(Ok(Ok(_))) if millis(computed) > limit_ms => Err(Failure::Cpu { limit_ms }),
+            Ok(Ok(Ok(answer))) => Ok(answer),
+            Ok(Ok(Err(text))) => Err(Failure::Guest(text.chars().take(GUEST_ERROR_CHARS_MAX).collect())),
+            Ok(Err(error)) => Err(self.plugin.explain(&error, &self.store, self.waited)),
+            Err(_) => {
+                let busy = self.store.data().limiter.busy();
+                Err(busy.map_or(Failure::Timeout { limit_ms: self.limit_ms }, Failure::from))
+            }
+        }
+    }
+
+    /// Ends the guest.
+    fn close<T>(self, answer: Result<T, Failure>) -> Call<T> {
+        let guest = self.store.data();
+        Call {
+            answer,
+            duration: self.started.elapsed(),
+            waited: self.waited,
+            memory_bytes: guest.limiter.memory_bytes(),
+            output: guest.take_output(),
+        }
+    }
+}
+
+impl<T> Call<T> {
     fn unasked(failure: Failure, started: Instant) -> Self {
         let waited = started.elapsed();
         Self { answer: Err(failure), duration: waited, waited, memory_bytes: 0, output: Vec::new() }
+    }
+
+    /// Gives the answer another kind, and leaves the rest.
+    fn map<U>(self, answer: Result<U, Failure>) -> Call<U> {
+        let Self { duration, waited, memory_bytes, output, .. } = self;
+        Call { answer, duration, waited, memory_bytes, output }
     }
 }
 

@@ -25,6 +25,11 @@ impl<'a> Query<'a> {
         }
     }
 
+    /// Returns the value of a parameter; nothing if it is missing or there more than once.
+    pub fn optional(&self, name: &'static str) -> Option<&str> {
+        self.one(name).ok()
+    }
+
     /// Whether any of these parameters is there.
     pub fn names_any(&self, names: &[&str]) -> bool {
         self.0.iter().any(|(key, _)| names.contains(&key.as_ref()))

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, info, warn};
 
-use crate::{app::App, config, late, webhook};
+use crate::{app::App, config, late, web};
 
 /// How long to wait when the system has no more sockets to give.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -26,7 +26,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// request is gone.
 pub async fn run(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
     let settings = app.live().config.listener.clone();
-    let router = Router::new().fallback(webhook::handle).with_state(app.clone());
+    let router = Router::new().fallback(web::handle).with_state(app.clone());
     let graceful = GracefulShutdown::new();
     late::resume::all(&app).await;
     tokio::select! {

@@ -163,6 +163,7 @@ fn print_steps(steps: &[Step]) {
         let said = match outcome {
             Ok(Outcome::Passed) => "passed".to_owned(),
             Ok(Outcome::Replied) => "replied".to_owned(),
+            Ok(Outcome::Served) => "made a page".to_owned(),
             Err(failure) => format!("failed: it {failure}"),
         };
         println!("    {plugin} {said} ({:.2} ms, {} KiB)", duration.as_secs_f64() * 1e3, memory_bytes >> 10);

@@ -15,6 +15,7 @@ use super::{
     forward,
     host::AccountCalls,
     late::{Deliver, Late},
+    oauth::AccountPages,
     plugin::PluginTable,
     section::Section,
     sources,
@@ -66,6 +67,8 @@ pub struct Account {
     pub forward: Option<Uri>,
     /// `forward_calls_max`: how many messages it may have to answer at once. Default 256.
     pub forward_calls_max: usize,
+    /// `[accounts.NAME.oauth]`.
+    pub pages: AccountPages,
     /// `[accounts.NAME.late]` over `[late]`.
     pub late: Late,
     /// `[accounts.NAME.plugins.PLUGIN]`.
@@ -98,6 +101,7 @@ impl Account {
         let api_base_url = section.parsed("api_base_url", api_base_url);
         let token_kind = section.choice("access_token_from", &TokenKind::WORDS);
         let mode = mode(section, &encoding_aes_key, &app_id);
+        let pages = pages(section, directory, &app_id, &app_secret);
         let plugins_dir = section.text("plugins_dir");
         let apology_text = section.parsed("apology_text", words_for_a_user);
         let forward = section.secret("forward", forward::url);
@@ -128,6 +132,7 @@ impl Account {
             apology_text: apology_text?,
             forward: forward?,
             mode: mode?,
+            pages: pages?,
         })
     }
 
@@ -310,6 +315,22 @@ fn mode(section: &Section<'_>, key: &Option<Option<AesKey>>, app_id: &Option<Opt
         section.problem(format!("`{name}` is missing, and mode \"{word}\"{because} needs it: the AppID, `wx…`"));
     }
     Some(mode)
+}
+
+/// Reads what the account has of pages, and reports what they need and the account lacks.
+fn pages(
+    section: &Section<'_>,
+    directory: &Path,
+    app_id: &Option<Option<String>>,
+    app_secret: &Option<Option<Secret>>,
+) -> Option<AccountPages> {
+    let pages = AccountPages::read(&section.table("oauth").without_unknown_keys(), directory)?;
+    let lacks = [("app_id", matches!(app_id, Some(None))), ("app_secret", matches!(app_secret, Some(None)))];
+    for (key, _) in lacks.into_iter().filter(|(_, is_missing)| *is_missing && pages.are_on()) {
+        let (name, domains) = (section.name(key), section.name("oauth.domains"));
+        section.problem(format!("`{name}` is missing, and `{domains}` needs it"));
+    }
+    Some(pages)
 }
 
 fn is_list(section: &Section<'_>, key: &str) -> bool {

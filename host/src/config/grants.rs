@@ -3,11 +3,13 @@
 pub mod customer_service;
 pub mod http;
 pub mod kv;
+pub mod pages;
 pub mod wechat_api;
 
 pub use customer_service::CustomerServiceGrant;
 pub use http::{HostPattern, HttpGrant};
 pub use kv::KvGrant;
+pub use pages::PagesGrant;
 pub use wechat_api::{WechatApiGrant, gives_secrets};
 
 use super::section::Section;
@@ -23,6 +25,8 @@ pub struct Grants {
     pub customer_service: Option<CustomerServiceGrant>,
     /// `wechat_api`: the calls of WeChat's API that it may make. Default none.
     pub wechat_api: Vec<WechatApiGrant>,
+    /// `pages`: whether it serves pages. Default none.
+    pub pages: Option<PagesGrant>,
 }
 
 /// The grants that one table gives.
@@ -32,6 +36,7 @@ pub(super) struct OwnGrants {
     http: Option<Vec<HttpGrant>>,
     customer_service: Option<Option<CustomerServiceGrant>>,
     wechat_api: Option<Vec<WechatApiGrant>>,
+    pages: Option<Option<PagesGrant>>,
 }
 
 impl OwnGrants {
@@ -42,6 +47,7 @@ impl OwnGrants {
             http: http::read(section),
             customer_service: customer_service::read(section),
             wechat_api: wechat_api::read(section),
+            pages: pages::read(section),
         }
     }
 }
@@ -66,6 +72,9 @@ impl Grants {
         }
         if let Some(wechat_api) = &own.wechat_api {
             self.wechat_api = wechat_api.clone();
+        }
+        if let Some(pages) = own.pages {
+            self.pages = pages;
         }
         self
     }

@@ -226,6 +226,19 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Returns whether something is so.
+    pub(super) fn truth(&self, key: &str) -> Option<bool> {
+        let found = self.value(key)?;
+        match &found.node.value {
+            Value::Truth(truth) => Some(*truth),
+            value => {
+                let text = format!("`{}` is {value}; it must be true or false", found.key);
+                self.problems.add(&found.node.place, text);
+                None
+            }
+        }
+    }
+
     /// Returns a number inside its bounds if a file gives one.
     pub(super) fn given_number(&self, key: &str, bounds: &RangeInclusive<u64>) -> Option<u64> {
         let found = self.given(key)?;

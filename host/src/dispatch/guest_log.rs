@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::{foreign::fit, plugin::bindings::Message};
+use crate::foreign::fit;
 
 /// How many of a guest's last lines come with its failure.
 const LAST_LINES_MAX: usize = 20;
@@ -24,9 +24,9 @@ static OPENID: LazyLock<Regex> =
 
 /// Words of a guest without the user's openid, or whatever looks like another's: an error likes to quote what it was
 /// about.
-pub fn masked(text: &str, message: &Message) -> String {
+pub fn masked(text: &str, openid: &str) -> String {
     let text = fit(text);
-    let text = match &*message.from_user {
+    let text = match openid {
         "" => text,
         openid => text.replace(openid, "[openid]"),
     };
@@ -34,9 +34,9 @@ pub fn masked(text: &str, message: &Message) -> String {
 }
 
 /// The last lines of what a guest wrote, masked, as one line of the log; nothing if it wrote nothing.
-pub fn last_lines(output: &[String], message: &Message) -> Option<String> {
+pub fn last_lines(output: &[String], openid: &str) -> Option<String> {
     let told = output.iter().rev().filter(|line| !line.trim().is_empty());
-    let newest = told.take(LAST_LINES_MAX).map(|line| shortened(masked(line, message)));
+    let newest = told.take(LAST_LINES_MAX).map(|line| shortened(masked(line, openid)));
     let (mut lines, mut bytes) = (Vec::new(), 0);
     for line in newest {
         bytes += line.len() + SEPARATOR.len();
@@ -60,35 +60,21 @@ fn shortened(mut line: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::bindings::Body;
 
     const OPENID: &str = "oABCdefghijklmnopqrstuvwxy12";
 
-    fn message(from_user: &str) -> Message {
-        Message {
-            account: "main".into(),
-            to_user: "gh_1".into(),
-            from_user: from_user.into(),
-            create_time: 1,
-            msg_id: None,
-            article: None,
-            body: Body::Other("x".into()),
-            extra: Vec::new(),
-        }
-    }
-
     fn last(output: &[String]) -> String {
-        last_lines(output, &message("o1")).unwrap()
+        last_lines(output, "o1").unwrap()
     }
 
     #[test]
     fn no_openid_and_no_line_break_of_a_guest_gets_into_the_log() {
-        assert_eq!(masked("no session\nfor o1", &message("o1")), "no session for [openid]");
+        assert_eq!(masked("no session\nfor o1", "o1"), "no session for [openid]");
         let another = format!("state_{OPENID}:1 {{\"openid\":\"{OPENID}\"}}");
-        let masked = masked(&another, &message("o1"));
+        let masked = masked(&another, "o1");
         assert!(!masked.contains(&OPENID[8..]), "{masked}");
         assert!(masked.ends_with(":1 {\"openid\":\"[openid]\"}"), "{masked}");
-        assert_eq!(super::masked("a\u{1b}[31mb\u{202e}c\r", &message("")), "a [31mb c ");
+        assert_eq!(super::masked("a\u{1b}[31mb\u{202e}c\r", ""), "a [31mb c ");
     }
 
     #[test]
@@ -97,7 +83,7 @@ mod tests {
         output.insert(10, "  ".into());
         let expected: Vec<String> = (6..=25).map(|n| format!("line {n}")).collect();
         assert_eq!(last(&output), expected.join(" | "));
-        assert_eq!(last_lines(&[], &message("o1")), None);
+        assert_eq!(last_lines(&[], "o1"), None);
     }
 
     #[test]

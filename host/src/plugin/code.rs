@@ -10,13 +10,14 @@ use std::{
 };
 
 use wasmtime::{
-    PoolConcurrencyLimitError, Trap,
-    component::{Component, types::ComponentItem},
+    PoolConcurrencyLimitError, Store, Trap,
+    component::{Component, InstancePre, types::ComponentItem},
 };
+use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
 use super::{
     Content, Hash,
-    bindings::BotPre,
+    bindings::BotIndices,
     engine::{Class, Engine},
     guest::Guest,
     limits::over_count,
@@ -28,8 +29,11 @@ use crate::{
     foreign::on_one_line,
 };
 
-/// The package that a bot's handler comes from.
+/// What a bot exports.
 const HANDLER: &str = "aviary:bot/handler";
+
+/// What a plugin exports that serves pages.
+const PAGES: &str = "wasi:http/incoming-handler";
 
 /// The version of the contract that this host speaks.
 const WIT_VERSION: &str = "0.1.0";
@@ -40,11 +44,15 @@ const START_MAX: Duration = Duration::from_secs(5);
 /// Loaded code, ready to be instantiated for each message.
 pub struct Code {
     pub hash: Hash,
-    /// What it exports, with the version of the contract that it was built against: `aviary:bot/handler@0.1.0`.
-    pub handler: String,
+    /// What it exports of what the host calls, with the versions that it was built against: `aviary:bot/handler@0.1.0`.
+    pub exports: Vec<String>,
     pub(super) engine: Engine,
     class: Class,
-    pub(super) pre: BotPre<Guest>,
+    pub(super) pre: InstancePre<Guest>,
+    /// How it is asked about messages; none if it only serves pages.
+    pub(super) bot: Option<BotIndices>,
+    /// How it is asked for pages.
+    pub(super) page: Option<ProxyIndices>,
     /// How many places of the instance pool it takes.
     pub(super) places: usize,
     /// The linear memory that it has once it is instantiated; 0 until it was.
@@ -80,7 +88,7 @@ impl Needs {
 /// Why code does not become a plugin.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    #[error("it exports no `{HANDLER}@{WIT_VERSION}`; a bot must export that interface")]
+    #[error("it exports no `{HANDLER}@{WIT_VERSION}`; a bot must export that interface, and one with pages `{PAGES}`")]
     NoHandler,
     #[error(
         "it was built against `{found}`; this host has `{HANDLER}@{WIT_VERSION}`: use a newer host, or build the plugin \
@@ -106,20 +114,30 @@ impl Code {
         let class = content.class();
         let runtime = engine.runtime(class);
         let component = deserialize(&runtime.wasmtime, file).map_err(|error| not_loaded(&error))?;
-        let handler = check_exports(&runtime.wasmtime, &component)?;
-        let pre = runtime
-            .linker
-            .instantiate_pre(&component)
-            .and_then(BotPre::new)
-            .map_err(|error| LoadError::Unlinkable(one_line(&error)))?;
+        let exports = check_exports(&runtime.wasmtime, &component)?;
+        let unlinkable = |error| LoadError::Unlinkable(one_line(&error));
+        let pre = runtime.linker.instantiate_pre(&component).map_err(unlinkable)?;
+        let has = |interface| exports.iter().any(|export| name(export) == interface);
+        let bot = has(HANDLER).then(|| BotIndices::new(&pre)).transpose().map_err(unlinkable)?;
+        let page = has(PAGES).then(|| ProxyIndices::new(&pre)).transpose().map_err(unlinkable)?;
         let (memories, tables) = counts(&component);
         let (places, start_bytes) = (engine.turns.places(memories, tables), AtomicUsize::new(0));
-        Ok(Arc::new(Self { hash, handler, engine: engine.clone(), class, pre, places, start_bytes }))
+        Ok(Arc::new(Self { hash, exports, engine: engine.clone(), class, pre, bot, page, places, start_bytes }))
+    }
+
+    /// Whether it can be asked for pages.
+    pub fn has_pages(&self) -> bool {
+        self.page.is_some()
+    }
+
+    /// Whether it can be asked about messages.
+    pub fn answers_messages(&self) -> bool {
+        self.bot.is_some()
     }
 
     /// Returns the interfaces that it imports, with their versions.
     pub fn imports(&self) -> Vec<String> {
-        let kind = self.pre.instance_pre().component().component_type();
+        let kind = self.pre.component().component_type();
         kind.imports(self.wasmtime()).map(|(name, _)| on_one_line(name)).collect()
     }
 
@@ -135,7 +153,7 @@ impl Code {
 
     /// Says what it has as soon as it is instantiated.
     pub fn needs(&self) -> Needs {
-        let (memories, tables) = counts(self.pre.instance_pre().component());
+        let (memories, tables) = counts(self.pre.component());
         Needs { memories, tables, start_bytes: self.start_bytes() }
     }
 
@@ -154,7 +172,7 @@ impl Code {
         let mut store = Guest::on_trial(settings, deadline).into_store(self.wasmtime());
         let _running = self.engine.run_clock();
         let limits = &settings.limits;
-        match tokio::time::timeout_at(deadline.into(), self.pre.instantiate_async(&mut store)).await {
+        match tokio::time::timeout_at(deadline.into(), self.start(&mut store)).await {
             Ok(Ok(_)) => {
                 self.start_bytes.store(store.data().limiter.memory_bytes(), Ordering::Relaxed);
                 Ok(())
@@ -177,6 +195,20 @@ impl Code {
             }),
             Err(_) => Err(LoadError::NoStart(format!("it was not ready within {START_MAX:?}"))),
         }
+    }
+}
+
+impl Code {
+    /// Instantiates it, and looks at the types of what it exports.
+    async fn start(&self, store: &mut Store<Guest>) -> wasmtime::Result<()> {
+        let instance = self.pre.instantiate_async(&mut *store).await?;
+        if let Some(bot) = &self.bot {
+            bot.load(&mut *store, &instance)?;
+        }
+        if let Some(page) = &self.page {
+            page.load(store, &instance)?;
+        }
+        Ok(())
     }
 }
 
@@ -213,21 +245,33 @@ fn counts(component: &Component) -> (usize, usize) {
     needs.map_or((0, 0), |needs| (needs.num_memories as usize, needs.num_tables as usize))
 }
 
-/// Returns the handler, if it is one that this host can call.
-fn check_exports(engine: &wasmtime::Engine, component: &Component) -> Result<String, LoadError> {
+/// Returns what it exports of what this host can call.
+fn check_exports(engine: &wasmtime::Engine, component: &Component) -> Result<Vec<String>, LoadError> {
     let kind = component.component_type();
-    let mut other = None;
-    for (name, item) in kind.exports(engine) {
-        if matches!(item.ty, ComponentItem::ComponentInstance(_)) && name.split('@').next() == Some(HANDLER) {
-            if is_compatible(name) {
-                return Ok(name.to_owned());
-            }
-            other = Some(on_one_line(name));
-        }
+    let instances = kind
+        .exports(engine)
+        .filter(|(_, item)| matches!(item.ty, ComponentItem::ComponentInstance(_)))
+        .map(|(name, _)| name);
+    let known: Vec<String> =
+        instances.filter(|export| [HANDLER, PAGES].contains(&name(export))).map(on_one_line).collect();
+    let (fitting, others): (Vec<String>, Vec<String>) = known.into_iter().partition(|export| is_callable(export));
+    match (fitting.is_empty(), others.into_iter().next()) {
+        (_, Some(found)) => Err(LoadError::OtherVersion { found }),
+        (true, None) => Err(LoadError::NoHandler),
+        (false, None) => Ok(fitting),
     }
-    match other {
-        None => Err(LoadError::NoHandler),
-        Some(found) => Err(LoadError::OtherVersion { found }),
+}
+
+/// An interface without its version.
+fn name(export: &str) -> &str {
+    export.split('@').next().unwrap_or(export)
+}
+
+/// Pages are those of WASI 0.2, whatever comes after that.
+fn is_callable(export: &str) -> bool {
+    match name(export) {
+        PAGES => export.contains("@0.2."),
+        _ => is_compatible(export),
     }
 }
 

@@ -9,8 +9,8 @@ use wasmtime::{Store, StoreContextMut, UpdateDeadline, component::ResourceTable}
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
 
 use super::{
-    Plugin, bindings::Message, limits::Limiter, log::Output, millis, question::Question, services::Services,
-    wasi_http::WasiHttp,
+    Plugin, bindings::Message, limits::Limiter, log::Output, millis, page::Visitor, question::Question,
+    services::Services, wasi_http::WasiHttp,
 };
 use crate::{api::Api, config::PluginSettings};
 
@@ -19,6 +19,8 @@ pub struct Guest {
     pub(super) plugin: Arc<str>,
     /// What is being answered; nothing while a plugin is only tried.
     pub(super) question: Option<Question>,
+    /// Who asks for a page, if none is being answered.
+    visitor: Option<Arc<Visitor>>,
     pub(super) settings: Arc<PluginSettings>,
     pub(super) services: Services,
     /// WeChat's API for the account; nothing where there is none, and while a plugin is only tried.
@@ -59,6 +61,20 @@ impl Guest {
         Self { question, limiter, api, ..Self::new(&plugin.name, &plugin.settings, &plugin.services, deadline) }
     }
 
+    /// The guest that makes a page; see [`Guest::of_call`].
+    pub(super) fn of_visit(plugin: &Plugin, visitor: &Arc<Visitor>, held_bytes: usize, deadline: Instant) -> Self {
+        let visitor = Some(visitor.clone());
+        let limits = &plugin.settings.limits;
+        let limiter = Limiter::sharing(limits, &plugin.lane, held_bytes, deadline);
+        Self { visitor, limiter, ..Self::new(&plugin.name, &plugin.settings, &plugin.services, deadline) }
+    }
+
+    /// In which account, and for which user, the guest is at work; the user is empty where it is nobody's.
+    pub(super) fn at_work_for(&self) -> Option<(&str, &str)> {
+        let of_message = self.message().map(|message| (message.account.as_str(), message.from_user.as_str()));
+        of_message.or_else(|| self.visitor.as_ref().map(|visitor| (&*visitor.account, visitor.openid.as_str())))
+    }
+
     /// A guest that is started, and asked nothing.
     pub(super) fn on_trial(settings: &Arc<PluginSettings>, deadline: Instant) -> Self {
         Self::new(&"plugin".into(), settings, &Services::scratch(), deadline)
@@ -71,6 +87,7 @@ impl Guest {
         Self {
             plugin: plugin.clone(),
             question: None,
+            visitor: None,
             settings: settings.clone(),
             services: services.clone(),
             api: None,

@@ -20,16 +20,17 @@ pub(super) type Refusal = TrappableError<Error>;
 impl Host for Guest {
     async fn open(&mut self, scope: Scope) -> Result<Resource<Bucket>, Refusal> {
         let Some(grant) = &self.settings.grants.kv else { return Err(Error::Denied(self.denied("kv")).into()) };
-        let Some(message) = self.message() else {
-            return Err(Error::Invalid("no message is being answered, so the keys are nobody's".to_owned()).into());
+        let Some((account, user)) = self.at_work_for() else {
+            return Err(Error::Invalid("nobody is being answered, so the keys are nobody's".to_owned()).into());
         };
-        let (account, plugin) = (&message.account, &self.plugin);
+        let plugin = &self.plugin;
         let space = match scope {
             Scope::Plugin => Space::shared(account, plugin),
-            Scope::User if message.from_user.is_empty() => {
-                return Err(Error::Invalid("the message comes from no user".to_owned()).into());
+            Scope::User if user.is_empty() => {
+                let text = "the message comes from no user, or the visitor is not signed in";
+                return Err(Error::Invalid(text.to_owned()).into());
             }
-            Scope::User => Space::of_user(account, plugin, &message.from_user),
+            Scope::User => Space::of_user(account, plugin, user),
         };
         let bucket = Bucket::new(self.services.store.clone(), space, grant.quota());
         self.table.push(bucket).map_err(TrappableError::trap)

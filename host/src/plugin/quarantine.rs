@@ -324,7 +324,8 @@ pub fn is_its_fault(failure: &Failure, given: Duration, expected: Duration) -> b
         | Failure::Stack
         | Failure::Trap(_)
         | Failure::Guest(_)
-        | Failure::Refused(_) => true,
+        | Failure::Refused(_)
+        | Failure::Page(_) => true,
     }
 }
 

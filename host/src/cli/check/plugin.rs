@@ -99,7 +99,7 @@ pub(super) fn print(plugin: &Examined, shown: &Path, askers: Option<&[Asker<'_>]
         Err(why) => return report.wrong(&format!("not loaded: {why}")),
     };
     let compiled = loaded.compiled.map(|took| format!("compiled in {} ms", took.as_millis()));
-    report.fact("contract", &loaded.code.handler);
+    report.fact("contract", &loaded.code.exports.join(", "));
     report.fact("code", compiled.as_deref().unwrap_or("cached"));
     let needs = loaded.code.needs();
     report.fact("starts with", &format!("{} of memory", size(needs.start_bytes as u64)));

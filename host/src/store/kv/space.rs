@@ -33,6 +33,12 @@ impl Space {
         space
     }
 
+    /// The sessions of an account's visitors, which are the host's own.
+    pub fn of_sessions(account: &str) -> Self {
+        // No plugin has this name: plugins are named after files, and no file's name has a zero in it.
+        Self::shared(account, "\0sessions")
+    }
+
     fn of(account: &str, plugin: &str) -> Self {
         let prefix = joined(&[account, plugin]);
         Self { owner_bytes: prefix.len(), prefix }

@@ -1,0 +1,93 @@
+//! `/jssdk/NAME`: signatures with which a page of the account's own may use WeChat's JS-SDK.
+//!
+//! What is signed is the page's address, with a ticket that stays here.
+//! <https://developers.weixin.qq.com/doc/offiaccount/OA_Web_Apps/JS-SDK.html>
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use aviary_wechat::signature::sign_jssdk;
+use axum::http::StatusCode;
+use serde_json::json;
+
+use super::{
+    Answer, Visit, html,
+    keys::{hex, random},
+    login, now_s,
+    problem::Problem,
+    return_url,
+};
+use crate::{app::Serving, config::Account, query::Query, secret::Secret};
+
+/// How long before its end a ticket is not used any more: a page may wait before it uses its signature.
+const SPARE: Duration = Duration::from_secs(300);
+
+/// The longest address that is signed.
+const URL_BYTES_MAX: usize = 2_048;
+
+/// The tickets of all accounts, fetched when they are needed: WeChat gives few of them a day.
+#[derive(Debug, Default)]
+pub struct Tickets(Mutex<HashMap<String, Arc<Line>>>);
+
+/// One account's ticket. Who needs it while it is fetched waits for it.
+type Line = tokio::sync::Mutex<Option<Ticket>>;
+
+#[derive(Clone, Debug)]
+struct Ticket {
+    ticket: Secret,
+    until: Instant,
+    /// Whose it is: another AppID, or another API, has another.
+    owner: String,
+}
+
+/// Signs the address in `url`.
+pub async fn answer(visit: &Visit<'_>, query: &Query<'_>) -> Answer {
+    // A page of another site could not read the answer, and has no use for it.
+    let from = visit.head.headers.get("sec-fetch-site").and_then(|value| value.to_str().ok());
+    if !matches!(from, None | Some("same-origin" | "none")) {
+        return Err(Problem::CrossSite.into());
+    }
+    let account = &visit.serving.account;
+    let url = query.optional("url").unwrap_or_default();
+    let is_ours = url.len() <= URL_BYTES_MAX
+        && url.starts_with("https://")
+        && return_url::is_within(url, visit.domain, &account.pages.domains);
+    if !is_ours {
+        return Err(Problem::NotOurPage { account: account.name.clone() }.into());
+    }
+    let ticket = visit.app.web.tickets.of(visit.serving, visit.live.config.oauth.timeout).await?;
+    let (nonce, timestamp) = (hex(&random::<8>()), now_s().to_string());
+    let signature = sign_jssdk(ticket.expose(), &nonce, &timestamp, url);
+    let config = json!({ "appId": account.app_id, "timestamp": timestamp, "nonceStr": nonce, "signature": signature });
+    Ok(html::json(StatusCode::OK, &config))
+}
+
+impl Tickets {
+    /// Returns an account's ticket: the one that is there, if it is good for a while.
+    async fn of(&self, serving: &Serving, timeout: Duration) -> Result<Secret, Problem> {
+        let account = &serving.account;
+        let mut line = self.line(&account.name).lock_owned().await;
+        let (now, owner) = (Instant::now(), owner(account));
+        if let Some(Ticket { ticket, .. }) = line.as_ref().filter(|ticket| ticket.until > now && ticket.owner == owner)
+        {
+            return Ok(ticket.clone());
+        }
+        let fetched = login::api(serving)?.jsapi_ticket(login::deadline(timeout)).await;
+        let (ticket, expires_in) = fetched.map_err(|error| Problem::Api { error })?;
+        *line = Some(Ticket { ticket: ticket.clone(), until: now + expires_in.saturating_sub(SPARE), owner });
+        Ok(ticket)
+    }
+
+    /// There are as many as accounts ever had pages.
+    fn line(&self, account: &str) -> Arc<Line> {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.entry(account.to_owned()).or_default().clone()
+    }
+}
+
+fn owner(account: &Account) -> String {
+    format!("{} {}", account.app_id.as_deref().unwrap_or_default(), account.api_base_url)
+}
