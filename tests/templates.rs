@@ -192,6 +192,9 @@ impl Project {
         let project = Self { dir: temporary.path().join("hello"), _temporary: temporary, bin };
         let mut new = Command::new(env!("CARGO_BIN_EXE_aviary"));
         finish(new.args(["new", "hello", "--lang", language.name]).current_dir(project._temporary.path()))?;
+        let config = fs::read_to_string(project.dir.join("aviary.toml"))?;
+        // A busy machine may take long for what is compiled last of all.
+        fs::write(project.dir.join("aviary.toml"), format!("{config}\n[compile]\ntimeout_s = 600\n"))?;
         Ok(project)
     }
 

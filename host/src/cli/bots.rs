@@ -47,7 +47,7 @@ pub(super) struct Bots {
 enum Source {
     /// A bot's directory, as its first account asks its plugins.
     Directory(Box<Set>),
-    Files(Loader, Vec<Named>),
+    Files(Box<Loader>, Vec<Named>),
 }
 
 /// A plugin that was named by its file. It has no settings, and the conversation beside it is not held: it may be what is being
@@ -95,7 +95,7 @@ impl Bots {
         // No bot does it for this cache. That it cannot be tidied is no reason not to talk.
         let in_use = named.iter().map(|named| named.code.hash).collect();
         let _ = loader.tidy(in_use, &config.compile).await;
-        Self::load(config, env, Source::Files(loader, named)).await
+        Self::load(config, env, Source::Files(Box::new(loader), named)).await
     }
 
     async fn load(config: Config, env: Vec<(String, String)>, source: Source) -> anyhow::Result<Self> {
