@@ -58,8 +58,8 @@ struct Named {
     code: Arc<Code>,
 }
 
-/// The services of a bot that is tried: real HTTP and WeChat's API, as far as its settings grant them. What is kept is gone at
-/// the end.
+/// The services of a project that is tried: real HTTP and WeChat's API, as far as its settings grant them. What is kept is gone
+/// at the end.
 pub(super) fn reaching_out(config: &Config) -> Services {
     Services { egress: Egress::network(&config.http), apis: Apis::of_command(config), ..Services::scratch() }
 }

@@ -12,12 +12,13 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::{
     bot::{Bot, CONFIG_FILE},
-    bots::{self, Bots},
+    bots::Bots,
 };
 use crate::{
     config::{Config, Log},
     conversation::{Conversation, DEFAULT_USER, Playback, Said},
     dispatch::{Said as Outcome, Step},
+    egress::Egress,
     plugin::services::Services,
     rehearsal::{self, Pace},
 };
@@ -57,7 +58,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     // What goes well is seen in the conversation.
     super::log::start(&Log { level: "warn".into(), ..config.log.clone() })?;
     let services = match &conversation {
-        None if set_up => bots::reaching_out(&config),
+        // What the settings grant, but for WeChat's API: nobody who only talks means to change an account.
+        None if set_up => Services { egress: Egress::network(&config.http), ..Services::scratch() },
         _ => Services::played(exchanges),
     };
     let bots = match set_up {
