@@ -219,7 +219,7 @@ fn ms(duration: Duration) -> f64 {
 }
 
 /// Takes as many open files as the system lets us: each guest that waits has a connection.
-fn raise_open_files() {
+pub fn raise_open_files() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     // Where it cannot be raised, the connections that do not open are failures that say so.

@@ -2,7 +2,8 @@
 //!
 //! A run goes through these files in this order: [`binaries`] builds what is measured, [`bot`] writes a bot directory,
 //! [`server_process`] starts a server as a process of its own, [`generator`] plays WeChat with what [`wechat`] signs and
-//! [`http`] carries, and [`table`] prints what came of it. [`compare`], [`reload`], [`budget`] and [`soak`] are the kinds of run;
+//! [`http`] carries, and [`table`] prints what came of it. [`compare`], [`reload`], [`budget`], [`soak`] and [`late`] are the
+//! kinds of run;
 //! [`native`] is the server that the host is compared with.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -20,6 +21,8 @@ mod reload;
 mod budget;
 
 mod soak;
+
+mod late;
 
 mod native;
 
@@ -69,6 +72,9 @@ struct Run {
     /// Instead of comparing, replace the plugin ten times under load and miss no message
     #[arg(long, conflicts_with = "safe")]
     reload: bool,
+    /// Instead of comparing, measure late replies: recognising, writing down and delivering them
+    #[arg(long, conflicts_with_all = ["safe", "reload", "budget", "soak"])]
+    late: bool,
     #[command(flatten)]
     budget: budget::Args,
     #[command(flatten)]
@@ -121,6 +127,7 @@ async fn measure(run: &Run) -> anyhow::Result<Failures> {
     match run {
         Run { reload: true, .. } => reload::run(run).await,
         Run { budget, .. } if budget.budget => budget::run(run).await,
+        Run { late: true, .. } => late::run(run).await,
         Run { soak, .. } if soak.soak => soak::run(run).await,
         _ => compare::run(run).await,
     }
