@@ -327,7 +327,7 @@ fn pages(
     let pages = AccountPages::read(&section.table("oauth").without_unknown_keys(), directory)?;
     let lacks = [("app_id", matches!(app_id, Some(None))), ("app_secret", matches!(app_secret, Some(None)))];
     for (key, _) in lacks.into_iter().filter(|(_, is_missing)| *is_missing && pages.are_on()) {
-        let (name, domains) = (section.name(key), section.name("oauth.domains"));
+        let (name, domains) = (section.name(key), section.table("oauth").name("domains"));
         section.problem(format!("`{name}` is missing, and `{domains}` needs it"));
     }
     Some(pages)
