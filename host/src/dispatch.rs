@@ -31,6 +31,7 @@ const APOLOGY_TAKES: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub struct Chain {
     pub plugins: Vec<Arc<Plugin>>,
+    index: rules::Index,
     terms: Terms,
 }
 
@@ -51,7 +52,8 @@ struct Terms {
 impl Chain {
     /// A chain that answers no user: nothing is counted, and nobody gets an apology.
     pub fn of(plugins: Vec<Arc<Plugin>>) -> Self {
-        Self { plugins, terms: Terms::default() }
+        let index = rules::Index::of(plugins.iter().map(|plugin| plugin.settings.matches.as_slice()));
+        Self { plugins, index, terms: Terms::default() }
     }
 
     /// The same chain, as it serves an account.
@@ -80,6 +82,12 @@ impl Chain {
     /// Tells what one of its plugins did for a user. Returns what the log says of its failure: "it …".
     pub fn tell(&self, step: &Step, account: &str, openid: &str) -> String {
         log(step, account, openid, self.terms.guest_log)
+    }
+
+    /// The plugins whose rules fit a message, in order.
+    fn fitting<'a>(&'a self, facts: &Facts<'a>) -> impl Iterator<Item = &'a Arc<Plugin>> {
+        let candidates = self.index.candidates(facts).into_iter().map(move |place| &self.plugins[place]);
+        candidates.filter(move |plugin| rules::fit(&plugin.settings.matches, facts))
     }
 
     /// Counts a push that joined a message that was there already.
@@ -167,7 +175,7 @@ async fn ask_in_order(chain: &Chain, question: &Question, deadline: Instant) -> 
     let mut steps = Vec::new();
     // A plugin that is held back counts as what it would most likely have done.
     let (mut passed, mut failed, mut is_late) = (0, 0, false);
-    for plugin in chain.plugins.iter().filter(|plugin| rules::fit(&plugin.settings.matches, &facts)) {
+    for plugin in chain.fitting(&facts) {
         let now = Instant::now();
         if now >= deadline {
             warn!(account = %message.account, plugin.name = %plugin.name, "No time was left to ask plugin `{}`", plugin.name);

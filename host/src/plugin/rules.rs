@@ -1,7 +1,11 @@
 //! Whether a plugin is asked at all: its `match` rules against a message, without starting a guest.
 
+mod index;
+
 use super::bindings::{Body, Event, Message};
 use crate::config::MatchRule;
+
+pub use index::Index;
 
 /// What rules look at, taken from a message once for all plugins.
 #[derive(Debug)]
@@ -167,6 +171,59 @@ mod tests {
         assert!(is_asked(&rules, "[CLICK a]") && is_asked(&rules, "你好"));
         assert!(!is_asked(&rules, "[CLICK b]") && !is_asked(&rules, "[SCAN a]"));
         assert!(is_asked(&[], "[SCAN a]"));
+    }
+
+    /// The places of the plugins that are asked about some words, in a chain of plugins with these rules.
+    fn asked(chain: &[Vec<MatchRule>], words: &str) -> Vec<usize> {
+        let message = said(words);
+        let facts = Facts::of(&message);
+        let index = Index::of(chain.iter().map(Vec::as_slice));
+        index.candidates(&facts).into_iter().filter(|place| fit(&chain[*place], &facts)).collect()
+    }
+
+    #[test]
+    fn the_index_finds_whom_a_walk_over_the_chain_would_find() {
+        let some = |text: &str| Some(text.to_owned());
+        let event = |name: &str| MatchRule { event: some(name), ..bare() };
+        let chain = [
+            vec![],
+            vec![MatchRule { starts_with: some("天气"), ..bare() }, MatchRule { starts_with: some("天"), ..bare() }],
+            vec![MatchRule { equals: some("天气"), ..bare() }],
+            vec![MatchRule { contains: some("气"), ..bare() }, MatchRule { msg_type: some("IMAGE"), ..bare() }],
+            vec![MatchRule { regex: Regex::new("^..$").ok(), ..bare() }],
+            vec![MatchRule { recognition: some("天气"), ..bare() }],
+            vec![event("click"), MatchRule { key: some("天气"), ..event("CLICK") }],
+            vec![MatchRule { key_starts_with: some("天"), ..bare() }],
+            vec![bare()],
+            vec![MatchRule { starts_with: some("a longer start than the text has"), ..bare() }],
+        ];
+        for (words, expected) in [
+            ("天气", vec![0, 1, 2, 3, 4, 8]),
+            ("天气 北京", vec![0, 1, 3, 8]),
+            ("天", vec![0, 1, 8]),
+            ("é", vec![0, 8]),
+            ("[image]", vec![0, 3, 8]),
+            ("[voice 今天天气]", vec![0, 5, 8]),
+            ("[voice]", vec![0, 8]),
+            ("[CLICK 天气]", vec![0, 6, 7, 8]),
+            ("[CLICK b]", vec![0, 6, 8]),
+            ("[SCAN 天]", vec![0, 7, 8]),
+        ] {
+            let message = said(words);
+            let facts = Facts::of(&message);
+            let walked: Vec<usize> = (0..chain.len()).filter(|place| fit(&chain[*place], &facts)).collect();
+            assert_eq!(walked, expected, "{words}");
+            assert_eq!(asked(&chain, words), expected, "{words}");
+        }
+    }
+
+    #[test]
+    fn a_thousand_plugins_that_cannot_fit_are_not_looked_at() {
+        let city = |number: usize| MatchRule { starts_with: Some(format!("天气 {number}")), ..bare() };
+        let chain: Vec<Vec<MatchRule>> = (1_000..2_000).map(|number| vec![city(number)]).collect();
+        let message = said("天气 1500 明天");
+        let index = Index::of(chain.iter().map(Vec::as_slice));
+        assert_eq!(index.candidates(&Facts::of(&message)), [500]);
     }
 
     #[test]
