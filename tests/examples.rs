@@ -9,9 +9,14 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
+use assistant::Model;
 use libtest_mimic::{Arguments, Failed, Trial};
+
+#[path = "examples/assistant.rs"]
+mod assistant;
 
 #[path = "examples/pages.rs"]
 mod pages;
@@ -24,6 +29,14 @@ const BASE_TOOLS: [(&str, &str, &[&str]); 6] = [
     ("-py", "python", &["python3"]),
     ("-go", "go", &["python3", "cargo"]),
     ("-c", "c", &["python3", "cargo"]),
+];
+
+/// What the user of the assistant reads, whatever the model does.
+const STORIES: [(&str, Model, &str); 4] = [
+    ("a model that takes 8 s is heard by a later try", Model::After(Duration::from_secs(8)), "四十二。"),
+    ("what a model says after 30 s is kept until the user asks", Model::After(Duration::from_secs(30)), "四十二。"),
+    ("a streamed answer is one reply", Model::Streams, "四十二。"),
+    ("a model that fails gives a friendly text", Model::Fails, "我这会儿没能想出来，请稍后再问一次。"),
 ];
 
 /// Builds take turns: they install what they share.
@@ -41,7 +54,14 @@ fn main() {
         let tools = BASE_TOOLS.iter().find(|(_, name, _)| stem == *name);
         trial(format!("docs/plugins/{}", name(&page)), tools, move || turn(|| pages::follow(&page)))
     });
-    libtest_mimic::run(&arguments, examples.chain(pages).collect()).exit();
+    let stories = STORIES.iter().map(|(name, model, expected)| {
+        let tools = BASE_TOOLS.iter().find(|(end, ..)| *end == "-ts");
+        trial(format!("assistant-ts: {name}"), tools, move || {
+            build(&workspace().join("examples/assistant-ts"))?;
+            assistant::ask(*model, expected)
+        })
+    });
+    libtest_mimic::run(&arguments, examples.chain(pages).chain(stories).collect()).exit();
 }
 
 /// Every directory of `examples` that can be built, in the order of their names.
