@@ -1,25 +1,42 @@
-//! The examples: each is built by its own `build.sh`, as a reader would, and held to its conversation by `aviary chat`.
+//! The examples: each is built by its own `build.sh`, as a reader would, and held to its conversation by `aviary chat`. And the
+//! pages that say how to write a plugin.
 //!
-//! libtest cannot skip a test for what a machine lacks. Here an example whose base tool is missing is ignored, by name and with
-//! the tool, and `.ci/run` fails if any is.
+//! libtest cannot skip a test for what a machine lacks. Here what cannot be built without a tool is ignored, by name and with the
+//! tool, and `.ci/run` fails if anything is.
 
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
+use assistant::Model;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-/// What has to be on the machine for an example, by the end of its name. Everything else its `build.sh` installs.
-const BASE_TOOLS: [(&str, &[&str]); 6] = [
-    ("-rs", &["cargo"]),
-    ("-js", &["node", "npm"]),
-    ("-ts", &["node", "npm"]),
-    ("-py", &["python3"]),
-    ("-go", &["python3", "cargo"]),
-    ("-c", &["python3", "cargo"]),
+#[path = "examples/assistant.rs"]
+mod assistant;
+
+#[path = "examples/pages.rs"]
+mod pages;
+
+/// What has to be on the machine, by the end of an example's name and by the name of a page. Everything else is installed.
+const BASE_TOOLS: [(&str, &str, &[&str]); 6] = [
+    ("-rs", "rust", &["cargo"]),
+    ("-js", "javascript", &["node", "npm"]),
+    ("-ts", "typescript", &["node", "npm"]),
+    ("-py", "python", &["python3"]),
+    ("-go", "go", &["python3", "cargo"]),
+    ("-c", "c", &["python3", "cargo"]),
+];
+
+/// What the user of the assistant reads, whatever the model does.
+const STORIES: [(&str, Model, &str); 4] = [
+    ("a model that takes 8 s is heard by a later try", Model::After(Duration::from_secs(8)), "四十二。"),
+    ("what a model says after 30 s is kept until the user asks", Model::After(Duration::from_secs(30)), "四十二。"),
+    ("a streamed answer is one reply", Model::Streams, "四十二。"),
+    ("a model that fails gives a friendly text", Model::Fails, "我这会儿没能想出来，请稍后再问一次。"),
 ];
 
 /// Builds take turns: they install what they share.
@@ -27,8 +44,24 @@ static BUILDING: Mutex<()> = Mutex::new(());
 
 fn main() {
     let arguments = Arguments::from_args();
-    let trials = examples().into_iter().map(trial).collect();
-    libtest_mimic::run(&arguments, trials).exit();
+    let examples = examples().into_iter().map(|dir| {
+        let name = name(&dir);
+        let tools = BASE_TOOLS.iter().find(|(end, ..)| name.ends_with(end));
+        trial(name, tools, move || build(&dir).and_then(|()| replay(&dir)))
+    });
+    let pages = pages::pages().into_iter().map(|page| {
+        let stem = page.file_stem().unwrap_or_default().to_owned();
+        let tools = BASE_TOOLS.iter().find(|(_, name, _)| stem == *name);
+        trial(format!("docs/plugins/{}", name(&page)), tools, move || turn(|| pages::follow(&page)))
+    });
+    let stories = STORIES.iter().map(|(name, model, expected)| {
+        let tools = BASE_TOOLS.iter().find(|(end, ..)| *end == "-ts");
+        trial(format!("assistant-ts: {name}"), tools, move || {
+            build(&workspace().join("examples/assistant-ts"))?;
+            assistant::ask(*model, expected)
+        })
+    });
+    libtest_mimic::run(&arguments, examples.chain(pages).chain(stories).collect()).exit();
 }
 
 /// Every directory of `examples` that can be built, in the order of their names.
@@ -41,22 +74,29 @@ fn examples() -> Vec<PathBuf> {
     dirs
 }
 
-fn trial(dir: PathBuf) -> Trial {
-    let name = name(&dir);
-    let (_, tools) = BASE_TOOLS
-        .iter()
-        .find(|(end, _)| name.ends_with(end))
-        .unwrap_or_else(|| panic!("the name of {name} ends in no language"));
+/// A test, unless the machine lacks a tool for it.
+fn trial(
+    name: String,
+    tools: Option<&(&str, &str, &[&str])>,
+    test: impl FnOnce() -> Result<(), Failed> + Send + 'static,
+) -> Trial {
+    let (_, _, tools) = tools.unwrap_or_else(|| panic!("{name} is in no language that is known here"));
     match tools.iter().find(|tool| !is_there(tool)) {
-        None => Trial::test(name, move || build(&dir).and_then(|()| replay(&dir))),
-        Some(missing) => Trial::test(format!("{name} (skipped: `{missing}` is not on this machine)"), || Ok(()))
-            .with_ignored_flag(true),
+        None => Trial::test(name, test),
+        Some(missing) => {
+            let name = format!("{name} (skipped: `{missing}` is not on this machine)");
+            Trial::test(name, || Ok(())).with_ignored_flag(true)
+        }
     }
 }
 
 fn build(dir: &Path) -> Result<(), Failed> {
+    turn(|| finish(Command::new("sh").arg(dir.join("build.sh"))))
+}
+
+fn turn(build: impl FnOnce() -> Result<(), Failed>) -> Result<(), Failed> {
     let _turn = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
-    finish(Command::new("sh").arg(dir.join("build.sh")))
+    build()
 }
 
 /// Holds an example to its conversation. Those named `echo-` have one in common.
@@ -71,8 +111,7 @@ fn replay(dir: &Path) -> Result<(), Failed> {
     }
     for conversation in conversations {
         let mut chat = Command::new(env!("CARGO_BIN_EXE_aviary"));
-        // What was compiled is shared with the other tests, and the user's own cache is left alone.
-        chat.env("XDG_CACHE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
+        chat.env("XDG_CACHE_HOME", cache());
         finish(chat.arg("chat").arg(&wasm).arg("--replay").arg(conversation))?;
     }
     Ok(())
@@ -93,6 +132,11 @@ fn finish(command: &mut Command) -> Result<(), Failed> {
             Err(format!("{command:?} ended with {status}:\n{stdout}{stderr}").into())
         }
     }
+}
+
+/// What was compiled is shared with the other tests, and the user's own cache is left alone.
+fn cache() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache")
 }
 
 fn is_there(tool: &str) -> bool {
