@@ -157,7 +157,7 @@ mod tests {
         let queues = UserQueues::default();
         let message = |queues: UserQueues, number: usize| async move {
             let Ok(mut place) = queues.join("main", &format!("o{}", number % 5)) else { return };
-            if number % 3 != 0 {
+            if !number.is_multiple_of(3) {
                 place.turn().await;
             }
         };
