@@ -70,6 +70,8 @@ async fn ask_again(app: &Arc<App>, id: Id, owed: &Owed) -> anyhow::Result<()> {
     let key = Key::of(&question.message, &root);
     let Some((slot, exchange)) = app.dedupe.resume(key, TRIES_BEFORE, Instant::now()) else { return Ok(()) };
     exchange.journal.resume(id).await;
+    // Its user was told to ask for it, or will be.
+    exchange.awaited.begin(app.late.users.enter(&owed.account, &owed.openid));
     let call = Call::new(app, serving, question, slot, exchange);
     app.tasks.spawn(async move { drop(call.run().await) });
     Ok(())
