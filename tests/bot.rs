@@ -195,6 +195,13 @@ impl Bot {
         self.shown(&self.push(&said.to_xml(&new_header())).await)
     }
 
+    /// Like [`Bot::says`], as another user.
+    pub async fn says_as(&self, openid: &str, words: &str) -> String {
+        let said = Said::parse(words).unwrap_or_else(|error| panic!("{words}: {error}"));
+        let header = Header { from_user: openid.to_owned(), ..new_header() };
+        self.shown(&self.push(&said.to_xml(&header)).await)
+    }
+
     /// WeChat, as far as the account at another path knows it; its token is [`TOKEN`], too.
     pub fn account(&self, path: &str) -> Simulator {
         Simulator::new(&format!("{}{path}", self.origin), TOKEN).expect("it is a URL")

@@ -152,9 +152,10 @@ async fn a_key_with_a_time_to_live_is_gone_when_it_is_over() {
 async fn counting_at_once_from_many_calls_loses_nothing() {
     let bot = Arc::new(keeper(GRANTED).await);
     let mut calls = JoinSet::new();
-    for _ in 0..40 {
+    for user in 0..40 {
         let bot = bot.clone();
-        calls.spawn(async move { bot.says(&["add 1 n"; 5].join("\n")).await });
+        // Messages of one user would be answered one after the other.
+        calls.spawn(async move { bot.says_as(&format!("o{user}"), &["add 1 n"; 5].join("\n")).await });
     }
     let mut sums: Vec<u32> = Vec::new();
     while let Some(answer) = calls.join_next().await {

@@ -242,7 +242,7 @@ async fn a_path_is_an_accounts_with_and_without_a_slash_at_its_end_and_no_other_
         assert_eq!(get(&bot.origin, &format!("{path}?{}&echostr=1", signed())).await.told(), (200, "1"), "{path}");
         assert_eq!(content(&post(&bot.origin, &format!("{path}?{}", signed()), &said("hi")).await), "hi", "{path}");
     }
-    for path in ["/", "/wx/other", "/wxx", "/w", "/WX", "/%77x", "/oauth"] {
+    for path in ["/", "/wx/other", "/wxx", "/w", "/WX", "/%77x"] {
         assert_refused(&get(&bot.origin, &format!("{path}?{}&echostr=1", signed())).await, 404, path);
         assert_refused(&post(&bot.origin, &format!("{path}?{}", signed()), &said("hi")).await, 404, path);
     }
