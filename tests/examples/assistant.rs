@@ -56,8 +56,11 @@ pub fn ask(model: Model, expected: &str) -> Result<(), Failed> {
     }
 }
 
+/// The bodies of requests, in the order they came.
+type Requests = Arc<Mutex<Vec<String>>>;
+
 /// Plays the model's API on a free port. Returns where, and the requests that came.
-fn serve(model: Model) -> Result<(String, Arc<Mutex<Vec<String>>>), Failed> {
+fn serve(model: Model) -> Result<(String, Requests), Failed> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let origin = format!("http://{}", listener.local_addr()?);
     let requests = Arc::new(Mutex::new(Vec::new()));
