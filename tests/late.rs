@@ -215,6 +215,15 @@ async fn an_account_without_the_right_is_asked_once_and_goes_by_the_next_try() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_that_is_about_one_user_says_nothing_against_the_account() {
+    let fake = FakeWechat::start().await;
+    fake.refuses_times(TYPING, 1, 45_015, "response out of time limit");
+    let bot = with_api(&fake, "").start().await;
+    assert_eq!(three_tries(&bot, &push("o1", "wait 900")).await, Some((1, String::new())));
+    assert_eq!(text_of(&fake.until_sent(1).await[0]), "waited");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_send_that_the_user_cannot_get_now_becomes_a_kept_reply() {
     for code in [45_015, 45_047, 48_001] {
         let fake = FakeWechat::start().await;

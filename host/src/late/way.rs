@@ -22,6 +22,9 @@ pub const NO_RIGHT: i64 = 48_001;
 /// WeChat does not let this machine call its API.
 const NOT_IN_WHITELIST: i64 = 40_164;
 
+/// What WeChat refuses for this one user, who said nothing for too long, got enough or left: the account itself may send.
+const ABOUT_THE_USER: [i64; 3] = [45_015, 45_047, 43_004];
+
 /// How long WeChat may take to say what an account may.
 const ASKING_TAKES_MAX: Duration = Duration::from_secs(2);
 
@@ -78,7 +81,8 @@ impl Ways {
 
     /// Says what an answer means for all of an account's messages, and tells the operator.
     fn learn(&self, name: &str, refused: Option<&ApiError>) -> Option<Way> {
-        let Some(error) = refused else {
+        let about_the_account = |error: &&ApiError| !error.code().is_some_and(|code| ABOUT_THE_USER.contains(&code));
+        let Some(error) = refused.filter(about_the_account) else {
             info!(account = %name, "Late replies of account `{name}` go out as customer-service messages");
             return Some(Way::CustomerService);
         };
