@@ -8,7 +8,7 @@
 //! | `/jssdk/NAME` | signatures for the JS-SDK (`jssdk`) |
 //! | `/MP_verify_….txt` | what WeChat wants to find before it takes a domain |
 //!
-//! `NAME` is the account's. A request that gets nothing is a [`Problem`]: one line for the operator, a page for the visitor.
+//! `NAME` is the account's. A request that gets nothing is a `Problem`: one line for the operator, a page for the visitor.
 
 mod cookie;
 mod html;

@@ -15,7 +15,7 @@
 //! env = { TABLE = "${file:keywords.csv}" }
 //! ```
 //!
-//! [`table`] describes its columns. A row with a mistake is left out; the others answer. It needs no grants.
+//! `table.rs` describes its columns. A row with a mistake is left out; the others answer. It needs no grants.
 
 mod table;
 mod words;
