@@ -301,7 +301,10 @@ async fn every_command_explains_itself() {
     let commands: Vec<&str> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(
         commands,
-        ["demo", "init", "serve", "push", "chat", "parse", "check", "new", "dev", "status", "plugins", "api", "help"]
+        [
+            "demo", "init", "serve", "push", "chat", "parse", "check", "new", "dev", "status", "plugins", "late",
+            "api", "help"
+        ]
     );
     for command in commands.iter().filter(|command| **command != "help") {
         let help = run(&[command, "--help"]).await;

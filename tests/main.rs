@@ -32,6 +32,7 @@ mod hostile;
 mod keywords;
 mod kv;
 mod late;
+mod late_command;
 mod limits;
 mod login;
 mod modes;

@@ -17,6 +17,7 @@ pub mod check;
 pub mod demo;
 pub mod dev;
 pub mod init;
+pub mod late;
 pub mod log;
 pub mod new;
 pub mod parse;
@@ -48,6 +49,7 @@ enum Command {
     Dev(dev::Args),
     Status(status::Args),
     Plugins(plugins::Args),
+    Late(late::Args),
     Api(api::Args),
     /// Compiles one plugin; the host runs this itself, as a process of its own.
     #[command(name = compile::SUBCOMMAND, hide = true)]
@@ -86,6 +88,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dev(args) => dev::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Plugins(args) => plugins::run(args).await,
+        Command::Late(args) => late::run(args).await,
         Command::Api(args) => api::run(args).await,
         Command::CompilePlugin(args) => Ok(compile::child(args)),
     }

@@ -1,4 +1,4 @@
-//! The control socket: how `aviary status` and `aviary plugins` reach the host that runs.
+//! The control socket: how `aviary status`, `aviary plugins` and `aviary late` reach the host that runs.
 //!
 //! It is `control.sock` in `data_dir`, open to the host's own user alone, and speaks HTTP with bodies in JSON:
 //!
@@ -6,10 +6,13 @@
 //! |---|---|
 //! | `GET /status` | a [`Status`] |
 //! | `POST /plugins/disable`, `…/enable`, `…/rollback` with an [`Order`] | what was [`Done`], once it counts |
+//! | `GET /late` | what is owed and what was given up, a [`late::Late`] |
+//! | `POST /late/retry`, `…/drop` with a [`late::LetterOrder`] | [`late::LettersDone`] |
 //!
 //! What is refused is answered with a [`Refusal`].
 
 pub mod client;
+pub mod late;
 pub mod status;
 
 use std::{
@@ -202,6 +205,8 @@ pub async fn run(app: Arc<App>, socket: Socket) {
     let router = Router::new()
         .route("/status", get(tell_status))
         .route("/plugins/{deed}", post(take_order))
+        .route("/late", get(late::tell))
+        .route("/late/{deed}", post(late::take_order))
         .layer(DefaultBodyLimit::max(ORDER_BYTES_MAX))
         .with_state(app);
     server::accept(&socket, &settings, &router, &GracefulShutdown::new()).await;

@@ -20,6 +20,7 @@ use crate::{
     metrics::LateStep,
     plugin::{bindings::Reply, question::Question},
     store::{
+        Unavailable,
         late::{Dead, Id, Kept, Owed},
         now_ms,
     },
@@ -49,6 +50,18 @@ struct Debt {
     since_ms: u64,
 }
 
+/// What became of an operator's wish to deliver a dead letter again.
+#[derive(Debug)]
+pub enum Again {
+    Begun,
+    /// Somebody else took it out meanwhile.
+    Gone,
+    /// It never came to a reply.
+    NoReply,
+    /// Nobody can send it: its account is not there any more.
+    NoAccount(String),
+}
+
 /// What a send that failed means.
 enum Verdict {
     Later,
@@ -64,6 +77,38 @@ pub async fn late(app: &Arc<App>, account: &str, openid: &str, parts: Vec<Reply>
 /// Goes on delivering what was being sent when the host ended; its message came at `since_ms`.
 pub async fn resume(app: &Arc<App>, account: &str, openid: &str, parts: Vec<Reply>, id: Id, since_ms: u64) {
     begin(app, Debt::new(account, openid, Some(id), parts, since_ms)).await;
+}
+
+/// Delivers a dead letter again. It is owed before it is taken out, so that a crash between loses nothing.
+///
+/// # Errors
+/// [`Unavailable`], and then it is a dead letter still.
+pub async fn again(app: &Arc<App>, letter: Id, dead: Dead) -> Result<Again, Unavailable> {
+    let Dead { account, openid, reply, .. } = dead;
+    if reply.is_empty() {
+        return Ok(Again::NoReply);
+    }
+    if app.live().named(&account).is_none() {
+        return Ok(Again::NoAccount(account));
+    }
+    let mut debt = Debt::new(&account, &openid, None, reply.clone(), now_ms());
+    let (store, deadline) = (&app.late.store, Instant::now() + STORE_TAKES_MAX);
+    let id = store.owe(debt.owed(reply), deadline).await?;
+    match store.unbury(letter, Instant::now() + STORE_TAKES_MAX).await {
+        Ok(Some(_)) => {
+            debt.id = Some(id);
+            begin(app, debt).await;
+            Ok(Again::Begun)
+        }
+        Ok(None) => {
+            settle(app, &account, id).await;
+            Ok(Again::Gone)
+        }
+        Err(why) => {
+            settle(app, &account, id).await;
+            Err(why)
+        }
+    }
 }
 
 /// Delivers what follows a reply that a try is given.

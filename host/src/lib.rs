@@ -43,7 +43,7 @@ pub mod reply;
 
 mod late;
 
-mod deliver;
+pub mod deliver;
 
 pub mod plugin;
 

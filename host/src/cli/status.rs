@@ -15,6 +15,7 @@ use crate::{
         client::{Host, NoAnswer},
         status::{Account, Asked, Status},
     },
+    store::late::Counts,
 };
 
 /// How much of a hash is shown: enough to tell versions apart, and to name one.
@@ -102,6 +103,10 @@ fn print(status: &Status, report: &mut Report) {
         "running for",
         &format!("{} (process {}, version {})", span(status.running_s), status.pid, status.version),
     );
+    if let Some(Counts { owed, kept, dead }) = status.late {
+        let see = if owed + kept + dead > 0 { "; see `aviary late`" } else { "" };
+        report.fact("late replies", &format!("{owed} owed, {kept} kept, {dead} dead letters{see}"));
+    }
     status.unready.iter().for_each(|why| report.wrong(&format!("not ready: {why}")));
     status.problems.iter().for_each(|problem| report.wrong(problem));
     let base = status.settings.parent();

@@ -13,7 +13,11 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, time::timeout};
 
-use super::{Address, Deed, Done, Order, Refusal, SOCKET, status::Status};
+use super::{
+    Address, Deed, Done, Order, Refusal, SOCKET,
+    late::{Late, LetterDeed, LetterOrder, LettersDone},
+    status::Status,
+};
 
 /// How long a status may take: while plugins are loaded, it comes when they have started.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(60);
@@ -63,6 +67,24 @@ impl Host {
     /// Asks how it is.
     pub async fn status(self) -> Result<Status, NoAnswer> {
         self.ask(Method::GET, "/status", Bytes::new(), STATUS_TIMEOUT).await
+    }
+
+    /// Asks what is owed, and what could not be delivered.
+    pub async fn late(self) -> Result<Late, NoAnswer> {
+        self.ask(Method::GET, "/late", Bytes::new(), STATUS_TIMEOUT).await
+    }
+
+    /// Has it retry or drop dead letters.
+    pub async fn letters(self, deed: LetterDeed, order: LetterOrder) -> Result<LettersDone, NoAnswer> {
+        let path = match deed {
+            LetterDeed::Retry => "/late/retry",
+            LetterDeed::Drop => "/late/drop",
+        };
+        let body = match serde_json::to_vec(&order) {
+            Ok(body) => body,
+            Err(error) => return Err(NoAnswer::Lost { socket: self.socket, why: error.to_string() }),
+        };
+        self.ask(Method::POST, path, body.into(), ORDER_TIMEOUT).await
     }
 
     /// Gives it an order, and waits until it is carried out.

@@ -18,6 +18,7 @@ use crate::{
         set::Fault,
         versions::{self, Kept},
     },
+    store::late::Counts,
 };
 
 /// The state of a host that runs.
@@ -41,6 +42,8 @@ pub struct Status {
     pub faults: Vec<Fault>,
     /// What is wrong with other files, and with chains. One sentence each.
     pub complaints: Vec<String>,
+    /// How many late replies there are; none if the store does not say.
+    pub late: Option<Counts>,
 }
 
 /// An account, and whom it asks.
@@ -97,6 +100,7 @@ impl Status {
             accounts: live.accounts().map(|serving| account(serving)).collect(),
             faults: troubles.faults,
             complaints: troubles.complaints,
+            late: app.owes().await.ok(),
         }
     }
 

@@ -1,0 +1,179 @@
+//! What became of late replies, as the operator sees and steers it: `aviary late`, run as people run it.
+
+use std::time::Duration;
+
+use aviary_host::{
+    control::{self, Socket},
+    conversation::{Header, Said},
+};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    task::yield_now,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    bot::{Bot, PATIENCE, Setup, new_header},
+    fake_wechat::{FakeWechat, SEND},
+    plugins::MISBEHAVE,
+    process::{Finished, aviary, finish},
+};
+
+/// A user whose name must not be shown.
+const OPENID: &str = "oWhoLeft0123456789";
+
+/// A bot that misses the window, whose account may send customer-service messages and which can be reached by its control
+/// socket.
+async fn start(fake: &FakeWechat) -> Bot {
+    let late = "[late]\ndeliver = \"customer-service\"\nwindow_ms = 300\nbackground_ms = 60000";
+    let setup = Setup::new().plugin("10-misbehave.wasm", &MISBEHAVE).settings(late).account(&fake.account());
+    let bot = setup.start().await;
+    let socket = Socket::bind(&bot.dir().join("data")).unwrap();
+    tokio::spawn(control::run(bot.app.clone(), socket));
+    bot
+}
+
+/// A bot one of whose users unfollowed the account before the reply was there, and the number of their dead letter.
+async fn with_dead_letter(fake: &FakeWechat) -> (Bot, u64) {
+    fake.refuses(SEND, 43_004, "require subscribe");
+    let bot = start(fake).await;
+    ask(&bot, "wait 1500").await;
+    let listed = until(&bot, |late| late["counts"]["dead"] == 1).await;
+    let id = listed["dead"][0]["id"].as_u64().expect("it has a number");
+    (bot, id)
+}
+
+/// The user asks, and is put off.
+async fn ask(bot: &Bot, words: &str) {
+    let said = Said::parse(words).expect("it is a text");
+    let answer = bot.push(&said.to_xml(&Header { from_user: OPENID.to_owned(), ..new_header() })).await;
+    assert_eq!(bot.shown(&answer), "", "it is put off");
+}
+
+async fn run(bot: &Bot, args: &[&str]) -> Finished {
+    finish(aviary(bot.dir(), args)).await
+}
+
+/// Runs a command that goes well, and returns what it prints.
+async fn done(bot: &Bot, args: &[&str]) -> String {
+    let Finished { code, stdout, stderr } = run(bot, args).await;
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    stdout
+}
+
+/// Runs a command that fails, and returns why.
+async fn refused(bot: &Bot, args: &[&str]) -> String {
+    let Finished { code, stdout, stderr } = run(bot, args).await;
+    assert_eq!(code, Some(1), "{stdout}\n{stderr}");
+    stderr
+}
+
+/// Waits until `aviary late --json` shows what is wanted.
+async fn until(bot: &Bot, wanted: impl Fn(&Value) -> bool) -> Value {
+    let looking = async {
+        loop {
+            let late: Value = serde_json::from_str(&done(bot, &["late", "list", "--json"]).await).unwrap();
+            if wanted(&late) {
+                return late;
+            }
+            // A process of its own each time: the plugin needs the machine, too.
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, looking).await.expect("`aviary late` does not show it")
+}
+
+async fn until_nothing_is_owed(bot: &Bot) {
+    let waiting = async {
+        while bot.owed().await > 0 {
+            yield_now().await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.expect("it stays owed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_owed_is_listed_without_the_users_openid() {
+    let fake = FakeWechat::start().await;
+    let bot = start(&fake).await;
+    // Longer than this test looks: it ends with the bot.
+    ask(&bot, "wait 50000").await;
+    let printed = done(&bot, &["late"]).await;
+    for part in ["Owed  1", "account `main`, user ", "attempt 1, waits for its plugin", "Dead letters  0"] {
+        assert!(printed.contains(part), "no `{part}` in:\n{printed}");
+    }
+    let json = done(&bot, &["late", "--json"]).await;
+    assert!(!printed.contains(OPENID) && !json.contains(OPENID), "{printed}\n{json}");
+    let status = done(&bot, &["status"]).await;
+    assert!(status.contains("1 owed, 0 kept, 0 dead letters; see `aviary late`"), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_shows_why_and_is_delivered_once_when_it_is_retried() {
+    let fake = FakeWechat::start().await;
+    let (bot, id) = with_dead_letter(&fake).await;
+    let printed = done(&bot, &["late"]).await;
+    for part in [&format!("{id}  account `main`, user "), ", text, given up ", "43004", "aviary late retry ID"] {
+        assert!(printed.contains(part), "no `{part}` in:\n{printed}");
+    }
+    assert!(!printed.contains(OPENID), "{printed}");
+    let status = done(&bot, &["status"]).await;
+    assert!(status.contains("1 dead letters") && status.contains("All is well"), "{status}");
+
+    fake.allows(SEND);
+    let before = fake.count(SEND);
+    assert!(done(&bot, &["late", "retry", &id.to_string()]).await.ends_with("again: 1\n"));
+    let sent = fake.until_sent(1).await;
+    assert_eq!((&sent[0]["touser"], &sent[0]["text"]["content"]), (&OPENID.into(), &"waited".into()));
+    until_nothing_is_owed(&bot).await;
+    let gone = refused(&bot, &["late", "retry", &id.to_string()]).await;
+    assert_eq!(gone, format!("error: there is no dead letter {id}; `aviary late` lists what there is\n"));
+    assert_eq!(
+        (fake.count(SEND) - before, done(&bot, &["late", "retry", "all"]).await.contains("again: 0")),
+        (1, true)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_still_cannot_be_delivered_is_a_dead_letter_again() {
+    let fake = FakeWechat::start().await;
+    let (bot, id) = with_dead_letter(&fake).await;
+    done(&bot, &["late", "retry", "all"]).await;
+    let listed = until(&bot, |late| late["dead"][0]["id"].as_u64().is_some_and(|now| now != id)).await;
+    assert_eq!((&listed["counts"]["dead"], &listed["counts"]["owed"]), (&1.into(), &0.into()), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_letter_is_gone() {
+    let fake = FakeWechat::start().await;
+    let (bot, id) = with_dead_letter(&fake).await;
+    assert_eq!(done(&bot, &["late", "drop", &id.to_string()]).await, "Dead letters dropped: 1\n");
+    fake.allows(SEND);
+    assert!(done(&bot, &["late"]).await.contains("Dead letters  0"));
+    assert!(refused(&bot, &["late", "drop", &id.to_string()]).await.contains("there is no dead letter"));
+    assert!(fake.sent().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_without_a_reply_cannot_be_retried_and_stays() {
+    let fake = FakeWechat::start().await;
+    let bot = start(&fake).await;
+    aviary_host::deliver::bury(&bot.app, "main", OPENID, Vec::new(), None, "the host ended 3 times").await;
+    let why = refused(&bot, &["late", "retry", "all"]).await;
+    assert!(why.contains("it never came to a reply, so there is nothing to send"), "{why}");
+    assert!(done(&bot, &["late"]).await.contains("no reply, given up"));
+    done(&bot, &["late", "drop", "all"]).await;
+    assert!(done(&bot, &["late"]).await.contains("Dead letters  0"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_host_it_says_so_and_nonsense_is_wrong_usage() {
+    let dir: TempDir = Setup::new().written();
+    for args in [&["late"][..], &["late", "retry", "all"], &["late", "drop", "1"]] {
+        let Finished { code, stdout, .. } = finish(aviary(dir.path(), args)).await;
+        assert_eq!((code, stdout.contains("no host runs")), (Some(1), true), "{args:?}: {stdout}");
+    }
+    let Finished { code, stderr, .. } = finish(aviary(dir.path(), &["late", "retry", "some"])).await;
+    assert_eq!((code, stderr.contains("neither a number nor `all`")), (Some(2), true), "{stderr}");
+}
