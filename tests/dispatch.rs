@@ -65,8 +65,8 @@ async fn a_plugin_that_fails_is_skipped_and_the_next_one_answers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_text_that_is_too_long_goes_out_in_parts_and_is_no_failure() {
     let bot = misbehaving().await;
-    assert_eq!(bot.asked("reply 5000").await.answered_by(), Some("misbehave"));
-    let first = bot.says("reply 5000").await;
+    assert_eq!(bot.asked("reply 4000").await.answered_by(), Some("misbehave"));
+    let first = bot.says("reply 4000").await;
     assert!(first.len() <= 2_048 && first.starts_with(&"x".repeat(2_000)), "{first}");
 }
 

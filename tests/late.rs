@@ -57,6 +57,11 @@ async fn three_tries(bot: &Bot, xml: &str) -> Option<(usize, String)> {
     None
 }
 
+/// What the user reads, on whichever try: a busy disk may take longer than the first to write down what is owed.
+async fn read(bot: &Bot, xml: &str) -> String {
+    three_tries(bot, xml).await.expect("a try is answered").1
+}
+
 /// A number of `/metrics`.
 fn metric(bot: &Bot, step: &str) -> u64 {
     let name = format!("aviary_late_total{{account=\"main\",step=\"{step}\"}} ");
@@ -109,7 +114,7 @@ async fn what_takes_longer_than_three_tries_is_kept_until_its_user_asks() {
     let fetch = push("o1", "继续");
     assert_eq!(attempt(&bot, &fetch).await, Some("waited".into()));
     assert_eq!(attempt(&bot, &fetch).await, Some("waited".into()), "WeChat's next try of the same word");
-    assert_eq!(three_tries(&bot, &push("o2", "继续")).await, Some((1, String::new())), "another user has nothing");
+    assert_eq!(read(&bot, &push("o2", "继续")).await, "", "another user has nothing");
     assert_eq!(
         three_tries(&bot, &push("o1", "继续")).await,
         Some((1, String::new())),
@@ -183,7 +188,7 @@ async fn in_flight(bot: &Bot, count: usize) {
 async fn where_the_account_may_a_late_reply_is_sent_once_and_the_user_sees_typing() {
     let fake = FakeWechat::start().await;
     let bot = with_api(&fake, "").start().await;
-    assert_eq!(three_tries(&bot, &push("o1", "wait 1500")).await, Some((1, String::new())));
+    assert_eq!(read(&bot, &push("o1", "wait 1500")).await, "");
     let sent = fake.until_sent(1).await;
     assert_eq!((sent[0]["touser"].as_str(), text_of(&sent[0])), (Some("o1"), "waited"));
     assert!(fake.count(TYPING) >= 1);
@@ -219,7 +224,7 @@ async fn a_refusal_that_is_about_one_user_says_nothing_against_the_account() {
     let fake = FakeWechat::start().await;
     fake.refuses_times(TYPING, 1, 45_015, "response out of time limit");
     let bot = with_api(&fake, "").start().await;
-    assert_eq!(three_tries(&bot, &push("o1", "wait 900")).await, Some((1, String::new())));
+    assert_eq!(read(&bot, &push("o1", "wait 900")).await, "");
     assert_eq!(text_of(&fake.until_sent(1).await[0]), "waited");
 }
 
@@ -229,7 +234,7 @@ async fn a_send_that_the_user_cannot_get_now_becomes_a_kept_reply() {
         let fake = FakeWechat::start().await;
         fake.refuses(SEND, code, "refused");
         let bot = with_api(&fake, "deliver = \"customer-service\"").start().await;
-        assert_eq!(three_tries(&bot, &push("o1", "wait 1000")).await, Some((1, String::new())));
+        assert_eq!(read(&bot, &push("o1", "wait 1000")).await, "");
         until(&bot, "kept", 1).await;
         assert_eq!(attempt(&bot, &push("o1", "继续")).await, Some("waited".into()), "{code}");
     }
@@ -240,7 +245,7 @@ async fn a_busy_wechat_is_tried_again_until_it_takes_the_message() {
     let fake = FakeWechat::start().await;
     fake.refuses_times(SEND, 6, -1, "system error");
     let bot = with_api(&fake, "deliver = \"customer-service\"").start().await;
-    assert_eq!(three_tries(&bot, &push("o1", "wait 800")).await, Some((1, String::new())));
+    assert_eq!(read(&bot, &push("o1", "wait 800")).await, "");
     assert_eq!(text_of(&fake.until_sent(1).await[0]), "waited");
 }
 
@@ -249,7 +254,7 @@ async fn a_user_who_left_makes_a_dead_letter_with_wechats_words() {
     let fake = FakeWechat::start().await;
     fake.refuses(SEND, 43_004, "require subscribe");
     let bot = with_api(&fake, "deliver = \"customer-service\"").start().await;
-    assert_eq!(three_tries(&bot, &push("o1", "wait 800")).await, Some((1, String::new())));
+    assert_eq!(read(&bot, &push("o1", "wait 800")).await, "");
     until(&bot, "dead", 1).await;
     until_nothing_is_owed(&bot).await;
 }
@@ -271,7 +276,7 @@ async fn what_was_put_off_when_the_host_stopped_is_answered_by_the_next_one() {
     let fake = FakeWechat::start().await;
     let late = "deliver = \"customer-service\"";
     let bot = with_api(&fake, late).settings("[listener]\nshutdown_ms = 0").start().await;
-    assert_eq!(three_tries(&bot, &push("o1", "wait 3000")).await, Some((1, String::new())));
+    assert_eq!(read(&bot, &push("o1", "wait 3000")).await, "");
     let bot = bot.restart().await;
     assert_eq!(text_of(&fake.until_sent(1).await[0]), "waited");
     until_nothing_is_owed(&bot).await;

@@ -21,7 +21,7 @@ use crate::{
     plugin::{bindings::Reply, question::Question},
     store::{
         Unavailable,
-        late::{Dead, Id, Kept, Owed},
+        late::{Dead, Id, Kept, Owed, new_id},
         now_ms,
     },
 };
@@ -93,7 +93,8 @@ pub async fn again(app: &Arc<App>, letter: Id, dead: Dead) -> Result<Again, Unav
     }
     let mut debt = Debt::new(&account, &openid, None, reply.clone(), now_ms());
     let (store, deadline) = (&app.late.store, Instant::now() + STORE_TAKES_MAX);
-    let id = store.owe(debt.owed(reply), deadline).await?;
+    let id = new_id();
+    store.owe(id, debt.owed(reply), deadline).await?;
     match store.unbury(letter, Instant::now() + STORE_TAKES_MAX).await {
         Ok(Some(_)) => {
             debt.id = Some(id);
@@ -257,12 +258,12 @@ impl Debt {
         let written = match self.id {
             Some(id) if parts.is_empty() => return settle(app, &self.account, id).await,
             None if parts.is_empty() => return,
-            Some(id) => store.update_parts(id, &self.account, parts, deadline).await.map(|()| id),
-            None => store.owe(self.owed(parts), deadline).await,
+            Some(id) => store.update_parts(id, &self.account, parts, deadline).await,
+            // Also if it comes late: then it is removed all the same.
+            None => store.owe(*self.id.insert(new_id()), self.owed(parts), deadline).await,
         };
-        match written {
-            Ok(id) => self.id = Some(id),
-            Err(why) => app.late.tell("A late reply is sent without having been written down", &why),
+        if let Err(why) = written {
+            app.late.tell("A late reply is sent without having been written down", &why);
         }
     }
 

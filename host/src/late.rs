@@ -50,8 +50,8 @@ const TRIES_MAX: u32 = 3;
 /// How often kept replies are looked at that nobody fetched.
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// How long the store may take to write down what is owed: what is left between the window and WeChat's hanging up.
-const JOURNAL_TAKES_MAX: Duration = Duration::from_millis(400);
+/// How long the store may take to write down what is owed. If WeChat hangs up meanwhile, its next try finds it written.
+const JOURNAL_TAKES_MAX: Duration = Duration::from_secs(5);
 
 /// What all accounts' ladders share.
 #[derive(Debug)]
@@ -167,7 +167,8 @@ async fn last_try(app: &Arc<App>, serving: &Arc<Serving>, question: &Question, t
     let late = &serving.account.late;
     let held = (tried.exchange().began + late.held()).max(tried.arrived);
     let ends = held.min(tried.arrived + late.window);
-    let words = late.waiting_text.clone().filter(|_| expects_words(&question.message.body));
+    let is_sent = app.late.ways.is_by_customer_service(serving);
+    let words = late.waiting_text.clone().filter(|_| !is_sent && expects_words(&question.message.body));
     let words = words.map(|text| Arc::new(Answer::of(Reply::Text(text))));
     put_off(app, serving, question, tried, ends, words).await
 }
@@ -207,7 +208,7 @@ async fn put_off(
 async fn journal(app: Arc<App>, question: Question, exchange: Arc<Exchange>, ends: Instant) -> bool {
     let owed = Owed::of(&question, exchange.began);
     let deadline = ends.max(Instant::now()) + JOURNAL_TAKES_MAX;
-    let written = exchange.journal.write(app.late.store.owe(owed, deadline)).await;
+    let written = exchange.journal.write(async |id| app.late.store.owe(id, owed, deadline).await).await;
     if let Err(why) = &written {
         app.late.tell("A late reply could not be written down, so its tries are left open", why);
     }

@@ -2,7 +2,10 @@
 
 use tokio::sync::Mutex;
 
-use crate::store::{Unavailable, late::Id};
+use crate::store::{
+    Unavailable,
+    late::{Id, new_id},
+};
 
 /// One message's row in the store. It is written once, however many tries want it, and not any more once the message is over.
 #[derive(Debug, Default)]
@@ -12,6 +15,8 @@ pub struct Journal(Mutex<Page>);
 enum Page {
     #[default]
     Blank,
+    /// The store did not say in time whether it is there.
+    Unsure(Id),
     Written(Id),
     Closed,
 }
@@ -22,22 +27,27 @@ impl Journal {
         *self.0.lock().await = Page::Written(id);
     }
 
-    /// Lets the message be written down, unless it is already or is over.
+    /// Lets the message be written down in the row that is named, unless it is already or is over.
     ///
     /// # Errors
-    /// Those of `write`.
-    pub async fn write(&self, write: impl Future<Output = Result<Id, Unavailable>>) -> Result<(), Unavailable> {
+    /// Those of `write`. The row may be there all the same, and is removed with the others then.
+    pub async fn write(&self, write: impl AsyncFnOnce(Id) -> Result<(), Unavailable>) -> Result<(), Unavailable> {
         let mut page = self.0.lock().await;
-        if matches!(*page, Page::Blank) {
-            *page = Page::Written(write.await?);
-        }
+        let id = match *page {
+            Page::Blank => new_id(),
+            Page::Unsure(id) => id,
+            Page::Written(_) | Page::Closed => return Ok(()),
+        };
+        *page = Page::Unsure(id);
+        write(id).await?;
+        *page = Page::Written(id);
         Ok(())
     }
 
     /// Ends the journal, and returns the row that is left to be removed.
     pub async fn close(&self) -> Option<Id> {
         match std::mem::replace(&mut *self.0.lock().await, Page::Closed) {
-            Page::Written(id) => Some(id),
+            Page::Unsure(id) | Page::Written(id) => Some(id),
             Page::Blank | Page::Closed => None,
         }
     }
@@ -58,26 +68,37 @@ impl Journal {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_message_is_written_down_once_and_not_after_its_end() {
-        let journal = Journal::default();
-        let never = async || -> Result<Id, Unavailable> { panic!("it is written down") };
-        journal.write(async { Ok(7) }).await.unwrap();
-        journal.write(never()).await.unwrap();
-        assert!(!journal.close_blank());
-        assert_eq!((journal.close().await, journal.close().await), (Some(7), None));
-        journal.write(never()).await.unwrap();
-
-        let journal = Journal::default();
-        assert!(journal.close_blank());
-        journal.write(never()).await.unwrap();
+    async fn never(_: Id) -> Result<(), Unavailable> {
+        panic!("it is written down")
     }
 
     #[tokio::test]
-    async fn what_could_not_be_written_can_be_tried_again() {
+    async fn a_message_is_written_down_once_and_not_after_its_end() {
         let journal = Journal::default();
-        assert_eq!(journal.write(async { Err(Unavailable::Failed) }).await, Err(Unavailable::Failed));
-        journal.write(async { Ok(1) }).await.unwrap();
-        assert_eq!(journal.close().await, Some(1));
+        journal.write(async |_| Ok(())).await.unwrap();
+        journal.write(never).await.unwrap();
+        assert!(!journal.close_blank());
+        assert!(journal.close().await.is_some());
+        assert_eq!(journal.close().await, None);
+        journal.write(never).await.unwrap();
+
+        let journal = Journal::default();
+        assert!(journal.close_blank());
+        journal.write(never).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_written_is_written_again_in_its_place_and_removed_in_the_end() {
+        let (journal, mut ids) = (Journal::default(), Vec::new());
+        for said in [Err(Unavailable::Late), Ok(())] {
+            let write = async |id| {
+                ids.push(id);
+                said
+            };
+            assert_eq!(journal.write(write).await, said);
+            assert!(!journal.close_blank());
+        }
+        assert_eq!(ids[0], ids[1]);
+        assert_eq!(journal.close().await, Some(ids[0]));
     }
 }

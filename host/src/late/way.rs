@@ -73,6 +73,16 @@ impl Ways {
         way.unwrap_or(Way::NextTry)
     }
 
+    /// Whether an account's late replies are known to be sent as customer-service messages.
+    pub fn is_by_customer_service(&self, serving: &Serving) -> bool {
+        let known = || self.known(&serving.account).way.try_lock().is_ok_and(|way| *way == Some(Way::CustomerService));
+        match serving.account.late.deliver {
+            Deliver::NextTry => false,
+            Deliver::CustomerService => serving.api.is_some(),
+            Deliver::Auto => serving.api.is_some() && known(),
+        }
+    }
+
     /// Remembers that WeChat refused to send for an account.
     pub async fn refuse(&self, account: &Account, error: &ApiError) {
         let known = self.known(account);

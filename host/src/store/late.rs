@@ -3,7 +3,10 @@
 //!
 //! Each is a row of JSON that names the contract it was written with. A change from one to the other is one transaction.
 
-use std::time::Instant;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
 
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -98,25 +101,21 @@ pub struct Counts {
 }
 
 impl Store {
-    /// Writes down that a message is owed an answer.
+    /// Writes down that a message is owed an answer, in a row of a new id, or once more in its own.
     ///
     /// # Errors
-    /// [`Unavailable`]; also when as much is owed as may be.
-    pub async fn owe(&self, owed: Owed, deadline: Instant) -> Result<Id, Unavailable> {
-        let (row, account) = (to_bytes(&owed), owed.account.clone());
-        let written = self.write_late(&account, row.len(), deadline, move |transaction| {
+    /// [`Unavailable`]; also when as much is owed as may be. [`Unavailable::Late`]: it may be written down all the same.
+    pub async fn owe(&self, id: Id, owed: Owed, deadline: Instant) -> Result<(), Unavailable> {
+        let row = to_bytes(&owed);
+        let written = self.write_late(&owed.account, row.len(), deadline, move |transaction| {
             let mut table = transaction.open_table(OWED)?;
-            if table.len()? >= OWED_MAX {
-                return Ok(None);
+            let is_full = table.len()? >= OWED_MAX;
+            if !is_full {
+                table.insert(id, row.as_slice())?;
             }
-            let mut id = new_id();
-            while table.get(id)?.is_some() {
-                id += 1;
-            }
-            table.insert(id, row.as_slice())?;
-            Ok(Some(id))
+            Ok(is_full)
         });
-        written.await?.ok_or(Unavailable::Busy)
+        if written.await? { Err(Unavailable::Busy) } else { Ok(()) }
     }
 
     /// Writes down how far an owed message is. One that is not owed any more stays so.
@@ -159,7 +158,10 @@ impl Store {
 
     /// Everything that is owed, in the order it came.
     pub async fn owed(&self, deadline: Instant) -> Result<Vec<(Id, Owed)>, Unavailable> {
-        self.read_late(deadline, |transaction| all(&transaction.open_table(OWED)?)).await
+        let owed = self.read_late(deadline, |transaction| all(&transaction.open_table(OWED)?)).await?;
+        // Somebody may have set the clock back: no new row takes the place of one of these.
+        owed.iter().for_each(|(id, _)| _ = LAST_ID.fetch_max(*id, Ordering::Relaxed));
+        Ok(owed)
     }
 
     /// Keeps the parts of a reply for their user, in place of the owed message.
@@ -335,9 +337,16 @@ fn bury(transaction: &WriteTransaction, dead: &Dead) -> Result<(), redb::Error> 
     Ok(())
 }
 
-fn new_id() -> Id {
-    now_ms().saturating_mul(1_000)
+/// Names a new row.
+pub fn new_id() -> Id {
+    let now = now_ms().saturating_mul(1_000);
+    // Above all before it, however many come in one moment.
+    LAST_ID.fetch_max(now, Ordering::Relaxed);
+    LAST_ID.fetch_add(1, Ordering::Relaxed)
 }
+
+/// The last id that was given.
+static LAST_ID: AtomicU64 = AtomicU64::new(0);
 
 /// The keys in `KEPT` of one user, in the order of their ids.
 fn keys_of(
@@ -429,9 +438,10 @@ mod tests {
     async fn what_is_owed_outlives_the_host_in_the_order_it_came() {
         let dir = TempDir::new().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let first = store.owe(owed("1"), later()).await.unwrap();
-        let second = store.owe(owed("2"), later()).await.unwrap();
-        store.owe(owed("3"), later()).await.unwrap();
+        let (first, second) = (new_id(), new_id());
+        store.owe(first, owed("1"), later()).await.unwrap();
+        store.owe(second, owed("2"), later()).await.unwrap();
+        store.owe(new_id(), owed("3"), later()).await.unwrap();
         store.settle("main", second, later()).await.unwrap();
         let (parts, again) = (vec![Reply::Text("a".into())], Owed { attempt: 2, ..owed("1") });
         for id in [first, second] {
@@ -448,7 +458,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn what_is_kept_takes_the_place_of_what_was_owed_and_belongs_to_one_user() {
         let store = Store::scratch();
-        let id = store.owe(owed("1"), later()).await.unwrap();
+        let id = new_id();
+        store.owe(id, owed("1"), later()).await.unwrap();
         store.keep(Some(id), vec![kept("o1", "a", u64::MAX), kept("o1", "b", u64::MAX)], later()).await.unwrap();
         store.keep(None, vec![kept("o1", "c", u64::MAX)], later()).await.unwrap();
         store.keep(None, vec![kept("o10", "x", u64::MAX)], later()).await.unwrap();
