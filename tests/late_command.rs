@@ -1,10 +1,11 @@
 //! What became of late replies, as the operator sees and steers it: `aviary late`, run as people run it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aviary_host::{
     control::{self, Socket},
     conversation::{Header, Said},
+    store::{Store, late::Dead},
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -23,11 +24,14 @@ use crate::{
 /// A user whose name must not be shown.
 const OPENID: &str = "oWhoLeft0123456789";
 
-/// A bot that misses the window, whose account may send customer-service messages and which can be reached by its control
-/// socket.
-async fn start(fake: &FakeWechat) -> Bot {
+/// A bot that misses the window, and whose account may send customer-service messages.
+fn setup(fake: &FakeWechat) -> Setup {
     let late = "[late]\ndeliver = \"customer-service\"\nwindow_ms = 300\nbackground_ms = 60000";
-    let setup = Setup::new().plugin("10-misbehave.wasm", &MISBEHAVE).settings(late).account(&fake.account());
+    Setup::new().plugin("10-misbehave.wasm", &MISBEHAVE).settings(late).account(&fake.account())
+}
+
+/// Starts it, with its control socket.
+async fn start(setup: Setup) -> Bot {
     let bot = setup.start().await;
     let socket = Socket::bind(&bot.dir().join("data")).unwrap();
     tokio::spawn(control::run(bot.app.clone(), socket));
@@ -37,7 +41,7 @@ async fn start(fake: &FakeWechat) -> Bot {
 /// A bot one of whose users unfollowed the account before the reply was there, and the number of their dead letter.
 async fn with_dead_letter(fake: &FakeWechat) -> (Bot, u64) {
     fake.refuses(SEND, 43_004, "require subscribe");
-    let bot = start(fake).await;
+    let bot = start(setup(fake)).await;
     ask(&bot, "wait 1500").await;
     let listed = until(&bot, |late| late["counts"]["dead"] == 1).await;
     let id = listed["dead"][0]["id"].as_u64().expect("it has a number");
@@ -96,7 +100,7 @@ async fn until_nothing_is_owed(bot: &Bot) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_owed_is_listed_without_the_users_openid() {
     let fake = FakeWechat::start().await;
-    let bot = start(&fake).await;
+    let bot = start(setup(&fake)).await;
     // Longer than this test looks: it ends with the bot.
     ask(&bot, "wait 50000").await;
     let printed = done(&bot, &["late"]).await;
@@ -158,8 +162,14 @@ async fn a_dropped_letter_is_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_without_a_reply_cannot_be_retried_and_stays() {
     let fake = FakeWechat::start().await;
-    let bot = start(&fake).await;
-    aviary_host::deliver::bury(&bot.app, "main", OPENID, Vec::new(), None, "the host ended 3 times").await;
+    let setup = setup(&fake);
+    let store = Store::open(&setup.path("data")).unwrap();
+    let (account, openid, why) = ("main".into(), OPENID.into(), "the host ended 3 times".into());
+    let dead = Dead { account, openid, reply: Vec::new(), why, died_ms: 1 };
+    store.bury(None, dead, Instant::now() + PATIENCE).await.unwrap();
+    store.close().await;
+    drop(store);
+    let bot = start(setup).await;
     let why = refused(&bot, &["late", "retry", "all"]).await;
     assert!(why.contains("it never came to a reply, so there is nothing to send"), "{why}");
     assert!(done(&bot, &["late"]).await.contains("no reply, given up"));

@@ -43,7 +43,7 @@ pub mod reply;
 
 mod late;
 
-pub mod deliver;
+mod deliver;
 
 pub mod plugin;
 
