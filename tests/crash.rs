@@ -154,8 +154,8 @@ async fn whatever_a_host_accepted_is_answered_however_often_it_is_killed() {
     for kill in 0..KILLS {
         let (running, host) = start(dir.path()).await;
         users.host.send_replace(Some(host));
-        // A message that brought down three hosts is asked about no more. So that none is hit three times, every other
-        // kill lets what was accepted before be answered first.
+        // A message that brought down ten hosts is asked about no more. So that none is hit so often, every other kill lets
+        // what was accepted before be answered first.
         if kill % 2 == 1 {
             users.until_answered(&wechat).await;
         }

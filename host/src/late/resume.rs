@@ -16,7 +16,8 @@ use crate::{
 };
 
 /// How often a message is asked about at most: one that brings the host down each time must not do so for ever.
-const ATTEMPTS_MAX: u32 = 3;
+/// Not after a few: a host may be killed again and again for reasons that are not the message's.
+const ATTEMPTS_MAX: u32 = 10;
 
 /// Tries that came before: WeChat sends a message that was put off no more, and if it does, that try is the last.
 const TRIES_BEFORE: u32 = 2;

@@ -160,7 +160,7 @@ impl Store {
     pub async fn owed(&self, deadline: Instant) -> Result<Vec<(Id, Owed)>, Unavailable> {
         let owed = self.read_late(deadline, |transaction| all(&transaction.open_table(OWED)?)).await?;
         // Somebody may have set the clock back: no new row takes the place of one of these.
-        owed.iter().for_each(|(id, _)| _ = LAST_ID.fetch_max(*id, Ordering::Relaxed));
+        owed.iter().for_each(|(id, _)| _ = LAST_ID.fetch_max(*id + 1, Ordering::Relaxed));
         Ok(owed)
     }
 
