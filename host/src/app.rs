@@ -461,7 +461,10 @@ impl App {
         let before = self.live.send_replace(live.clone());
         self.records.retain(&live);
         tokio::spawn(tell_settings(live.new_to_check(&before)));
-        if !before.ready {
+        let was_ready = before.ready;
+        // What keeps copies below waits for the disk, and nobody needs the old chains for it.
+        drop(before);
+        if !was_ready {
             info!("Ready after {} ms", self.started.elapsed().as_millis());
         }
         let (versions, bounds) = (self.versions.clone(), config.versions);
