@@ -199,7 +199,9 @@ async fn put_off(
             serving.chain.count_late(LateStep::PutOff);
             typing::show(serving, question, tried.exchange());
         }
-        _ => tried.exchange().awaited.end(),
+        Told::First(_) => tried.exchange().awaited.end(),
+        // Another try put the user off, who may still ask.
+        Told::Again(_) => {}
     }
     see_to(app, serving, question, tried, told).await
 }
