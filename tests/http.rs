@@ -67,6 +67,12 @@ impl Connection {
         self.0.write_all(bytes.as_ref()).await.map_err(drop)
     }
 
+    /// Waits until the host says something.
+    pub async fn listen(&mut self) {
+        let peeked = timeout(PATIENCE, self.0.peek(&mut [0])).await;
+        assert_eq!(peeked.expect("the host answers in time").expect("the connection is open"), 1, "the host closed");
+    }
+
     /// Waits until the host closes, and returns what it said before.
     pub async fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();

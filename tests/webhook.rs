@@ -438,13 +438,52 @@ async fn a_caller_who_takes_too_long_over_the_header_is_hung_up_on() {
     }
 }
 
+/// A request after which the connection stays open.
+const KEPT: &str = "GET / HTTP/1.1\r\nHost: bot\r\n\r\n";
+
+#[tokio::test]
+async fn a_proxy_can_keep_a_connection_for_longer_than_a_header_may_take() {
+    let bot = Setup::new().settings("[listener]\nheader_timeout_ms = 200").start().await;
+    let mut kept = Connection::open(&bot.origin).await;
+    kept.send(KEPT).await;
+    kept.listen().await;
+    // Begun later and hung up on: so long has the other one been idle.
+    Connection::open(&bot.origin).await.rest().await;
+    kept.send(KEPT.replace("bot", "bot\r\nConnection: close")).await;
+    let said = kept.rest().await;
+    assert_eq!(String::from_utf8_lossy(&said).matches("HTTP/1.1 403").count(), 2);
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_uses_is_closed_in_the_end() {
+    let bot = Setup::new().settings("[listener]\nheader_timeout_ms = 60000\nidle_timeout_ms = 200").start().await;
+    let mut kept = Connection::open(&bot.origin).await;
+    let start = Instant::now();
+    kept.send(KEPT).await;
+    assert_eq!(kept.answer().await.status, 403);
+    assert!(start.elapsed() >= Duration::from_millis(200), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "as if it had been a header: {:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_header_that_begins_on_a_kept_connection_may_take_no_longer_than_the_first() {
+    let bot = Setup::new().settings("[listener]\nheader_timeout_ms = 200\nidle_timeout_ms = 3600000").start().await;
+    let mut kept = Connection::open(&bot.origin).await;
+    kept.send(KEPT).await;
+    kept.listen().await;
+    kept.send(&KEPT[..10]).await;
+    assert_eq!(kept.answer().await.status, 403);
+}
+
 #[tokio::test]
 async fn a_header_that_is_larger_than_any_of_wechats_is_refused() {
     let bot = Setup::new().settings("[listener]\nheader_bytes_max = 8192").start().await;
     for (filler, status) in [(4_000, 403), (10_000, 431)] {
         let mut connection = Connection::open(&bot.origin).await;
         let filler = "x".repeat(filler);
-        connection.send(format!("GET / HTTP/1.1\r\nHost: bot\r\nX-Filler: {filler}\r\n\r\n")).await;
+        connection
+            .send(format!("GET / HTTP/1.1\r\nHost: bot\r\nConnection: close\r\nX-Filler: {filler}\r\n\r\n"))
+            .await;
         assert_eq!(connection.answer().await.status, status);
     }
 }

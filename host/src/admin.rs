@@ -15,7 +15,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::{server::graceful::GracefulShutdown, service::TowerToHyperService};
 use tokio::net::TcpListener;
 
 use crate::{app::App, config, server};
@@ -35,7 +35,7 @@ pub async fn run(app: Arc<App>, listener: TcpListener) {
         .route("/healthz", get("ok\n"))
         .route("/readyz", get(readyz))
         .with_state(app);
-    server::accept(&listener, &settings, &router, &GracefulShutdown::new()).await;
+    server::accept(&listener, &settings, &TowerToHyperService::new(router), &GracefulShutdown::new()).await;
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {

@@ -37,7 +37,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::{server::graceful::GracefulShutdown, service::TowerToHyperService};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream};
@@ -209,7 +209,7 @@ pub async fn run(app: Arc<App>, socket: Socket) {
         .route("/late/{deed}", post(late::take_order))
         .layer(DefaultBodyLimit::max(ORDER_BYTES_MAX))
         .with_state(app);
-    server::accept(&socket, &settings, &router, &GracefulShutdown::new()).await;
+    server::accept(&socket, &settings, &TowerToHyperService::new(router), &GracefulShutdown::new()).await;
 }
 
 async fn tell_status(State(app): State<Arc<App>>) -> Response {

@@ -1,12 +1,18 @@
 //! The listeners: connections with bounds, and a stop that loses no message.
 
-use std::{io, pin::Pin, sync::Arc, time::Duration};
+mod patience;
 
-use axum::Router;
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use axum::{body::Body, extract::State, response::Response};
+use hyper::{
+    Request,
+    body::Incoming,
+    service::{Service, service_fn},
+};
 use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
+    rt::TokioIo,
+    server::graceful::{GracefulConnection, GracefulShutdown},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -17,6 +23,7 @@ use tokio::{
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, info, warn};
 
+use self::patience::Patient;
 use crate::{app::App, config, late, web};
 
 /// How long to wait when the system has no more sockets to give.
@@ -26,11 +33,17 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// request is gone.
 pub async fn run(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
     let settings = app.live().config.listener.clone();
-    let router = Router::new().fallback(web::handle).with_state(app.clone());
+    let public = {
+        let app = app.clone();
+        service_fn(move |request: Request<Incoming>| {
+            let answer = web::handle(State(app.clone()), request.map(Body::new));
+            async { Ok::<_, Infallible>(answer.await) }
+        })
+    };
     let graceful = GracefulShutdown::new();
     late::resume::all(&app).await;
     tokio::select! {
-        () = accept(&listener, &settings, &router, &graceful) => {}
+        () = accept(&listener, &settings, &public, &graceful) => {}
         () = late::upkeep(&app) => {}
         () = shutdown => {}
     }
@@ -66,11 +79,22 @@ impl Source for TcpListener {
     }
 }
 
+/// What answers the requests of one connection after the other.
+pub(crate) trait Answering:
+    Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
+
+impl<T> Answering for T where
+    T: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
+
 /// Takes connections, each with the bounds of `settings`, for as long as it is polled.
 pub(crate) async fn accept(
     source: &impl Source,
     settings: &config::Listener,
-    router: &Router,
+    service: &impl Answering,
     graceful: &GracefulShutdown,
 ) {
     let connections = Arc::new(Semaphore::new(settings.connections_max));
@@ -79,7 +103,7 @@ pub(crate) async fn accept(
         let Ok(permit) = connections.clone().acquire_owned().await else { return };
         match source.next().await {
             Ok(stream) => {
-                let connection = graceful.watch(serve(stream, settings, router.clone()));
+                let connection = graceful.watch(serve(stream, settings, service.clone()));
                 tokio::spawn(async move {
                     if let Err(error) = connection.await {
                         debug!("A connection ended early: {error}");
@@ -99,16 +123,26 @@ pub(crate) async fn accept(
 /// connection for ever.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-type Stream<S> = TokioIo<Pin<Box<TimeoutStream<S>>>>;
-type Connection<S> = hyper::server::conn::http1::Connection<Stream<S>, TowerToHyperService<Router>>;
-
-fn serve<S: AsyncRead + AsyncWrite>(stream: S, settings: &config::Listener, router: Router) -> Connection<S> {
+fn serve<S: AsyncRead + AsyncWrite + Send + 'static, A: Answering>(
+    stream: S,
+    settings: &config::Listener,
+    service: A,
+) -> impl GracefulConnection<Error = hyper::Error> + Send + use<S, A> {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    let stream = Patient::new(stream, settings);
+    let progress = stream.progress();
+    let service = service_fn(move |request| {
+        progress.asked();
+        let (progress, answer) = (progress.clone(), service.call(request));
+        async move {
+            let answer = answer.await;
+            progress.answered();
+            answer
+        }
+    });
     hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(settings.header_timeout)
         // A larger header is answered 431. hyper's own bound, 400 KiB for each connection, is for browsers.
         .max_buf_size(settings.header_bytes_max)
-        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), service)
 }

@@ -130,10 +130,10 @@ impl Web {
 
 /// Answers a request on the public listener: a page, or else the webhook.
 pub async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
-    let live = app.live();
     let Some(place) = Place::of(request.uri().path()) else {
         return webhook::handle(State(app), request).await;
     };
+    let live = app.live();
     if let Place::VerifyFile(name) = &place {
         return match live.verify_file(name) {
             Some(content) => html::text(content.to_owned()),

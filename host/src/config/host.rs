@@ -17,6 +17,8 @@ pub struct Listener {
     pub header_bytes_max: usize,
     /// `header_timeout_ms`: how long a caller may take to send a request's header. Default 5 s.
     pub header_timeout: Duration,
+    /// `idle_timeout_ms`: how long a connection without a request is kept. Default 75 s.
+    pub idle_timeout: Duration,
     /// How many connections may be open at once. Default 4,096.
     pub connections_max: usize,
     /// `shutdown_ms`: how long a shutdown waits for the messages in flight. Default 6 s.
@@ -184,6 +186,7 @@ impl Listener {
             body_bytes_max: section.count("body_bytes_max", 1024..=16_777_216),
             header_bytes_max: section.count("header_bytes_max", 8192..=1_048_576),
             header_timeout: section.millis("header_timeout_ms", 100..=60_000),
+            idle_timeout: section.millis("idle_timeout_ms", 100..=3_600_000),
             connections_max: section.count("connections_max", 1..=65_536),
             shutdown: section.millis("shutdown_ms", 0..=600_000),
         }
