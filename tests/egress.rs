@@ -499,7 +499,7 @@ async fn a_conversation_file_is_the_network_of_those_who_play_it() {
         settings: plugin.settings.clone(),
         lane: plugin.lane.clone(),
         api: None,
-        services: Services { egress: Egress::played(exchanges), ..plugin.services.clone() },
+        services: Services { egress: Egress::played(exchanges), ..Services::clone(&plugin.services) }.into(),
         record: aviary_host::plugin::record::Record::default(),
     };
     for by in BOTH {

@@ -24,6 +24,7 @@ pub mod directory;
 pub mod engine;
 pub mod file_name;
 mod guest;
+mod handler;
 mod limits;
 pub mod loader;
 mod log;
@@ -126,7 +127,7 @@ pub struct Plugin {
     pub file: PathBuf,
     pub code: Arc<Code>,
     pub settings: Arc<PluginSettings>,
-    pub services: Services,
+    pub services: Arc<Services>,
     /// WeChat's API for the account; nothing if the account has no AppID or no AppSecret.
     pub api: Option<Api>,
     /// Where its calls take their turns.
@@ -230,10 +231,10 @@ impl Plugin {
         message: &Message,
     ) -> wasmtime::Result<Result<Option<Reply>, String>> {
         // A plugin that only serves pages has nothing to say to a message.
-        let Some(bot) = &self.code.bot else { return Ok(Ok(None)) };
-        let instance = self.code.pre.instantiate_async(&mut *store).await?;
-        let bot = bot.load(&mut *store, &instance)?;
-        bot.aviary_bot_handler().call_handle(store, message).await
+        match &self.code.bot {
+            Some(bot) => bot.ask(store, message).await,
+            None => Ok(Ok(None)),
+        }
     }
 
     fn own_deadline(&self, started: Instant, deadline: Instant) -> Instant {

@@ -145,7 +145,7 @@ impl Bots {
 
     /// The same plugins with what a conversation plays in place of the world.
     pub(super) fn rehearsing(&self, conversation: &Conversation) -> Chain {
-        let services = Services::played(conversation.exchanges.clone());
+        let services = Arc::new(Services::played(conversation.exchanges.clone()));
         let plugins = self.chain.plugins.iter().map(|plugin| {
             let mut settings = plugin.settings.clone();
             Arc::make_mut(&mut settings).env.extend(secrets(&conversation.env));

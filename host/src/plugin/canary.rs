@@ -79,7 +79,7 @@ pub async fn hold(
         code: code.clone(),
         settings: Arc::new(settings),
         api: Some(Api::played(services.egress.clone())),
-        services,
+        services: services.into(),
         record: Record::default(),
     };
     let chain = Chain::of(vec![Arc::new(plugin)]);

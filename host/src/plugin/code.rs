@@ -17,9 +17,9 @@ use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
 use super::{
     Content, Hash,
-    bindings::BotIndices,
     engine::{Class, Engine},
     guest::Guest,
+    handler::Handler,
     limits::over_count,
     one_line,
     turns::Lane,
@@ -50,7 +50,7 @@ pub struct Code {
     class: Class,
     pub(super) pre: InstancePre<Guest>,
     /// How it is asked about messages; none if it only serves pages.
-    pub(super) bot: Option<BotIndices>,
+    pub(super) bot: Option<Handler>,
     /// How it is asked for pages.
     pub(super) page: Option<ProxyIndices>,
     /// How many places of the instance pool it takes.
@@ -117,9 +117,9 @@ impl Code {
         let exports = check_exports(&runtime.wasmtime, &component)?;
         let unlinkable = |error| LoadError::Unlinkable(one_line(&error));
         let pre = runtime.linker.instantiate_pre(&component).map_err(unlinkable)?;
-        let has = |interface| exports.iter().any(|export| name(export) == interface);
-        let bot = has(HANDLER).then(|| BotIndices::new(&pre)).transpose().map_err(unlinkable)?;
-        let page = has(PAGES).then(|| ProxyIndices::new(&pre)).transpose().map_err(unlinkable)?;
+        let export = |interface| exports.iter().find(|export| name(export) == interface);
+        let bot = export(HANDLER).map(|export| Handler::of(&pre, export)).transpose().map_err(unlinkable)?;
+        let page = export(PAGES).map(|_| ProxyIndices::new(&pre)).transpose().map_err(unlinkable)?;
         let (memories, tables) = counts(&component);
         let (places, start_bytes) = (engine.turns.places(memories, tables), AtomicUsize::new(0));
         Ok(Arc::new(Self { hash, exports, engine: engine.clone(), class, pre, bot, page, places, start_bytes }))
@@ -203,7 +203,7 @@ impl Code {
     async fn start(&self, store: &mut Store<Guest>) -> wasmtime::Result<()> {
         let instance = self.pre.instantiate_async(&mut *store).await?;
         if let Some(bot) = &self.bot {
-            bot.load(&mut *store, &instance)?;
+            bot.check(&mut *store, &instance)?;
         }
         if let Some(page) = &self.page {
             page.load(store, &instance)?;

@@ -22,7 +22,7 @@ pub struct Guest {
     /// Who asks for a page, if none is being answered.
     visitor: Option<Arc<Visitor>>,
     pub(super) settings: Arc<PluginSettings>,
-    pub(super) services: Services,
+    pub(super) services: Arc<Services>,
     /// WeChat's API for the account; nothing where there is none, and while a plugin is only tried.
     pub(super) api: Option<Api>,
     /// How many calls of it were made.
@@ -77,10 +77,10 @@ impl Guest {
 
     /// A guest that is started, and asked nothing.
     pub(super) fn on_trial(settings: &Arc<PluginSettings>, deadline: Instant) -> Self {
-        Self::new(&"plugin".into(), settings, &Services::scratch(), deadline)
+        Self::new(&"plugin".into(), settings, &Services::scratch().into(), deadline)
     }
 
-    fn new(plugin: &Arc<str>, settings: &Arc<PluginSettings>, services: &Services, deadline: Instant) -> Self {
+    fn new(plugin: &Arc<str>, settings: &Arc<PluginSettings>, services: &Arc<Services>, deadline: Instant) -> Self {
         let limits = &settings.limits;
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles_max);

@@ -39,7 +39,7 @@ pub struct Loader {
     engine: Engine,
     compiler: Compiler,
     /// What the plugins that serve reach.
-    pub services: Services,
+    pub services: Arc<Services>,
     slots: Mutex<HashMap<Hash, Arc<Slot>>>,
     /// One plugin is tried at a time: the instance pools have one place beside those for calls.
     trial: tokio::sync::Mutex<()>,
@@ -266,7 +266,7 @@ impl Loader {
         Ok(Self {
             compiler: Compiler::new(program, cache, limits),
             engine,
-            services,
+            services: services.into(),
             slots: Mutex::default(),
             trial: tokio::sync::Mutex::default(),
         })

@@ -52,7 +52,7 @@ async fn failure(plugin: &Plugin, time: Duration) -> anyhow::Result<Option<Failu
         file: plugin.file.clone(),
         code: plugin.code.clone(),
         settings: plugin.settings.clone(),
-        services: Services::scratch(),
+        services: Services::scratch().into(),
         api: None,
         // Of its own, in an account that no operator can name: those who wait for the plugin do not hold it up.
         lane: plugin.code.lane("(check)", &plugin.name),
