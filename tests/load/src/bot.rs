@@ -39,12 +39,22 @@ impl Bot {
         ensure!(init.status.success(), "`aviary init` failed: {}", String::from_utf8_lossy(&init.stderr));
         fs::write(bot.config_file(), config(mode, log_level)).context("`aviary init` made no directory")?;
         if plugins == Plugins::Echo {
-            for file in ["10-welcome.wasm", "90-fallback.wasm"] {
-                fs::remove_file(bot.home().join("plugins").join(file))
-                    .with_context(|| format!("`aviary init` wrote no {file}"))?;
-            }
+            bot.keep_only("20-echo.wasm")?;
         }
         Ok(bot)
+    }
+
+    /// Removes all plugins but one, with whatever lies beside them.
+    fn keep_only(&self, file: &str) -> anyhow::Result<()> {
+        let plugins = self.home().join("plugins");
+        ensure!(plugins.join(file).is_file(), "`aviary init` wrote no {file}");
+        for entry in fs::read_dir(&plugins)? {
+            let entry = entry?;
+            if entry.file_name() != file {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Adds a plugin's file, or replaces one.

@@ -46,6 +46,11 @@ mod latencies;
 
 mod table;
 
+/// The host's own: what is measured in this process must cost what it costs there. The native handler gets it, too, so that no
+/// figure is one of allocators.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Prints what a message costs the host, and what it costs a native handler, from one run; or all that the host is held to.
 #[derive(Debug, Parser)]
 #[command(name = "aviary-load", args_conflicts_with_subcommands = true)]

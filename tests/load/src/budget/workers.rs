@@ -52,7 +52,7 @@ async fn seconds(bench: &mut Bench<'_>, bot: &Arc<Bot>, workers: usize) -> anyho
     // A runtime of its own, with nothing but the workers that are measured.
     let (elapsed, failures) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         // As in the host's own.
-        let runtime = Builder::new_multi_thread().worker_threads(workers).enable_all().event_interval(1).build()?;
+        let runtime = Builder::new_multi_thread().worker_threads(workers).enable_all().event_interval(16).build()?;
         runtime.block_on(async {
             let app = in_process::load(&bot).await?;
             let wechat = WeChat::new(Mode::Plain);
