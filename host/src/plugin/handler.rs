@@ -52,7 +52,7 @@ impl Handler {
 
     /// Compares the type of an instance's function with ours.
     pub(super) fn check(&self, store: &mut Store<Guest>, instance: &Instance) -> wasmtime::Result<()> {
-        let _: Handle<'_> = instance.get_typed_func(store, &self.handle)?;
+        let _: Handle<'_> = instance.get_typed_func(store, self.handle)?;
         self.is_checked.store(true, Ordering::Release);
         Ok(())
     }
@@ -63,7 +63,7 @@ impl Handler {
             self.check(store, instance)?;
         }
         let missing = || wasmtime::format_err!("its function `handle` is gone");
-        let handle = instance.get_func(store, &self.handle).ok_or_else(missing)?;
+        let handle = instance.get_func(store, self.handle).ok_or_else(missing)?;
         // SAFETY: `check` found this type in an instance of this very component, and `handle` names nothing in another one:
         // wasmtime compares the component that an index was found in. An export's type is its component's, and the types
         // here hold no resources, which alone differ from instance to instance.
