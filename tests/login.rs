@@ -123,9 +123,9 @@ async fn a_visitor_who_does_not_agree_reads_so_and_can_try_again() {
     let denied = visitor.get(&asked.denied()).await;
     assert_problem(&denied, 403, "您没有同意授权");
     assert!(html(&denied).contains("/oauth/main/login?scope=snsapi_userinfo"), "{}", html(&denied));
-    // The state is used up: a code that somebody adds to it is worth nothing.
-    assert_problem(&visitor.get(&asked.agreed("user-1")).await, 400, "登录链接已失效");
     assert_eq!(wechat.calls(), [""; 0]);
+    // Who goes back to WeChat's page may still agree: it is the same browser, and there was no code yet.
+    assert_eq!(visitor.get(&asked.agreed("user-1")).await.status, 303);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,8 +223,14 @@ async fn no_login_leads_away_from_the_accounts_own_domains() {
     let response = visitor.send("GET", "/oauth/main/login", &[("Host", "evil.example")], "").await;
     assert_problem(&response, 421, "页面不存在");
     assert!(!response.headers.contains_key("location"));
-    // Where another of its domains is named, it leads there.
-    asked(&mut visitor, "to=https%3A%2F%2Fm.example.com%2Fx").await;
+    // Where another of its domains is named, the login is begun and ended there.
+    let there = visitor.get("/oauth/main/login?to=https%3A%2F%2Fm.example.com%2Fx").await;
+    let login = "/oauth/main/login?scope=snsapi_base&to=https%3A%2F%2Fm.example.com%2Fx";
+    assert_eq!((there.status, there.header("location")), (302, format!("https://m.example.com{login}").as_str()));
+    let begun = visitor.send("GET", login, &[("Host", "m.example.com")], "").await;
+    let back = Asked::read(begun.header("location")).agreed("base-1");
+    let ended = visitor.send("GET", &back, &[("Host", "m.example.com")], "").await;
+    assert_eq!((ended.status, ended.header("location")), (303, "https://m.example.com/x"));
     assert_problem(&visitor.get("/oauth/main/login?scope=snsapi_login").await, 400, "链接有误");
     assert_problem(&visitor.get("/oauth/nobody/login").await, 404, "页面不存在");
     assert_problem(&visitor.get("/oauth/main/other").await, 404, "页面不存在");
