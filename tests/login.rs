@@ -266,12 +266,12 @@ async fn a_wechat_that_is_slow_or_refuses_is_told_to_the_visitor_within_its_time
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_browser_remembers_a_login_as_long_as_it_may_take() {
+async fn the_browser_remembers_a_login_for_longer_than_it_may_take() {
     let wechat = FakeAuthorize::start().await;
-    let bot = start_with(&wechat, "[oauth]\nlogins_max = 1000\nlogin_s = 60").await;
+    let bot = start_with(&wechat, "[oauth]\nlogins_max = 1000\nlogin_s = 3600").await;
     let mut visitor = Visitor::new(&bot.origin);
     let response = visitor.get("/oauth/main/login").await;
-    assert!(response.header("set-cookie").contains("Max-Age=60;"), "{response:?}");
+    assert!(response.header("set-cookie").contains("Max-Age=86400;"), "{response:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

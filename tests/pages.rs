@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The example: a page with a button, and a bot that says how often it was pressed.
-static CHECK_IN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+pub static CHECK_IN: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let dir = workspace().join("examples/check-in-rs");
     let target_dir =
         std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is below target").join("wasm");
@@ -65,7 +65,11 @@ async fn a_page_and_its_bot_share_what_they_count() {
     assert!(html(&visitor.get(PAGE).await).contains("您签到 0 次"));
     for _ in 0..2 {
         let pressed = visitor.post(PAGE, "").await;
-        assert_eq!((pressed.status, pressed.header("location")), (303, "https://shop.example.com/pages/main/check-in/"), "{pressed:?}");
+        assert_eq!(
+            (pressed.status, pressed.header("location")),
+            (303, "https://shop.example.com/pages/main/check-in/"),
+            "{pressed:?}"
+        );
     }
     assert!(html(&visitor.get(PAGE).await).contains("您签到 2 次"));
     // The bot is asked by another user, who did not press.

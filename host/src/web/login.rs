@@ -42,6 +42,9 @@ const AUTHORIZE_URL: &str = "https://open.weixin.qq.com/connect/oauth2/authorize
 /// The longest code; WeChat's have 32 characters.
 const CODE_BYTES_MAX: usize = 512;
 
+/// How long the browser is known, in s: longer than any login takes, so that who comes too late is told so.
+const BROWSER_S: u64 = 86_400;
+
 /// Answers the link: the visitor goes to WeChat's page, by way of the domain where the login is to end.
 pub async fn begin(visit: &Visit<'_>, query: &Query<'_>) -> Answer {
     let (account, pages) = (&visit.serving.account, &visit.serving.account.pages);
@@ -64,7 +67,7 @@ pub async fn begin(visit: &Visit<'_>, query: &Query<'_>) -> Answer {
     let lives = visit.live.config.oauth.login;
     let state = state::sign(&visit.app.web.keys, &login, now_s(), lives);
     let mut response = html::redirect(StatusCode::FOUND, &authorize_url(&login, &state));
-    set_cookie(&mut response, cookie::write(BROWSER, &browser, lives.as_secs()));
+    set_cookie(&mut response, cookie::write(BROWSER, &browser, BROWSER_S));
     Ok(response)
 }
 

@@ -38,7 +38,7 @@ pub async fn page(visit: &Visit<'_>) -> Answer {
         return Ok(html::redirect(StatusCode::FOUND, &link(account, Scope::UserInfo, &home(account))));
     };
     let found = current(visit, found).await?;
-    Ok(html::with_forms(shown(&found.session, account, visit.language)))
+    Ok(html::private(shown(&found.session, account, visit.language)))
 }
 
 /// The same as JSON.
@@ -157,6 +157,7 @@ fn shown(session: &Session, account: &str, language: Language) -> Response {
         form method="post" action=(sign_out) {
             button.button.quiet type="submit" { (language.choose("退出登录", "Sign out")) }
         }
+        (html::veil())
     };
     html::page(StatusCode::OK, language, title, &content)
 }
