@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `told` | a text: the method, the authority, and every header of the request, one a line |
 //! | `say?status=…&NAME=VALUE&body=…` | a page with that status, those headers and that body |
+//! | `hello` | the page that `aviary-load` asks for |
 //! | `length` | how many bytes the request's body has |
 //! | `large?bytes=…` | a page of so many bytes |
 //! | `count?ms=…` | computes for so long, and counts the visitor |
@@ -68,6 +69,9 @@ mod page {
         count,
     };
 
+    /// A small page, as the native server of `aviary-load` has it, too.
+    const HELLO: &str = include_str!("hello.html");
+
     /// How much of a page goes out at once.
     const CHUNK_BYTES: usize = 4_096;
 
@@ -86,6 +90,10 @@ mod page {
                     let headers: Vec<_> = headers.map(|(name, value)| (name.clone(), value.clone().into())).collect();
                     let status = u16::try_from(number("status")).unwrap_or_default();
                     send(answer, status, &headers, of("body").unwrap_or_default().as_bytes());
+                }
+                "hello" => {
+                    let headers = [("content-type".to_owned(), b"text/html; charset=utf-8".to_vec())];
+                    send(answer, 200, &headers, HELLO.as_bytes());
                 }
                 "length" => text(answer, &length(&request).to_string()),
                 "large" => text(answer, &"x".repeat(usize::try_from(number("bytes")).unwrap_or_default())),
