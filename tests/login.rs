@@ -312,6 +312,21 @@ async fn signing_out_ends_the_session_everywhere_and_no_other_site_can_do_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn signing_in_again_leaves_no_session_behind() {
+    let wechat = FakeAuthorize::start().await;
+    let bot = start(&wechat).await;
+    let mut visitor = signed_in(&bot, "user-1").await;
+    let before = visitor.cookies.clone();
+    let again = asked(&mut visitor, "scope=snsapi_userinfo").await;
+    assert_eq!(visitor.get(&again.agreed("user-2")).await.status, 303);
+    // The callback once more, now with the new session's cookie: that is not the one before.
+    assert_eq!(visitor.get(&again.agreed("user-2")).await.status, 303);
+    assert_eq!(visitor.get("/me/main.json").await.status, 200);
+    visitor.cookies = before;
+    assert_eq!(visitor.get("/me/main.json").await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_outlives_its_access_token_and_ends_with_the_authorisation() {
     let wechat = FakeAuthorize::start().await;
     let bot = start_with(&wechat, "[oauth]\nprofile_s = 0").await;
