@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::{
     bot::TOKEN,
     fake_wechat::{ACCESS_TOKEN, APP_ID, APP_SECRET, FakeWechat, refusal},
-    plugins::{ECHO, MISBEHAVE, WELCOME},
+    plugins::{ECHO, MISBEHAVE, PAGER, WELCOME},
     process::{Finished, aviary, finish},
 };
 
@@ -230,6 +230,26 @@ async fn plugins_are_checked_without_a_bot() {
     assert_eq!((missing.code, wrong(&missing).len()), (Some(1), 1), "{}", missing.stdout);
     let mixed = check(dir.path(), &["30-misbehave-1.0.wasm", "."]).await;
     assert_eq!(mixed.code, Some(2), "{}", mixed.stderr);
+}
+
+#[tokio::test]
+async fn pages_are_held_against_the_grant_for_them() {
+    let api = format!("app_id = \"{APP_ID}\"\napp_secret = \"s\"\noauth.domains = [\"shop.example.com\"]");
+    let dir = bot(&api, "[plugins.echo.grants]\npages = true\n");
+    fs::write(dir.path().join("plugins/30-pager.wasm"), &*PAGER).unwrap();
+    let checked = check(dir.path(), &[]).await;
+    let pager = part(&checked, "Plugin `pager`");
+    assert!(pager.contains("\npages `pages` is not granted\n"), "{pager}");
+    assert!(pager.contains("\n[plugins.pager.grants]\n") && pager.contains("\npages = true"), "{pager}");
+    let idle = "account `main` grants it `pages`, but it exports no `wasi:http/incoming-handler`; build it with pages, or take \
+                the grant away";
+    assert_eq!((checked.code, wrong(&checked)), (Some(1), vec![idle]), "{}", checked.stdout);
+
+    let granted = bot(&api, "[plugins.pager.grants]\npages = true\n");
+    fs::write(granted.path().join("plugins/30-pager.wasm"), &*PAGER).unwrap();
+    let checked = check(granted.path(), &[]).await;
+    assert_eq!(checked.code, Some(0), "{}", checked.stdout);
+    assert!(part(&checked, "Plugin `pager`").contains("\npages `pages` is granted\n"), "{}", checked.stdout);
 }
 
 /// Checks a bot with the right AppID and this AppSecret against an API.

@@ -123,9 +123,9 @@ async fn a_visitor_who_does_not_agree_reads_so_and_can_try_again() {
     let denied = visitor.get(&asked.denied()).await;
     assert_problem(&denied, 403, "您没有同意授权");
     assert!(html(&denied).contains("/oauth/main/login?scope=snsapi_userinfo"), "{}", html(&denied));
-    // The state is used up: a code that somebody adds to it is worth nothing.
-    assert_problem(&visitor.get(&asked.agreed("user-1")).await, 400, "登录链接已失效");
     assert_eq!(wechat.calls(), [""; 0]);
+    // Who goes back to WeChat's page may still agree: it is the same browser, and there was no code yet.
+    assert_eq!(visitor.get(&asked.agreed("user-1")).await.status, 303);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,8 +223,14 @@ async fn no_login_leads_away_from_the_accounts_own_domains() {
     let response = visitor.send("GET", "/oauth/main/login", &[("Host", "evil.example")], "").await;
     assert_problem(&response, 421, "页面不存在");
     assert!(!response.headers.contains_key("location"));
-    // Where another of its domains is named, it leads there.
-    asked(&mut visitor, "to=https%3A%2F%2Fm.example.com%2Fx").await;
+    // Where another of its domains is named, the login is begun and ended there.
+    let there = visitor.get("/oauth/main/login?to=https%3A%2F%2Fm.example.com%2Fx").await;
+    let login = "/oauth/main/login?scope=snsapi_base&to=https%3A%2F%2Fm.example.com%2Fx";
+    assert_eq!((there.status, there.header("location")), (302, format!("https://m.example.com{login}").as_str()));
+    let begun = visitor.send("GET", login, &[("Host", "m.example.com")], "").await;
+    let back = Asked::read(begun.header("location")).agreed("base-1");
+    let ended = visitor.send("GET", &back, &[("Host", "m.example.com")], "").await;
+    assert_eq!((ended.status, ended.header("location")), (303, "https://m.example.com/x"));
     assert_problem(&visitor.get("/oauth/main/login?scope=snsapi_login").await, 400, "链接有误");
     assert_problem(&visitor.get("/oauth/nobody/login").await, 404, "页面不存在");
     assert_problem(&visitor.get("/oauth/main/other").await, 404, "页面不存在");
@@ -260,12 +266,12 @@ async fn a_wechat_that_is_slow_or_refuses_is_told_to_the_visitor_within_its_time
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_browser_remembers_a_login_as_long_as_it_may_take() {
+async fn the_browser_remembers_a_login_for_longer_than_it_may_take() {
     let wechat = FakeAuthorize::start().await;
-    let bot = start_with(&wechat, "[oauth]\nlogins_max = 1000\nlogin_s = 60").await;
+    let bot = start_with(&wechat, "[oauth]\nlogins_max = 1000\nlogin_s = 3600").await;
     let mut visitor = Visitor::new(&bot.origin);
     let response = visitor.get("/oauth/main/login").await;
-    assert!(response.header("set-cookie").contains("Max-Age=60;"), "{response:?}");
+    assert!(response.header("set-cookie").contains("Max-Age=86400;"), "{response:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -302,6 +308,21 @@ async fn signing_out_ends_the_session_everywhere_and_no_other_site_can_do_it() {
     assert!(!visitor.cookies.contains_key("__Host-session-main"));
     // The cookie is worth nothing any more, whoever kept it.
     visitor.cookies = kept;
+    assert_eq!(visitor.get("/me/main.json").await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signing_in_again_leaves_no_session_behind() {
+    let wechat = FakeAuthorize::start().await;
+    let bot = start(&wechat).await;
+    let mut visitor = signed_in(&bot, "user-1").await;
+    let before = visitor.cookies.clone();
+    let again = asked(&mut visitor, "scope=snsapi_userinfo").await;
+    assert_eq!(visitor.get(&again.agreed("user-2")).await.status, 303);
+    // The callback once more, now with the new session's cookie: that is not the one before.
+    assert_eq!(visitor.get(&again.agreed("user-2")).await.status, 303);
+    assert_eq!(visitor.get("/me/main.json").await.status, 200);
+    visitor.cookies = before;
     assert_eq!(visitor.get("/me/main.json").await.status, 401);
 }
 

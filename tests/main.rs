@@ -16,6 +16,7 @@ mod upstream;
 mod visitor;
 
 mod api_command;
+mod browser;
 mod canary;
 mod check;
 mod cli;
@@ -38,6 +39,7 @@ mod login;
 mod modes;
 mod new;
 mod pages;
+mod plugin_pages;
 mod reload;
 mod versions;
 mod webhook;

@@ -22,6 +22,9 @@ pub static FETCHER: LazyLock<Vec<u8>> = LazyLock::new(|| build("aviary-test-fetc
 /// Sends customer-service messages and calls WeChat's API as a text tells it; see its source for the orders.
 pub static CALLER: LazyLock<Vec<u8>> = LazyLock::new(|| build("aviary-test-caller", "wasm32-unknown-unknown"));
 
+/// Makes pages as their addresses tell it; see its source for the orders.
+pub static PAGER: LazyLock<Vec<u8>> = LazyLock::new(|| build("aviary-test-pager", "wasm32-wasip2"));
+
 /// Says every text back as `鹦鹉：…`.
 pub static PARROT: LazyLock<Vec<u8>> = LazyLock::new(|| build("aviary-test-parrot", "wasm32-unknown-unknown"));
 

@@ -718,7 +718,9 @@ mod tests {
         for name in ["a", "b", "c"] {
             metrics.plugin(&"main".into(), &name.into());
         }
+        use crate::plugin::quarantine::Part;
         let out = |plugin: &str| Quarantined {
+            part: Part::Bot,
             account: "main".into(),
             plugin: plugin.into(),
             code: String::new(),

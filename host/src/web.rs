@@ -44,7 +44,7 @@ use self::{
     language::Language,
     logins::Logins,
     place::Place,
-    plugin_page::OnTheirWay,
+    plugin_page::Places,
     problem::Problem,
     session::{Found, Sessions},
 };
@@ -64,10 +64,12 @@ pub struct Web {
     keys: Keys,
     logins: Logins,
     sessions: Sessions,
-    on_their_way: OnTheirWay,
+    /// Bodies of requests to plugins' pages that are arriving.
+    arriving: Places,
+    places: Places,
     tickets: Tickets,
-    /// Which problem was told of lately.
-    told: OnceAMinute<&'static str>,
+    /// Which problem of which account was told of lately; of requests to none, the account is empty.
+    told: OnceAMinute<(String, &'static str)>,
 }
 
 /// A visitor's request to an account's pages, under one of the account's names.
@@ -110,20 +112,22 @@ impl Web {
             keys,
             logins: Logins::default(),
             sessions,
-            on_their_way: OnTheirWay::default(),
+            arriving: Places::default(),
+            places: Places::default(),
             tickets: Tickets::default(),
             told: OnceAMinute::default(),
         })
     }
 
-    fn tell(&self, app: &App, problem: &Problem) {
+    fn tell(&self, app: &App, account: &str, problem: &Problem) {
         app.records.metrics.refused(problem.cause());
-        let Some(unsaid) = self.told.turn(problem.cause(), Instant::now()) else { return };
+        let Some(unsaid) = self.told.turn((account.to_owned(), problem.cause()), Instant::now()) else { return };
         let status = problem.status().as_u16();
         let more = if unsaid > 0 { format!(" ({unsaid} more of this kind in between)") } else { String::new() };
+        let of = if account.is_empty() { String::new() } else { format!(" of account `{account}`") };
         match problem.is_usual() {
-            true => info!(status, "A visitor got {status}: {problem}{more}"),
-            false => warn!(status, "A visitor got {status}: {problem}{more}"),
+            true => info!(account, status, "A visitor{of} got {status}: {problem}{more}"),
+            false => warn!(account, status, "A visitor{of} got {status}: {problem}{more}"),
         }
     }
 }
@@ -141,10 +145,12 @@ pub async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
         };
     }
     let (is_json, language) = (place.is_json(), Language::of(request.headers()));
+    // There are as many names as accounts: a stranger's own is none.
+    let account = place.account().filter(|name| live.named(name).is_some()).unwrap_or_default().to_owned();
     match answer(&app, &live, place, request, language).await {
         Ok(response) => response,
         Err(trouble) => {
-            app.web.tell(&app, &trouble.problem);
+            app.web.tell(&app, &account, &trouble.problem);
             if is_json { told(&trouble) } else { shown(&trouble, language) }
         }
     }
@@ -153,7 +159,7 @@ pub async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
 async fn answer(app: &Arc<App>, live: &Arc<Live>, place: Place, request: Request, language: Language) -> Answer {
     let arrived = Instant::now();
     let (head, body) = request.into_parts();
-    let nowhere = || Problem::Nowhere { path: head.uri.path().to_owned() };
+    let nowhere = || Problem::nowhere(head.uri.path());
     let serving = live.named(place.account().ok_or_else(nowhere)?).ok_or_else(nowhere)?;
     let visit = Visit { app, live, serving, domain: domain(serving, &head)?, language, head: &head };
     let query = Query::parse(head.uri.query().unwrap_or_default());
@@ -186,17 +192,17 @@ fn domain<'a>(serving: &'a Serving, head: &Parts) -> Result<&'a str, Problem> {
 
 impl Visit<'_> {
     /// Goes on if the request has one of these methods.
-    fn method(&self, methods: &[Method]) -> Result<&Self, Problem> {
-        match methods.contains(&self.head.method) {
+    fn method(&self, allowed: &'static [Method]) -> Result<&Self, Problem> {
+        match allowed.contains(&self.head.method) {
             true => Ok(self),
-            false => Err(Problem::Method(self.head.method.to_string())),
+            false => Err(Problem::Method { method: self.head.method.to_string(), allowed }),
         }
     }
 
     /// The visitor's session in this account, if they are signed in.
     async fn session(&self) -> Result<Option<Found>, Problem> {
-        let account = &self.serving.account.name;
-        let cookie = cookie::read(&self.head.headers, &cookie::session_name(account));
+        let account = &self.serving.account;
+        let cookie = cookie::read(&self.head.headers, &cookie::session_name(&account.name));
         self.app.web.sessions.find(account, cookie, &self.live.config.oauth).await
     }
 
@@ -233,16 +239,23 @@ fn shown(trouble: &Trouble, language: Language) -> Response {
             a.button href=(href) { (language.choose("重新登录", "Sign in again")) }
         }
     };
-    let mut response = html::page(trouble.problem.status(), language, title, &content);
-    if let Problem::Method(_) = *trouble.problem {
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
-    }
-    response
+    with_allow(html::page(trouble.problem.status(), language, title, &content), &trouble.problem)
 }
 
 fn told(trouble: &Trouble) -> Response {
     let login = trouble.again.as_ref().map(|again| &again.href);
-    html::json(trouble.problem.status(), &json!({ "error": trouble.problem.cause(), "login": login }))
+    let told = json!({ "error": trouble.problem.cause(), "login": login });
+    with_allow(html::json(trouble.problem.status(), &told), &trouble.problem)
+}
+
+/// Says which methods have a meaning there, where one had none.
+fn with_allow(mut response: Response, problem: &Problem) -> Response {
+    if let Problem::Method { allowed, .. } = problem {
+        let allowed: Vec<&str> = allowed.iter().map(Method::as_str).collect();
+        let allowed = HeaderValue::try_from(allowed.join(", ")).expect("methods are ASCII");
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    response
 }
 
 /// Seconds since 1970 by our clock.

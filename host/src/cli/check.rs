@@ -127,7 +127,8 @@ async fn check_settings(plugin: &Examined, chains: &[(&Arc<Account>, Chain)], re
 fn asker<'a>(account: &'a Account, chain: &'a Chain, plugin: &Examined) -> Option<Asker<'a>> {
     let asked = chain.plugins.iter().find(|asked| asked.file == plugin.file)?;
     let is_own = account.plugins_dir.as_deref() == plugin.file.parent();
-    Some(Asker { account: &account.name, is_own, settings: &asked.settings })
+    let has_domains = account.pages.are_on();
+    Some(Asker { account: &account.name, is_own, has_domains, settings: &asked.settings })
 }
 
 /// A path as short as can be.

@@ -15,6 +15,7 @@ use crate::{
         client::{Host, NoAnswer},
         status::{Account, Asked, Status},
     },
+    plugin::quarantine::Part,
     store::late::Counts,
 };
 
@@ -135,13 +136,17 @@ fn print_account(account: &Account, status: &Status, base: Option<&Path>, report
     if account.plugins.is_empty() && account.forward.is_none() && status.unready.is_none() {
         report.wrong("it asks no plugin: every message is answered with silence");
     }
-    for out in account.plugins.iter().filter_map(|plugin| plugin.quarantine.as_ref()) {
+    for out in account.plugins.iter().flat_map(Asked::quarantined) {
         let again = match out.probe_in_s {
-            0 => "the next message for it tries it again".to_owned(),
+            0 => "the next one for it tries it again".to_owned(),
             seconds => format!("it is tried again in {}", span(seconds)),
         };
         let since = span(out.out_s);
-        report.wrong(&format!("plugin `{}` has been left alone for {since}: {}; {again}", out.plugin, out.why));
+        let part = match out.part {
+            Part::Bot => "",
+            Part::Pages => ", for its pages,",
+        };
+        report.wrong(&format!("plugin `{}`{part} has been left alone for {since}: {}; {again}", out.plugin, out.why));
     }
 }
 

@@ -91,7 +91,7 @@ impl OAuth {
     pub(super) fn read(section: &Section<'_>) -> Self {
         let seconds = |key, bounds| Duration::from_secs(section.number(key, bounds));
         Self {
-            login: seconds("login_s", 60..=3_600),
+            login: seconds("login_s", 1..=3_600),
             logins_max: section.count("logins_max", 1_000..=10_000_000),
             session: seconds("session_s", 60..=2_592_000),
             sessions_max: section.number("sessions_max", 100..=100_000_000),

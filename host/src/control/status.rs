@@ -14,7 +14,7 @@ use crate::{
     https::without_parameters,
     plugin::{
         Plugin,
-        quarantine::Quarantined,
+        quarantine::{Part, Quarantined},
         set::Fault,
         versions::{self, Kept},
     },
@@ -73,6 +73,9 @@ pub struct Asked {
     pub pinned: Option<String>,
     /// Why it is left alone at the moment, if it is.
     pub quarantine: Option<Quarantined>,
+    /// Why it is not asked for pages at the moment, if it is not.
+    #[serde(default)]
+    pub pages_quarantine: Option<Quarantined>,
     /// The versions that can be gone back to, the newest first.
     pub earlier: Vec<Kept>,
 }
@@ -106,7 +109,14 @@ impl Status {
 
     /// The plugins that are left alone at the moment.
     pub fn quarantined(&self) -> impl Iterator<Item = &Quarantined> {
-        self.accounts.iter().flat_map(|account| &account.plugins).filter_map(|plugin| plugin.quarantine.as_ref())
+        self.accounts.iter().flat_map(|account| &account.plugins).flat_map(Asked::quarantined)
+    }
+}
+
+impl Asked {
+    /// Its parts that are left alone at the moment.
+    pub fn quarantined(&self) -> impl Iterator<Item = &Quarantined> {
+        self.quarantine.iter().chain(&self.pages_quarantine)
     }
 }
 
@@ -135,13 +145,15 @@ impl Facts {
         let kept = self.kept.get(&(dir.to_owned(), plugin.name.to_string())).map_or(&[][..], Vec::as_slice);
         let is_it =
             |out: &&Quarantined| *out.account == *plugin.account && *out.plugin == *plugin.name && out.code == sha256;
+        let quarantine = |part| self.quarantined.iter().filter(is_it).find(|out| out.part == part).cloned();
         Asked {
             account: plugin.account.to_string(),
             name: plugin.name.to_string(),
             file: plugin.file.clone(),
             first_served_s: kept.iter().find(|kept| kept.sha256 == sha256).map(|kept| kept.first_served_s),
             pinned: plugin.settings.sha256.map(|pinned| pinned.to_string()),
-            quarantine: self.quarantined.iter().find(is_it).cloned(),
+            quarantine: quarantine(Part::Bot),
+            pages_quarantine: quarantine(Part::Pages),
             earlier: kept.iter().filter(|kept| kept.sha256 != sha256).cloned().collect(),
             sha256,
         }

@@ -33,7 +33,7 @@ use crate::{
 const HANDLER: &str = "aviary:bot/handler";
 
 /// What a plugin exports that serves pages.
-const PAGES: &str = "wasi:http/incoming-handler";
+pub const PAGES: &str = "wasi:http/incoming-handler";
 
 /// The version of the contract that this host speaks.
 const WIT_VERSION: &str = "0.1.0";

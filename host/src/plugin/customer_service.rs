@@ -26,7 +26,7 @@ impl Host for Guest {
 impl Guest {
     /// Refuses a user whom the grant does not reach. What is only played needs no grant.
     fn check_recipient(&self, openid: &str) -> Result<(), String> {
-        let is_sender = self.message().is_some_and(|message| !openid.is_empty() && message.from_user == openid);
+        let is_sender = !openid.is_empty() && self.at_work_for().is_some_and(|(_, user)| user == openid);
         match self.settings.grants.customer_service {
             _ if self.services.apis.are_played() => Ok(()),
             Some(CustomerServiceGrant::Anyone) => Ok(()),

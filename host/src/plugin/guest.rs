@@ -66,7 +66,8 @@ impl Guest {
         let visitor = Some(visitor.clone());
         let limits = &plugin.settings.limits;
         let limiter = Limiter::sharing(limits, &plugin.lane, held_bytes, deadline);
-        Self { visitor, limiter, ..Self::new(&plugin.name, &plugin.settings, &plugin.services, deadline) }
+        let api = plugin.api.clone();
+        Self { visitor, limiter, api, ..Self::new(&plugin.name, &plugin.settings, &plugin.services, deadline) }
     }
 
     /// In which account, and for which user, the guest is at work; the user is empty where it is nobody's.

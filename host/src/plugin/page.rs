@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper::{HeaderMap, Request, Response, StatusCode, header::HeaderName};
 use tokio::{sync::oneshot, task::JoinHandle, time::timeout_at};
 use wasmtime::Store;
 use wasmtime_wasi_http::{
@@ -15,7 +15,7 @@ use wasmtime_wasi_http::{
     },
 };
 
-use super::{Call, Failure, Plugin, guest::Guest};
+use super::{Call, Failure, GUEST_ERROR_CHARS_MAX, Plugin, guest::Guest};
 use crate::foreign::on_one_line;
 
 /// Who asks for a page.
@@ -45,8 +45,12 @@ pub enum NoPage {
     BrokenOff,
     #[error("made a page of more than {bytes_max} bytes (`pages.answer_bytes_max`)")]
     TooLarge { bytes_max: usize },
-    #[error("wanted to lead the visitor to an address outside the account's domains")]
+    #[error("wanted to lead the visitor out of the account's domains, or what they sent to pages that are not its own")]
     LeadsAway,
+    #[error("said `{0}` more than once, which means different things to different browsers")]
+    Twice(HeaderName),
+    #[error("answered with the status {0}; it may be one of 200 to 599")]
+    Status(u16),
 }
 
 type Told = Result<Response<HyperOutgoingBody>, ErrorCode>;
@@ -107,9 +111,14 @@ async fn page_of(page: JoinHandle<Result<Page, NoPage>>, deadline: Instant) -> R
     }
 }
 
+/// What the guest said of its error, as far as it is told.
+fn told(code: &ErrorCode) -> String {
+    on_one_line(&format!("{code:?}")).chars().take(GUEST_ERROR_CHARS_MAX).collect()
+}
+
 async fn collected(receiver: oneshot::Receiver<Told>, bytes_max: usize) -> Result<Page, NoPage> {
     let response = receiver.await.map_err(|_| NoPage::Silent)?;
-    let response = response.map_err(|code| NoPage::Refused(on_one_line(&format!("{code:?}"))))?;
+    let response = response.map_err(|code| NoPage::Refused(told(&code)))?;
     let (head, body) = response.into_parts();
     let body = Limited::new(body, bytes_max).collect().await.map_err(|error| match error.is::<LengthLimitError>() {
         true => NoPage::TooLarge { bytes_max },

@@ -31,6 +31,17 @@ pub struct Key {
     pub account: Arc<str>,
     pub plugin: Arc<str>,
     pub code: Hash,
+    pub part: Part,
+}
+
+/// The parts of a plugin, each judged by itself: a page is asked by anybody, and whoever makes it fail must not take the bot away
+/// from the account's followers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    #[default]
+    Bot,
+    Pages,
 }
 
 /// A plugin that is out of its chain, for people to read.
@@ -38,6 +49,9 @@ pub struct Key {
 pub struct Quarantined {
     pub account: String,
     pub plugin: String,
+    /// Which part of it.
+    #[serde(default)]
+    pub part: Part,
     /// The SHA-256 of its file.
     pub code: String,
     /// Why it went out, or did not come back.
@@ -214,6 +228,7 @@ impl Standing {
         Some(Quarantined {
             account: key.account.to_string(),
             plugin: key.plugin.to_string(),
+            part: key.part,
             code: key.code.to_string(),
             why: out.why.clone(),
             out_s: now.saturating_duration_since(out.since).as_secs(),
@@ -349,7 +364,7 @@ mod tests {
     }
 
     fn key(code: u8) -> Key {
-        Key { account: "main".into(), plugin: "weather".into(), code: Hash([code; 32]) }
+        Key { account: "main".into(), plugin: "weather".into(), code: Hash([code; 32]), part: Part::Bot }
     }
 
     fn standing(thresholds: &config::Quarantine) -> Arc<Standing> {

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::{
     Hash, Plugin,
     per_user::PerUser,
-    quarantine::{self, Admission, Change, Quarantine, Standing},
+    quarantine::{self, Admission, Change, Part, Quarantine, Standing},
 };
 use crate::{
     app::Live,
@@ -49,22 +49,29 @@ impl Records {
 
     /// Finds the record of a plugin in an account.
     pub fn of(&self, account: &Arc<str>, plugin: &Arc<str>, code: Hash, settings: &PluginSettings) -> Record {
-        let key = quarantine::Key { account: account.clone(), plugin: plugin.clone(), code };
-        let standing = self.quarantine.standing(key.clone(), &settings.quarantine);
+        let judged = |part| {
+            let key = quarantine::Key { account: account.clone(), plugin: plugin.clone(), code, part };
+            Judged { standing: self.quarantine.standing(key.clone(), &settings.quarantine), key }
+        };
         let metrics = self.metrics.plugin(account, plugin);
-        Record(Some(Kept { key, standing, metrics, per_user: settings.per_user, records: self.clone() }))
+        let (bot, pages) = (judged(Part::Bot), judged(Part::Pages));
+        Record(Some(Kept { bot, pages, metrics, per_user: settings.per_user, records: self.clone() }))
     }
 
     /// Forgets every account and plugin that does not serve.
     pub fn retain(&self, live: &Live) {
         let plugins: Vec<&Plugin> =
             live.accounts().flat_map(|serving| &serving.chain.plugins).map(AsRef::as_ref).collect();
-        let key = |plugin: &&Plugin| quarantine::Key {
-            account: plugin.account.clone(),
-            plugin: plugin.name.clone(),
-            code: plugin.code.hash,
+        let keys = |plugin: &&Plugin| {
+            let (account, plugin, code) = (plugin.account.clone(), plugin.name.clone(), plugin.code.hash);
+            [Part::Bot, Part::Pages].map(|part| quarantine::Key {
+                account: account.clone(),
+                plugin: plugin.clone(),
+                code,
+                part,
+            })
         };
-        self.quarantine.retain(&plugins.iter().map(key).collect());
+        self.quarantine.retain(&plugins.iter().flat_map(keys).collect());
         let accounts = live.accounts().map(|serving| serving.account.name.as_str()).collect();
         self.metrics.retain(&accounts, &plugins.iter().map(|plugin| (&*plugin.account, &*plugin.name)).collect());
     }
@@ -77,11 +84,18 @@ pub struct Record(Option<Kept>);
 
 #[derive(Debug)]
 struct Kept {
-    key: quarantine::Key,
-    standing: Arc<Standing>,
+    bot: Judged,
+    pages: Judged,
     metrics: PluginMetrics,
     per_user: Option<Rate>,
     records: Records,
+}
+
+/// A part of a plugin, and how it has done.
+#[derive(Debug)]
+struct Judged {
+    key: quarantine::Key,
+    standing: Arc<Standing>,
 }
 
 /// Why a plugin is not asked about a message that it would be asked about.
@@ -96,23 +110,32 @@ pub enum Held {
 impl Record {
     /// Says whether a user's message may be put to the plugin now.
     pub fn admit(&self, openid: &str, now: Instant) -> Result<Admitted<'_>, Held> {
-        let Some(kept) = &self.0 else { return Ok(Admitted(None)) };
-        let Some(admission) = kept.standing.admit(now) else {
-            kept.metrics.skip(Turn::Quarantined);
-            return Err(Held::Quarantined);
-        };
-        if !kept.is_within_rate(openid, now) {
-            kept.metrics.skip(Turn::PerUser);
-            return Err(Held::PerUser);
-        }
-        Ok(Admitted(Some((kept, admission, now))))
+        self.0.as_ref().map_or(Ok(Admitted(None)), |kept| kept.admit(&kept.bot, openid, now))
+    }
+
+    /// Says whether the plugin may be asked for a page now. Who is not signed in has no openid.
+    pub fn admit_visitor(&self, openid: &str, now: Instant) -> Result<Admitted<'_>, Held> {
+        self.0.as_ref().map_or(Ok(Admitted(None)), |kept| kept.admit(&kept.pages, openid, now))
     }
 }
 
 impl Kept {
+    fn admit<'a>(&'a self, judged: &'a Judged, openid: &str, now: Instant) -> Result<Admitted<'a>, Held> {
+        let Some(admission) = judged.standing.admit(now) else {
+            self.metrics.skip(Turn::Quarantined);
+            return Err(Held::Quarantined);
+        };
+        if !self.is_within_rate(openid, now) {
+            self.metrics.skip(Turn::PerUser);
+            return Err(Held::PerUser);
+        }
+        Ok(Admitted(Some((self, judged, admission, now))))
+    }
+
+    /// Visitors who are not signed in are nobody's users: together they would lock each other out.
     fn is_within_rate(&self, openid: &str, now: Instant) -> bool {
-        let (account, plugin) = (&self.key.account, &self.key.plugin);
-        let Some(rate) = self.per_user else { return true };
+        let (account, plugin) = (&self.bot.key.account, &self.bot.key.plugin);
+        let Some(rate) = self.per_user.filter(|_| !openid.is_empty()) else { return true };
         let is_within = self.records.per_user.allows(rate, account, plugin, openid, now);
         if !is_within && let Some(unsaid) = self.records.over.turn((account.clone(), plugin.clone()), now) {
             let more = if unsaid > 0 { format!(" ({unsaid} more times in between)") } else { String::new() };
@@ -123,15 +146,21 @@ impl Kept {
         }
         is_within
     }
+}
 
+impl Judged {
     fn tell(&self, change: &Change) {
-        let quarantine::Key { account, plugin, code } = &self.key;
+        let quarantine::Key { account, plugin, code, part } = &self.key;
+        let what = match part {
+            Part::Bot => "",
+            Part::Pages => ", for its pages,",
+        };
         match change {
             Change::Back { .. } => {
-                info!(account = %account, plugin.name = %plugin, hash = %code, "Plugin `{plugin}` {change}");
+                info!(account = %account, plugin.name = %plugin, hash = %code, "Plugin `{plugin}`{what} {change}");
             }
             Change::Out { .. } | Change::StaysOut { .. } => {
-                warn!(account = %account, plugin.name = %plugin, hash = %code, "Plugin `{plugin}` {change}");
+                warn!(account = %account, plugin.name = %plugin, hash = %code, "Plugin `{plugin}`{what} {change}");
             }
         }
     }
@@ -139,13 +168,13 @@ impl Kept {
 
 /// The right to call a plugin once, and since when there is it.
 #[derive(Debug)]
-pub struct Admitted<'a>(Option<(&'a Kept, Admission<'a>, Instant)>);
+pub struct Admitted<'a>(Option<(&'a Kept, &'a Judged, Admission<'a>, Instant)>);
 
 impl Admitted<'_> {
     /// Draws the conclusions from the call: it is counted, and may bring the plugin out of its chain or back. The plugin
     /// counted on having the time `expected`. Of a failure, `told` is what the log says: "it …".
     pub fn settle(self, step: &Step, told: &str, expected: Duration) {
-        let Some((kept, admission, since)) = self.0 else { return };
+        let Some((kept, judged, admission, since)) = self.0 else { return };
         let Step { duration, waited, .. } = *step;
         kept.metrics.call(Turn::of(&step.outcome), duration, waited);
         let change = match &step.outcome {
@@ -155,6 +184,6 @@ impl Admitted<'_> {
             }
             Err(_) => None,
         };
-        change.iter().for_each(|change| kept.tell(change));
+        change.iter().for_each(|change| judged.tell(change));
     }
 }

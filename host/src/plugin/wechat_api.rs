@@ -91,12 +91,12 @@ impl Guest {
         if self.wechat_calls >= calls_max {
             let plugin = &self.plugin;
             return Err(Told::Denied(format!(
-                "plugin `{plugin}` may call WeChat {calls_max} times for one message (`limits.wechat_calls_max`)"
+                "plugin `{plugin}` may call WeChat {calls_max} times for one message or page (`limits.wechat_calls_max`)"
             )));
         }
         self.wechat_calls += 1;
         let none = || {
-            let account = self.message().map_or("main", |message| &message.account);
+            let account = self.at_work_for().map_or("main", |(account, _)| account);
             Told::Unreachable(format!(
                 "account `{account}` has no `app_id` or no `app_secret`, so that WeChat's API is not used"
             ))

@@ -19,15 +19,25 @@ use super::language::Language;
 /// What all of the host's own pages look like.
 const STYLE: &str = include_str!("page.css");
 
+/// What a page does that a browser keeps: it hides when it is left, and asks anew when it is come back to.
+const VEIL: &str = "addEventListener('pagehide',()=>{document.body.hidden=true});\
+                    addEventListener('pageshow',event=>{if(event.persisted)location.reload()})";
+
 /// Nothing but our style, pictures of WeChat's users, and forms that come back to us.
-static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| policy(""));
+
+/// The same, and the one script of a private page.
+static PRIVATE_POLICY: LazyLock<HeaderValue> =
+    LazyLock::new(|| policy(&format!("script-src 'sha256-{}'; ", STANDARD.encode(Sha256::digest(VEIL)))));
+
+fn policy(scripts: &str) -> HeaderValue {
     let hash = STANDARD.encode(Sha256::digest(STYLE));
     let policy = format!(
-        "default-src 'none'; style-src 'sha256-{hash}'; img-src https://*.qlogo.cn; form-action 'self'; frame-ancestors \
-         'none'; base-uri 'none'"
+        "default-src 'none'; {scripts}style-src 'sha256-{hash}'; img-src https://*.qlogo.cn; form-action 'self'; \
+         frame-ancestors 'none'; base-uri 'none'"
     );
     HeaderValue::try_from(policy).expect("it is ASCII")
-});
+}
 
 /// A page of the host's own.
 pub fn page(status: StatusCode, language: Language, title: &str, content: &Markup) -> Response {
@@ -92,10 +102,17 @@ pub fn guard(headers: &mut HeaderMap) {
     headers.append(header::VARY, HeaderValue::from_static("Cookie"));
 }
 
-/// Lets the page's own forms say where they come from: with `no-referrer` a browser calls them `null`.
-pub fn with_forms(mut response: Response) -> Response {
+/// Keeps a page from whoever comes after the visitor: a browser shows it again by its back button, however much it is `no-store`.
+/// Its forms say where they come from: with `no-referrer` a browser calls that `null`.
+pub fn private(mut response: Response) -> Response {
     response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, PRIVATE_POLICY.clone());
     response
+}
+
+/// The script of a private page.
+pub fn veil() -> Markup {
+    html! { script { (PreEscaped(VEIL)) } }
 }
 
 #[cfg(test)]

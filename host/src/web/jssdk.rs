@@ -12,6 +12,7 @@ use std::{
 use aviary_wechat::signature::sign_jssdk;
 use axum::http::StatusCode;
 use serde_json::json;
+use tokio::time::timeout_at;
 
 use super::{
     Answer, Visit, html,
@@ -20,7 +21,7 @@ use super::{
     problem::Problem,
     return_url,
 };
-use crate::{app::Serving, config::Account, query::Query, secret::Secret};
+use crate::{api::ApiError, app::Serving, config::Account, query::Query, secret::Secret};
 
 /// How long before its end a ticket is not used any more: a page may wait before it uses its signature.
 const SPARE: Duration = Duration::from_secs(300);
@@ -54,7 +55,7 @@ pub async fn answer(visit: &Visit<'_>, query: &Query<'_>) -> Answer {
     let url = query.optional("url").unwrap_or_default();
     let is_ours = url.len() <= URL_BYTES_MAX
         && url.starts_with("https://")
-        && return_url::is_within(url, visit.domain, &account.pages.domains);
+        && return_url::within(url, &format!("https://{}/", visit.domain), &account.pages.domains).is_some();
     if !is_ours {
         return Err(Problem::NotOurPage { account: account.name.clone() }.into());
     }
@@ -68,14 +69,16 @@ pub async fn answer(visit: &Visit<'_>, query: &Query<'_>) -> Answer {
 impl Tickets {
     /// Returns an account's ticket: the one that is there, if it is good for a while.
     async fn of(&self, serving: &Serving, timeout: Duration) -> Result<Secret, Problem> {
-        let account = &serving.account;
-        let mut line = self.line(&account.name).lock_owned().await;
+        let (account, deadline) = (&serving.account, login::deadline(timeout));
+        // Whoever fetches it may take as long; then those behind are out of time, too, and none of them asks WeChat again.
+        let line = timeout_at(deadline.into(), self.line(&account.name).lock_owned()).await;
+        let mut line = line.map_err(|_| Problem::Api { error: ApiError::Timeout { limit: timeout } })?;
         let (now, owner) = (Instant::now(), owner(account));
         if let Some(Ticket { ticket, .. }) = line.as_ref().filter(|ticket| ticket.until > now && ticket.owner == owner)
         {
             return Ok(ticket.clone());
         }
-        let fetched = login::api(serving)?.jsapi_ticket(login::deadline(timeout)).await;
+        let fetched = login::api(serving)?.jsapi_ticket(deadline).await;
         let (ticket, expires_in) = fetched.map_err(|error| Problem::Api { error })?;
         *line = Some(Ticket { ticket: ticket.clone(), until: now + expires_in.saturating_sub(SPARE), owner });
         Ok(ticket)

@@ -13,7 +13,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     Again, Answer, Trouble, Visit,
@@ -25,7 +25,7 @@ use super::{
     now_s,
     problem::Problem,
     return_url,
-    session::{Opened, Session},
+    session::{Found, Opened, Session},
     state::{self, BadState, Login},
 };
 use crate::{
@@ -42,7 +42,10 @@ const AUTHORIZE_URL: &str = "https://open.weixin.qq.com/connect/oauth2/authorize
 /// The longest code; WeChat's have 32 characters.
 const CODE_BYTES_MAX: usize = 512;
 
-/// Answers the link: the visitor goes to WeChat's page.
+/// How long the browser is known, in s: longer than any login takes, so that who comes too late is told so.
+const BROWSER_S: u64 = 86_400;
+
+/// Answers the link: the visitor goes to WeChat's page, by way of the domain where the login is to end.
 pub async fn begin(visit: &Visit<'_>, query: &Query<'_>) -> Answer {
     let (account, pages) = (&visit.serving.account, &visit.serving.account.pages);
     let scope = match query.optional("scope") {
@@ -52,16 +55,19 @@ pub async fn begin(visit: &Visit<'_>, query: &Query<'_>) -> Answer {
     let home = format!("/me/{}", account.name);
     let return_url = return_url::parse(query.optional("to").unwrap_or(&home), visit.domain, &pages.domains)
         .ok_or_else(|| Problem::ReturnUrl { account: account.name.clone() })?;
+    if let Some(domain) = return_url.host_str().filter(|domain| *domain != visit.domain) {
+        // Cookies are one domain's: who signs in here is a stranger there.
+        let there = format!("https://{domain}{}", link(&account.name, scope, return_url.as_str()));
+        return Ok(html::redirect(StatusCode::FOUND, &there));
+    }
     let known = browser(visit).map(str::to_owned);
     let browser = known.unwrap_or_else(|| hex(&random::<16>()));
     visit.app.web.keys.rotate().await;
-    let login =
-        Login { account: &account.name, domain: visit.domain, browser: &browser, scope, return_url: &return_url };
+    let login = login(visit, &browser, scope, return_url.as_str());
     let lives = visit.live.config.oauth.login;
     let state = state::sign(&visit.app.web.keys, &login, now_s(), lives);
-    let app_id = account.app_id.as_deref().unwrap_or_default();
-    let mut response = html::redirect(StatusCode::FOUND, &authorize_url(app_id, &login, &state));
-    set_cookie(&mut response, cookie::write(BROWSER, &browser, lives.as_secs()));
+    let mut response = html::redirect(StatusCode::FOUND, &authorize_url(&login, &state));
+    set_cookie(&mut response, cookie::write(BROWSER, &browser, BROWSER_S));
     Ok(response)
 }
 
@@ -73,25 +79,32 @@ pub async fn finish(visit: &Visit<'_>, query: &Query<'_>) -> Answer {
         .ok_or_else(|| Trouble::from(Problem::Forged).with(again(account.pages.scope, "", &account.name)))?;
     let text = query.optional("state").unwrap_or_default();
     let scope = state::scope(text).unwrap_or(account.pages.scope);
-    let again = again(scope, &return_url, &account.name);
-    let outcome = answered(visit, query, text, scope, &return_url).await;
+    let again = again(scope, return_url.as_str(), &account.name);
+    let outcome = answered(visit, query, text, scope, return_url.as_str()).await;
     let opened = outcome.map_err(|problem| Trouble { problem, again: Some(again) })?;
-    let mut response = html::redirect(StatusCode::SEE_OTHER, &return_url);
+    let mut response = html::redirect(StatusCode::SEE_OTHER, return_url.as_str());
     let lives_s = visit.live.config.oauth.session.as_secs();
     set_cookie(&mut response, cookie::write(&session_name(&account.name), &opened.cookie, lives_s));
     Ok(response)
 }
 
+fn login<'a>(visit: &'a Visit<'_>, browser: &'a str, scope: Scope, return_url: &'a str) -> Login<'a> {
+    let account = &visit.serving.account;
+    let app_id = account.app_id.as_deref().unwrap_or_default();
+    Login { account: &account.name, app_id, domain: visit.domain, browser, scope, return_url }
+}
+
 async fn answered(visit: &Visit<'_>, query: &Query<'_>, state: &str, scope: Scope, return_url: &str) -> Outcome {
     let (app, settings) = (visit.app, &visit.live.config.oauth);
     let browser = browser(visit).ok_or(Problem::NoBrowser)?;
-    let login = Login { account: &visit.serving.account.name, domain: visit.domain, browser, scope, return_url };
+    let login = login(visit, browser, scope, return_url);
     let state = state::verify(&app.web.keys, &login, state, now_s()).map_err(|bad| match bad {
         BadState::Forged => Problem::Forged,
         BadState::Expired => Problem::Expired,
     })?;
-    let code = query.optional("code").filter(|code| !code.is_empty());
-    if code.is_some_and(|code| code.len() > CODE_BYTES_MAX) {
+    // Without a code there is nothing to exchange, and so nothing to remember: the state stays this browser's.
+    let code = query.optional("code").filter(|code| !code.is_empty()).ok_or(Problem::Denied)?;
+    if code.len() > CODE_BYTES_MAX {
         return Err(Problem::Forged.into());
     }
     let joined = match app.web.logins.claim(state, code, now_s(), settings.logins_max) {
@@ -100,20 +113,28 @@ async fn answered(visit: &Visit<'_>, query: &Query<'_>, state: &str, scope: Scop
         Claim::Full => return Err(Problem::LoginsFull.into()),
         Claim::First(slot) => {
             let joined = slot.join();
-            let (app, serving, code) = (app.clone(), visit.serving.clone(), code.map(Secret::from));
-            let language = visit.language;
+            let (app, serving, code, language) =
+                (app.clone(), visit.serving.clone(), Secret::from(code), visit.language);
+            let before = visit.session().await.unwrap_or_default();
             // A browser that goes away must not leave a code half exchanged: the second answer waits for it.
             app.tasks.clone().spawn(async move {
-                let outcome = match code {
-                    None => Err(Problem::Denied),
-                    Some(code) => sign_in(&app, &serving, &code, scope, language).await,
-                };
+                let outcome = sign_in(&app, &serving, &code, scope, language).await;
+                if let (Ok(_), Some(before)) = (&outcome, before) {
+                    close(&app, &serving, &before).await;
+                }
                 slot.publish(outcome.map_err(Arc::new));
             });
             joined
         }
     };
     joined.outcome().await
+}
+
+/// Ends the session that the browser had before: each has one. What the store cannot end now ends in time.
+async fn close(app: &App, serving: &Serving, before: &Found) {
+    if let Err(problem) = app.web.sessions.close(&serving.account, before, &app.live().config.oauth).await {
+        warn!(account = %serving.account.name, "The session before a new one stays open: {problem}");
+    }
 }
 
 /// Finds out who the visitor is, and opens their session.
@@ -140,7 +161,7 @@ async fn sign_in(
         Scope::UserInfo => Some(profile(api, &authorization, language, deadline(settings.timeout)).await?),
     };
     let session = Session::new(&authorization, profile);
-    let opened = app.web.sessions.open(&account.name, &session, settings).await?;
+    let opened = app.web.sessions.open(account, &session, settings).await?;
     let (user, scope) = (app.user_name(&session.openid), scope.word());
     info!(account = %account.name, %user, "User {user} signed in to account `{}` ({scope})", account.name);
     Ok(opened)
@@ -197,8 +218,8 @@ fn again(scope: Scope, to: &str, account: &str) -> Again {
     Again { href: link(account, scope, to) }
 }
 
-fn authorize_url(app_id: &str, login: &Login<'_>, state: &str) -> String {
-    let Login { account, domain, return_url, scope, .. } = login;
+fn authorize_url(login: &Login<'_>, state: &str) -> String {
+    let Login { account, app_id, domain, return_url, scope, .. } = login;
     let callback = format!("https://{domain}/oauth/{account}/callback?to={}", encoded(return_url));
     let (callback, scope) = (encoded(&callback), scope.word());
     format!(
@@ -218,13 +239,14 @@ mod tests {
     fn the_parameters_stand_in_wechats_order() {
         let login = Login {
             account: "main",
+            app_id: "wx1",
             domain: "shop.example.com",
             browser: "b",
             scope: Scope::UserInfo,
             return_url: "https://shop.example.com/a?b=c&d#e",
         };
         assert_eq!(
-            authorize_url("wx1", &login, "S"),
+            authorize_url(&login, "S"),
             "https://open.weixin.qq.com/connect/oauth2/authorize?appid=wx1&redirect_uri=https%3A%2F%2Fshop.example.com%2Foauth%2F\
              main%2Fcallback%3Fto%3Dhttps%253A%252F%252Fshop.example.com%252Fa%253Fb%253Dc%2526d%2523e&response_type=code&\
              scope=snsapi_userinfo&state=S#wechat_redirect"

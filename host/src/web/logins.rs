@@ -19,8 +19,8 @@ pub struct Logins(Mutex<BTreeMap<State, Used>>);
 
 #[derive(Debug)]
 struct Used {
-    /// The hash of the code that came with it; none if the visitor said no.
-    code: Option<[u8; 32]>,
+    /// The hash of the code that came with it.
+    code: [u8; 32],
     outcome: watch::Receiver<Option<Outcome>>,
 }
 
@@ -47,11 +47,15 @@ pub struct Joined(watch::Receiver<Option<Outcome>>);
 
 impl Logins {
     /// Takes an answer with a verified state. A used one is forgotten when it is over, for then nobody takes it any more.
-    pub fn claim(&self, state: State, code: Option<&str>, now_s: u64, logins_max: usize) -> Claim {
-        let code = code.map(|code| Sha256::digest(code).into());
+    pub fn claim(&self, state: State, code: &str, now_s: u64, logins_max: usize) -> Claim {
+        let code: [u8; 32] = Sha256::digest(code).into();
         let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while states.first_key_value().is_some_and(|(oldest, _)| oldest.expires_s <= now_s) {
             states.pop_first();
+        }
+        if states.len() >= logins_max {
+            // A code that WeChat refused is worth nothing to anybody: strangers cannot fill this with made-up ones.
+            states.retain(|_, used| !used.has_failed());
         }
         match states.get(&state) {
             Some(used) if used.code == code => Claim::Again(Joined(used.outcome.clone())),
@@ -63,6 +67,12 @@ impl Logins {
                 Claim::First(Slot(sender))
             }
         }
+    }
+}
+
+impl Used {
+    fn has_failed(&self) -> bool {
+        matches!(*self.outcome.borrow(), Some(Err(_)))
     }
 }
 
@@ -105,28 +115,25 @@ mod tests {
     #[tokio::test]
     async fn the_same_answer_twice_is_one_exchange_with_one_result() {
         let logins = Logins::default();
-        let Claim::First(slot) = logins.claim(state(1, 10), Some("code"), 1, MANY) else { panic!("it is new") };
-        let Claim::Again(early) = logins.claim(state(1, 10), Some("code"), 1, MANY) else { panic!("it joins") };
+        let Claim::First(slot) = logins.claim(state(1, 10), "code", 1, MANY) else { panic!("it is new") };
+        let Claim::Again(early) = logins.claim(state(1, 10), "code", 1, MANY) else { panic!("it joins") };
         slot.publish(Ok(opened()));
-        let Claim::Again(late) = logins.claim(state(1, 10), Some("code"), 9, MANY) else { panic!("it joins") };
+        let Claim::Again(late) = logins.claim(state(1, 10), "code", 9, MANY) else { panic!("it joins") };
         assert_eq!(early.outcome().await.unwrap().cookie, "c");
         assert_eq!(late.outcome().await.unwrap().cookie, "c");
     }
 
     #[test]
-    fn a_state_counts_for_one_code_and_so_does_a_no() {
+    fn a_state_counts_for_one_code() {
         let logins = Logins::default();
-        let _first = logins.claim(state(1, 10), Some("code"), 1, MANY);
-        assert!(matches!(logins.claim(state(1, 10), Some("other"), 1, MANY), Claim::Used));
-        assert!(matches!(logins.claim(state(1, 10), None, 1, MANY), Claim::Used));
-        let _denied = logins.claim(state(2, 10), None, 1, MANY);
-        assert!(matches!(logins.claim(state(2, 10), Some("code"), 1, MANY), Claim::Used));
+        let _first = logins.claim(state(1, 10), "code", 1, MANY);
+        assert!(matches!(logins.claim(state(1, 10), "other", 1, MANY), Claim::Used));
     }
 
     #[tokio::test]
     async fn an_exchange_that_breaks_is_told_to_who_waits() {
         let logins = Logins::default();
-        let Claim::First(slot) = logins.claim(state(1, 10), Some("code"), 1, MANY) else { panic!("it is new") };
+        let Claim::First(slot) = logins.claim(state(1, 10), "code", 1, MANY) else { panic!("it is new") };
         let joined = slot.join();
         drop(slot);
         assert!(matches!(*joined.outcome().await.unwrap_err(), Problem::Broken));
@@ -135,9 +142,22 @@ mod tests {
     #[test]
     fn when_no_more_can_be_remembered_none_is_taken_until_some_are_over() {
         let logins = Logins::default();
-        let _slots = [1, 2].map(|nonce| logins.claim(state(nonce, 10 + u64::from(nonce)), None, 1, 2));
-        assert!(matches!(logins.claim(state(3, 20), None, 10, 2), Claim::Full));
-        assert!(matches!(logins.claim(state(3, 20), None, 11, 2), Claim::First(_)));
-        assert!(matches!(logins.claim(state(2, 12), None, 11, 2), Claim::Again(_)));
+        let _slots = [1, 2].map(|nonce| logins.claim(state(nonce, 10 + u64::from(nonce)), "code", 1, 2));
+        assert!(matches!(logins.claim(state(3, 20), "code", 10, 2), Claim::Full));
+        assert!(matches!(logins.claim(state(3, 20), "code", 11, 2), Claim::First(_)));
+        assert!(matches!(logins.claim(state(2, 12), "code", 11, 2), Claim::Again(_)));
+    }
+
+    #[test]
+    fn codes_that_wechat_refused_keep_no_login_out() {
+        let logins = Logins::default();
+        for nonce in [1, 2] {
+            let Claim::First(slot) = logins.claim(state(nonce, 10), "made up", 1, 2) else { panic!("there is room") };
+            slot.publish(Err(Arc::new(Problem::Broken)));
+        }
+        let Claim::First(slot) = logins.claim(state(3, 10), "code", 1, 2) else { panic!("there is room") };
+        slot.publish(Ok(opened()));
+        assert!(matches!(logins.claim(state(3, 10), "code", 1, 1), Claim::Again(_)));
+        assert!(matches!(logins.claim(state(4, 10), "code", 1, 1), Claim::Full));
     }
 }

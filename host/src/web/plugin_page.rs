@@ -2,37 +2,41 @@
 //!
 //! What a plugin learns of a request is a short list of headers, and who the visitor is, in headers that only the host can
 //! set. Cookies stay here. What comes back is a short list of headers, too, under a policy that keeps one plugin's pages from
-//! acting on those of others: they all have one origin, and the visitor's cookies go to each.
+//! acting on those of others (`spoken`): they all have one origin, and the visitor's cookies go to each.
+
+mod places;
+mod spoken;
 
 use std::{
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
-    time::Instant,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use axum::{
     body::Body,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header},
     response::Response,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::body::{Frame, SizeHint};
+use hyper::body::Body as _;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::timeout_at;
 
-use super::{Answer, Visit, html, problem::Problem, return_url, session::Session};
+pub use self::places::Places;
+use self::{
+    places::{Place, Sent},
+    spoken::Asked,
+};
+use super::{Answer, Visit, html, problem::Problem, session::Session};
 use crate::{
     app::Serving,
     config::PagesGrant,
     dispatch::{Said, Step},
+    outlive::Outliving,
     plugin::{
         Call, Plugin,
-        page::{NoPage, Page, Visitor},
+        page::{Page, Visitor},
         record::Held,
     },
 };
@@ -52,78 +56,97 @@ const TOLD: [HeaderName; 8] = [
     header::USER_AGENT,
 ];
 
-/// What a plugin may say of its answer. Cookies are not among it: they would be those of the whole domain.
-const ALLOWED: [HeaderName; 11] = [
-    header::ALLOW,
-    header::CACHE_CONTROL,
-    header::CONTENT_DISPOSITION,
-    header::CONTENT_LANGUAGE,
-    header::CONTENT_SECURITY_POLICY,
-    header::CONTENT_TYPE,
-    header::ETAG,
-    header::LAST_MODIFIED,
-    header::LOCATION,
-    header::RETRY_AFTER,
-    header::VARY,
-];
-
-/// How much of a page is handed to the connection at once: what is not sent yet counts as on its way.
-const FRAME_BYTES_MAX: usize = 16 << 10;
-
-/// Pages that are being made or on their way.
-#[derive(Clone, Debug, Default)]
-pub struct OnTheirWay(Arc<AtomicUsize>);
-
-/// The place of one of them.
-#[derive(Debug)]
-struct Place(Arc<AtomicUsize>);
-
-/// A page on its way. Its place is free when it is gone.
-struct Sent {
-    page: Bytes,
-    _place: Place,
+/// A visitor's request, on its way to the plugin. It goes on if the visitor does not wait for it.
+struct Asking {
+    serving: Arc<Serving>,
+    plugin: Arc<Plugin>,
+    request: Request<Bytes>,
+    visitor: Arc<Visitor>,
+    asked: Asked,
+    answer_bytes_max: usize,
+    /// What a plugin may count on.
+    timeout: Duration,
+    deadline: Instant,
+    place: Place,
 }
 
 /// Answers with a plugin's page.
 pub async fn answer(visit: &Visit<'_>, name: &str, body: Body, arrived: Instant) -> Answer {
     let settings = &visit.live.config.pages;
-    let place = visit.app.web.on_their_way.take(settings.answers_max).ok_or(Problem::Busy)?;
     let deadline = arrived + settings.timeout;
     let live = timeout_at(deadline.into(), visit.app.ready()).await.map_err(|_| Problem::NotReady)?;
     let serving = live.named(&visit.serving.account.name).unwrap_or(visit.serving);
-    let (plugin, grant) = plugin(serving, name).ok_or_else(|| nowhere(visit))??;
+    let (plugin, grant) = plugin(serving, name).ok_or_else(|| Problem::nowhere(visit.head.uri.path()))??;
     let base = base(&serving.account.name, name);
-    if visit.head.uri.path().len() < base.len() {
-        // Without the slash at its end, what the page links to would be looked for one step higher.
-        return Ok(html::redirect(StatusCode::PERMANENT_REDIRECT, &base));
+    if let Some(address) = otherwise_spelled(&visit.head.uri, &base) {
+        return Ok(html::redirect(StatusCode::PERMANENT_REDIRECT, &address));
     }
     if !visit.head.method.is_safe() {
         visit.same_site()?;
     }
     let found = visit.session().await?;
     let session = found.as_ref().map(|found| &found.session);
-    let body = read(body, settings.body_bytes_max, deadline).await?;
-    let request = request(visit, &serving.account.name, &base, session, body);
+    let body = taken(visit, plugin, body, deadline).await?;
+    let places = &visit.app.web.places;
+    let place = places.take(&plugin.account, &plugin.name, settings.answers_max).ok_or(Problem::Busy)?;
     let openid = session.map(|session| session.openid.clone()).unwrap_or_default();
-    let visitor = Arc::new(Visitor { account: serving.account.name.as_str().into(), openid });
-    let page = asked(serving, plugin, request, &visitor, settings.answer_bytes_max, deadline).await?;
-    Ok(response(visit, page, grant, &base, place))
+    let asking = Asking {
+        request: request(visit, &serving.account.name, &base, session, body),
+        visitor: Arc::new(Visitor { account: serving.account.name.as_str().into(), openid }),
+        asked: Asked {
+            domain: visit.domain.to_owned(),
+            domains: serving.account.pages.domains.clone(),
+            method: visit.head.method.clone(),
+            path: visit.head.uri.path().to_owned(),
+            base,
+            grant,
+        },
+        serving: serving.clone(),
+        plugin: plugin.clone(),
+        answer_bytes_max: settings.answer_bytes_max,
+        timeout: settings.timeout,
+        deadline,
+        place,
+    };
+    let running = Outliving::new(visit.app.tasks.track_future(asking.run()));
+    let (page, place) = running.await.map_err(|_| Problem::Plugin { plugin: name.to_owned() })??;
+    Ok(response(page, place))
 }
 
 /// Finds the plugin that serves these pages, and what it may do there.
-fn plugin<'a>(serving: &'a Serving, name: &str) -> Option<Result<(&'a Plugin, PagesGrant), Problem>> {
+fn plugin<'a>(serving: &'a Serving, name: &str) -> Option<Result<(&'a Arc<Plugin>, PagesGrant), Problem>> {
     let plugin = serving.chain.plugins.iter().find(|plugin| *plugin.name == *name && plugin.code.has_pages())?;
     let not_granted = || Problem::NotGranted { plugin: name.to_owned() };
-    Some(plugin.settings.grants.pages.ok_or_else(not_granted).map(|grant| (&**plugin, grant)))
-}
-
-fn nowhere(visit: &Visit<'_>) -> Problem {
-    Problem::Nowhere { path: visit.head.uri.path().to_owned() }
+    Some(plugin.settings.grants.pages.ok_or_else(not_granted).map(|grant| (plugin, grant)))
 }
 
 /// Where the plugin's pages begin.
 fn base(account: &str, plugin: &str) -> String {
     format!("/pages/{account}/{}/", utf8_percent_encode(plugin, super::place::SEGMENT))
+}
+
+/// A page's one address, if it was asked for by another. Without the slash behind the plugin's name, what the page links to would
+/// be looked for one step higher; with the name in another spelling, its policy would not fit.
+fn otherwise_spelled(uri: &Uri, base: &str) -> Option<String> {
+    if uri.path().starts_with(base) {
+        return None;
+    }
+    // "", "pages", the account, the plugin, the rest.
+    let rest = uri.path().splitn(5, '/').nth(4).unwrap_or_default();
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    Some(format!("{base}{rest}{query}"))
+}
+
+/// Takes the whole of what the visitor sends. What has a body takes a place while it comes: those that have none never wait for
+/// those that send slowly.
+async fn taken(visit: &Visit<'_>, plugin: &Plugin, body: Body, deadline: Instant) -> Result<Bytes, Problem> {
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    let settings = &visit.live.config.pages;
+    let place = visit.app.web.arriving.take(&plugin.account, &plugin.name, settings.answers_max);
+    let _place = place.ok_or(Problem::Busy)?;
+    read(body, settings.body_bytes_max, deadline).await
 }
 
 async fn read(body: Body, bytes_max: usize, deadline: Instant) -> Result<Bytes, Problem> {
@@ -138,7 +161,8 @@ async fn read(body: Body, bytes_max: usize, deadline: Instant) -> Result<Bytes, 
 fn request(visit: &Visit<'_>, account: &str, base: &str, session: Option<&Session>, body: Bytes) -> Request<Bytes> {
     let mut request = Request::new(body);
     *request.method_mut() = visit.head.method.clone();
-    *request.uri_mut() = visit.head.uri.clone();
+    // A name in the address would go before the one in `Host`, which is one of the account's.
+    *request.uri_mut() = visit.head.uri.path_and_query().cloned().map(Uri::from).unwrap_or_default();
     for name in TOLD {
         if let Some(value) = visit.head.headers.get(&name) {
             request.headers_mut().insert(name, value.clone());
@@ -172,109 +196,42 @@ fn introduction(account: &str, base: &str, session: Option<&Session>) -> HeaderM
     headers
 }
 
-/// Asks the plugin, counts and tells what it did.
-async fn asked(
-    serving: &Serving,
-    plugin: &Plugin,
-    request: Request<Bytes>,
-    visitor: &Arc<Visitor>,
-    answer_bytes_max: usize,
-    deadline: Instant,
-) -> Result<Page, Problem> {
-    let name = plugin.name.to_string();
-    let now = Instant::now();
-    let admitted = plugin.record.admit(&visitor.openid, now).map_err(|held| match held {
-        Held::Quarantined => Problem::Quarantined { plugin: name.clone() },
-        Held::PerUser => Problem::PerUser { plugin: name.clone() },
-    })?;
-    let call = plugin.serve(request, visitor, answer_bytes_max, deadline).await;
-    let Call { answer, duration, waited, memory_bytes, output } = call;
-    let answer = answer.and_then(|page| checked(page, serving));
-    let (outcome, page) = match answer {
-        Ok(page) => (Ok(Said::Served), Some(page)),
-        Err(failure) => (Err(failure), None),
-    };
-    let step = Step { plugin: plugin.name.clone(), outcome, duration, waited, memory_bytes, output };
-    let told = serving.chain.tell(&step, &visitor.account, &visitor.openid);
-    admitted.settle(&step, &told, deadline.saturating_duration_since(now));
-    page.ok_or(Problem::Plugin { plugin: name })
+impl Asking {
+    /// Asks the plugin, counts and tells what it did.
+    async fn run(self) -> Result<(Page, Place), Problem> {
+        let Self { serving, plugin, visitor, asked, .. } = self;
+        let name = plugin.name.to_string();
+        let now = Instant::now();
+        let admitted = plugin.record.admit_visitor(&visitor.openid, now).map_err(|held| match held {
+            Held::Quarantined => Problem::Quarantined { plugin: name.clone() },
+            Held::PerUser => Problem::PerUser { plugin: name.clone() },
+        })?;
+        let call = plugin.serve(self.request, &visitor, self.answer_bytes_max, self.deadline).await;
+        let Call { answer, duration, waited, memory_bytes, output } = call;
+        let (outcome, page) = match answer.and_then(|page| Ok(spoken::checked(page, &asked)?)) {
+            Ok(page) => (Ok(Said::Served), Some(page)),
+            Err(failure) => (Err(failure), None),
+        };
+        let step = Step { plugin: plugin.name.clone(), outcome, duration, waited, memory_bytes, output };
+        let told = serving.chain.tell(&step, &visitor.account, &visitor.openid);
+        admitted.settle(&step, &told, expected(&plugin, self.timeout));
+        page.map(|page| (page, self.place)).ok_or(Problem::Plugin { plugin: name })
+    }
 }
 
-/// Holds a page that leads on to the account's own domains.
-fn checked(page: Page, serving: &Serving) -> Result<Page, crate::plugin::Failure> {
-    let Some(location) = page.headers.get(header::LOCATION) else { return Ok(page) };
-    let domains = &serving.account.pages.domains;
-    let domain = domains.first().map(String::as_str).unwrap_or_default();
-    let is_ours = location.to_str().is_ok_and(|location| return_url::is_within(location, domain, domains));
-    if is_ours { Ok(page) } else { Err(NoPage::LeadsAway.into()) }
+/// The time that a plugin may count on, if the visitor takes none of it.
+fn expected(plugin: &Plugin, timeout: Duration) -> Duration {
+    match plugin.settings.limits.timeout_ms {
+        0 => timeout,
+        own => timeout.min(Duration::from_millis(own)),
+    }
 }
 
-fn response(visit: &Visit<'_>, page: Page, grant: PagesGrant, base: &str, place: Place) -> Response {
-    let mut headers = HeaderMap::new();
-    for name in ALLOWED {
-        for value in page.headers.get_all(&name) {
-            headers.append(name.clone(), value.clone());
-        }
-    }
-    // Beside a policy of the plugin's own, which can only be narrower: a browser keeps to both.
-    headers.append(header::CONTENT_SECURITY_POLICY, policy(visit.domain, base, grant));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    if !headers.contains_key(header::CACHE_CONTROL) {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    }
-    html::guard(&mut headers);
-    let mut response = Response::new(Body::new(Sent { page: page.body, _place: place }));
+fn response(page: Page, place: Place) -> Response {
+    let mut response = Response::new(Body::new(Sent::new(page.body, place)));
     *response.status_mut() = page.status;
-    *response.headers_mut() = headers;
+    *response.headers_mut() = page.headers;
     response
-}
-
-/// What a plugin's page may do: show what is the plugin's own, pictures from anywhere, and send forms to the plugin.
-fn policy(domain: &str, base: &str, PagesGrant { scripts }: PagesGrant) -> HeaderValue {
-    let own = format!("https://{domain}{base}");
-    let scripts = match scripts {
-        true => format!(
-            "script-src {own} 'unsafe-inline' https://res.wx.qq.com https://res2.wx.qq.com; connect-src {own} \
-             https://{domain}/jssdk/; "
-        ),
-        false => String::new(),
-    };
-    let policy = format!(
-        "default-src 'none'; {scripts}style-src {own} 'unsafe-inline'; img-src {own} https: data:; font-src {own}; media-src \
-         {own} https:; form-action {own}; frame-ancestors 'none'; base-uri 'none'"
-    );
-    HeaderValue::try_from(policy).expect("domains and paths are ASCII")
-}
-
-impl OnTheirWay {
-    fn take(&self, answers_max: usize) -> Option<Place> {
-        let place = Place(self.0.clone());
-        (self.0.fetch_add(1, Ordering::Relaxed) < answers_max).then_some(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl hyper::body::Body for Sent {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let length = self.page.len().min(FRAME_BYTES_MAX);
-        Poll::Ready((length > 0).then(|| Ok(Frame::data(self.page.split_to(length)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.page.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.page.len() as u64)
-    }
 }
 
 #[cfg(test)]
@@ -282,24 +239,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_has_no_scripts_unless_they_are_granted_and_sends_forms_to_its_own_plugin() {
-        let of = |scripts| {
-            let policy = policy("a.example", "/pages/main/shop/", PagesGrant { scripts });
-            policy.to_str().unwrap().to_owned()
-        };
-        assert!(!of(false).contains("script-src") && of(false).contains("default-src 'none'"));
-        assert!(of(false).contains("form-action https://a.example/pages/main/shop/;"));
-        assert!(
-            of(true).contains("script-src https://a.example/pages/main/shop/ 'unsafe-inline' https://res.wx.qq.com")
-        );
-    }
-
-    #[test]
-    fn a_place_is_free_again_when_the_page_is_gone() {
-        let places = OnTheirWay::default();
-        let (first, second) = (places.take(2), places.take(2));
-        assert!(first.is_some() && second.is_some() && places.take(2).is_none());
-        drop(first);
-        assert!(places.take(2).is_some());
+    fn a_page_has_one_address() {
+        let spelled = |address: &str| otherwise_spelled(&address.parse().unwrap(), "/pages/main/check-in/");
+        assert_eq!(spelled("/pages/main/check-in/a/b?c=d"), None);
+        for (address, wanted) in [
+            ("/pages/main/check-in", "/pages/main/check-in/"),
+            ("/pages/main/check-in?from=menu", "/pages/main/check-in/?from=menu"),
+            ("/pages/main/check%2Din", "/pages/main/check-in/"),
+            ("/pages/main/%63heck-in/a/b?c=d", "/pages/main/check-in/a/b?c=d"),
+        ] {
+            assert_eq!(spelled(address).as_deref(), Some(wanted), "{address}");
+        }
     }
 }

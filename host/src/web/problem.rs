@@ -1,9 +1,12 @@
 //! Why a visitor does not get what they asked for: one line for the operator, and words for the visitor.
 
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 
 use super::language::Language;
-use crate::{api::ApiError, store::kv};
+use crate::{api::ApiError, foreign::on_one_line, store::kv};
+
+/// How much of a path is told.
+const PATH_CHARS_MAX: usize = 200;
 
 /// Why. The text is for the operator, with what to do about it; [`Problem::words`] is for the visitor.
 #[derive(Debug, thiserror::Error)]
@@ -17,8 +20,8 @@ pub enum Problem {
          the server in front has to pass on the header `Host`"
     )]
     Domain { account: String },
-    #[error("the method {0} has no meaning there")]
-    Method(String),
+    #[error("the method {method} has no meaning there")]
+    Method { method: String, allowed: &'static [Method] },
     #[error("plugin `{plugin}` has pages, but no `pages` grant")]
     NotGranted { plugin: String },
 
@@ -76,7 +79,9 @@ pub enum Problem {
     TooLarge { bytes_max: usize },
     #[error("a request to a page broke off, or came too slowly")]
     Body,
-    #[error("`pages.answers_max` pages are being made or sent already; raise it if memory allows")]
+    #[error(
+        "`pages.answers_max` pages are being made or sent already, or half as many of one plugin; raise it if memory allows"
+    )]
     Busy,
     #[error("the plugins are not loaded yet")]
     NotReady,
@@ -89,12 +94,17 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// There is nothing at a stranger's path.
+    pub fn nowhere(path: &str) -> Self {
+        Self::Nowhere { path: on_one_line(&path.chars().take(PATH_CHARS_MAX).collect::<String>()) }
+    }
+
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Nowhere { .. } | Self::NoDomains { .. } | Self::NotGranted { .. } => StatusCode::NOT_FOUND,
             Self::Domain { .. } => StatusCode::MISDIRECTED_REQUEST,
-            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Scope | Self::ReturnUrl { .. } | Self::NotOurPage { .. } | Self::Body => StatusCode::BAD_REQUEST,
             Self::NoBrowser | Self::Forged | Self::Expired | Self::Used | Self::Code(_) => StatusCode::BAD_REQUEST,
             Self::Denied | Self::Snapshot | Self::LessScope | Self::CrossSite => StatusCode::FORBIDDEN,
@@ -117,7 +127,7 @@ impl Problem {
             Self::Nowhere { .. } => "no_page",
             Self::NoDomains { .. } => "no_domains",
             Self::Domain { .. } => "domain",
-            Self::Method(_) => "page_method",
+            Self::Method { .. } => "page_method",
             Self::NotGranted { .. } => "not_granted",
             Self::Scope => "scope",
             Self::ReturnUrl { .. } => "return_url",
@@ -153,7 +163,7 @@ impl Problem {
         matches!(
             self,
             Self::Nowhere { .. }
-                | Self::Method(_)
+                | Self::Method { .. }
                 | Self::Expired
                 | Self::Denied
                 | Self::Snapshot
@@ -202,7 +212,7 @@ impl Problem {
                 ("链接有误", "这个链接指向的地址不可用。"),
                 ("This link is wrong", "It leads to an address that is not allowed."),
             ),
-            Self::Method(_) | Self::CrossSite | Self::Body => language.choose(
+            Self::Method { .. } | Self::CrossSite | Self::Body => language.choose(
                 ("请求无效", "请返回上一页，重新操作。"),
                 ("That did not work", "Please go back and try again."),
             ),

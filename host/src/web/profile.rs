@@ -1,6 +1,6 @@
 //! `/me/NAME`: the visitor's own profile, as a page and as JSON, and the way out.
 
-use std::time::Duration;
+use std::time::Instant;
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -28,6 +28,9 @@ use crate::{
 /// How long before its end an access_token is not relied on any more, in s.
 const ACCESS_SPARE_S: u64 = 60;
 
+/// How long a profile that could not be renewed is shown as it is, in s: not every visitor is to wait for a WeChat that is down.
+const ASK_AGAIN_S: u64 = 60;
+
 /// Shows the profile; who is not signed in goes to sign in.
 pub async fn page(visit: &Visit<'_>) -> Answer {
     let account = &visit.serving.account.name;
@@ -35,7 +38,7 @@ pub async fn page(visit: &Visit<'_>) -> Answer {
         return Ok(html::redirect(StatusCode::FOUND, &link(account, Scope::UserInfo, &home(account))));
     };
     let found = current(visit, found).await?;
-    Ok(html::with_forms(shown(&found.session, account, visit.language)))
+    Ok(html::private(shown(&found.session, account, visit.language)))
 }
 
 /// The same as JSON.
@@ -52,7 +55,7 @@ pub async fn sign_out(visit: &Visit<'_>) -> Answer {
     visit.same_site()?;
     let account = &visit.serving.account.name;
     if let Some(found) = visit.session().await? {
-        visit.app.web.sessions.close(account, &found, &visit.live.config.oauth).await?;
+        visit.app.web.sessions.close(&visit.serving.account, &found, &visit.live.config.oauth).await?;
         let user = visit.app.user_name(&found.session.openid);
         info!(%account, %user, "User {user} signed out of account `{account}`");
     }
@@ -80,42 +83,49 @@ fn again(account: &str) -> Again {
     Again { href: link(account, Scope::UserInfo, &home(account)) }
 }
 
-/// Asks WeChat once more if the profile is old. WeChat's failure leaves what is there; only its refusal ends the session.
+/// Asks WeChat once more if the profile is old. WeChat's failure leaves what is there, for a while without asking again; only its
+/// refusal ends the session.
 async fn current(visit: &Visit<'_>, mut found: Found) -> Result<Found, Trouble> {
-    let (settings, account) = (&visit.live.config.oauth, &visit.serving.account.name);
+    let (settings, account) = (&visit.live.config.oauth, &visit.serving.account);
     let age_s = now_s().saturating_sub(found.session.fetched_s);
     if found.session.profile.is_none() || age_s < settings.profile.as_secs() {
         return Ok(found);
     }
     let api = login::api(visit.serving)?;
-    match fetched(api, &mut found.session, visit.language, settings.timeout).await {
-        Ok(()) => visit.app.web.sessions.renew(account, &mut found, settings).await?,
+    match fetched(api, &mut found.session, visit.language, login::deadline(settings.timeout)).await {
+        Ok(()) => {}
         Err(error) if is_over(&error) => {
             visit.app.web.sessions.close(account, &found, settings).await?;
-            return Err(Trouble::from(Problem::Ended(error)).with(again(account)));
+            return Err(Trouble::from(Problem::Ended(error)).with(again(&account.name)));
         }
-        Err(error) => warn!(%account, "A visitor's profile stays as it was {age_s} s ago: {error}"),
+        Err(error) => {
+            let name = &account.name;
+            warn!(account = %name, "A visitor's profile stays as it was {age_s} s ago: {error}");
+            found.session.fetched_s = (now_s() + ASK_AGAIN_S).saturating_sub(settings.profile.as_secs());
+        }
     }
+    visit.app.web.sessions.renew(account, &mut found, settings).await?;
     Ok(found)
 }
 
-/// Fetches the profile with an access_token that is good: the one that is there, if WeChat still takes it, or another.
-async fn fetched(api: &Api, session: &mut Session, language: Language, timeout: Duration) -> Result<(), ApiError> {
+/// Fetches the profile with an access_token that is good: the one that is there, if WeChat still takes it, or another. All of it
+/// is done by `deadline`.
+async fn fetched(api: &Api, session: &mut Session, language: Language, deadline: Instant) -> Result<(), ApiError> {
     let is_fresh = session.access_until_s > now_s() + ACCESS_SPARE_S;
     let is_good = is_fresh
-        && match api.check_authorization(&session.access_token, &session.openid, login::deadline(timeout)).await {
+        && match api.check_authorization(&session.access_token, &session.openid, deadline).await {
             Ok(()) => true,
             Err(ApiError::Refused { .. }) => false,
             Err(error) => return Err(error),
         };
     if !is_good {
-        let authorization = api.refresh_authorization(&session.refresh_token, login::deadline(timeout)).await?;
+        let authorization = api.refresh_authorization(&session.refresh_token, deadline).await?;
         session.access_until_s = now_s().saturating_add(authorization.expires_in.as_secs());
         session.access_token = authorization.access_token;
         session.refresh_token = authorization.refresh_token;
     }
-    let profile = api.profile(&session.access_token, &session.openid, language.wechat(), login::deadline(timeout));
-    session.profile = Some(profile.await?);
+    let profile = api.profile(&session.access_token, &session.openid, language.wechat(), deadline).await?;
+    session.profile = Some(profile);
     session.fetched_s = now_s();
     Ok(())
 }
@@ -147,6 +157,7 @@ fn shown(session: &Session, account: &str, language: Language) -> Response {
         form method="post" action=(sign_out) {
             button.button.quiet type="submit" { (language.choose("退出登录", "Sign out")) }
         }
+        (html::veil())
     };
     html::page(StatusCode::OK, language, title, &content)
 }

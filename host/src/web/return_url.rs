@@ -2,28 +2,22 @@
 
 use url::Url;
 
-/// The longest address that a login leads to. It travels inside another one.
-const BYTES_MAX: usize = 1_024;
+/// The longest address that a login leads to, written out. It travels inside another one.
+const BYTES_MAX: usize = 2_048;
 
 /// Reads an address as a browser would that is at `domain`, and returns it written out; nothing if it leads out of `domains`,
 /// or back into a login.
 ///
-/// What is returned is what was checked: no second reader can take it for something else.
-pub fn parse(text: &str, domain: &str, domains: &[String]) -> Option<String> {
-    if text.len() > BYTES_MAX {
-        return None;
-    }
-    let url = read(text, domain)?;
-    (is_ours(&url, domains) && !is_login(url.path()) && url.as_str().len() <= 3 * BYTES_MAX).then(|| url.into())
+/// What is returned is what was checked: no second reader can take it for something else. Read once more, it is the same.
+pub fn parse(text: &str, domain: &str, domains: &[String]) -> Option<Url> {
+    let url = within(text, &format!("https://{domain}/"), domains)?;
+    (!is_login(url.path()) && url.as_str().len() <= BYTES_MAX).then_some(url)
 }
 
-/// Whether an address, read as a browser would that is at `domain`, leads to one of `domains`.
-pub fn is_within(text: &str, domain: &str, domains: &[String]) -> bool {
-    read(text, domain).is_some_and(|url| is_ours(&url, domains))
-}
-
-fn read(text: &str, domain: &str) -> Option<Url> {
-    Url::parse(&format!("https://{domain}/")).ok()?.join(text).ok()
+/// Reads an address as a browser would that is at the address `at`; nothing if it leads out of `domains`.
+pub fn within(text: &str, at: &str, domains: &[String]) -> Option<Url> {
+    let url = Url::parse(at).ok()?.join(text).ok()?;
+    is_ours(&url, domains).then_some(url)
 }
 
 fn is_ours(url: &Url, domains: &[String]) -> bool {
@@ -43,7 +37,7 @@ mod tests {
     use super::*;
 
     fn read_here(text: &str) -> Option<String> {
-        parse(text, "shop.example.com", &["shop.example.com".to_owned(), "m.example.com".to_owned()])
+        parse(text, "shop.example.com", &["shop.example.com".to_owned(), "m.example.com".to_owned()]).map(String::from)
     }
 
     #[test]
@@ -93,8 +87,14 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_an_end() {
-        assert!(read_here(&format!("/{}", "a".repeat(BYTES_MAX - 1))).is_some());
-        assert_eq!(read_here(&format!("/{}", "a".repeat(BYTES_MAX))), None);
+    fn an_address_has_an_end_and_what_begins_a_login_ends_it() {
+        let at = |length: usize| format!("/{}", "a".repeat(length - "https://shop.example.com/".len()));
+        assert_eq!(read_here(&at(BYTES_MAX + 1)), None);
+        for text in [at(BYTES_MAX), format!("/?q={}", "微".repeat(200))] {
+            let written = read_here(&text).expect("it is short enough");
+            assert_eq!(read_here(&written), Some(written.clone()));
+        }
+        // Written out, each of these takes nine bytes.
+        assert_eq!(read_here(&format!("/?q={}", "微".repeat(300))), None);
     }
 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     api::{Authorization, Profile},
-    config::OAuth,
+    config::{Account, OAuth},
     secret::Secret,
     store::{
         Store,
@@ -37,7 +37,7 @@ pub struct Sessions {
 }
 
 /// What the host knows of a visitor who is signed in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Session {
     pub openid: String,
     pub union_id: Option<String>,
@@ -45,9 +45,11 @@ pub struct Session {
     pub scope: String,
     /// There if it was authorised.
     pub profile: Option<Profile>,
+    #[serde(with = "kept")]
     pub access_token: Secret,
     /// When the access_token is over, in seconds since 1970.
     pub access_until_s: u64,
+    #[serde(with = "kept")]
     pub refresh_token: Secret,
     pub opened_s: u64,
     /// When the profile was fetched.
@@ -69,18 +71,19 @@ pub struct Opened {
     pub cookie: String,
 }
 
-/// A session as it lies in the store, which belongs to the host alone.
-#[derive(Deserialize, Serialize)]
-struct Stored {
-    openid: String,
-    union_id: Option<String>,
-    scope: String,
-    profile: Option<Profile>,
-    access_token: String,
-    access_until_s: u64,
-    refresh_token: String,
-    opened_s: u64,
-    fetched_s: u64,
+/// Tokens as they lie in the store, which belongs to the host alone.
+mod kept {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::secret::Secret;
+
+    pub fn serialize<S: Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(secret.expose())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+        String::deserialize(deserializer).map(Secret::from)
+    }
 }
 
 impl Sessions {
@@ -90,9 +93,9 @@ impl Sessions {
     }
 
     /// Opens a session for a visitor who signed in.
-    pub async fn open(&self, account: &str, session: &Session, settings: &OAuth) -> Result<Opened, Problem> {
+    pub async fn open(&self, account: &Account, session: &Session, settings: &OAuth) -> Result<Opened, Problem> {
         let id = hex(&random::<16>());
-        let signature = self.keys.sign(Purpose::Session, &[account, &id]);
+        let signature = self.keys.sign(Purpose::Session, &parts(account, &id));
         let (bucket, lives_s) = (self.bucket(account, settings), session.left_s(settings));
         let set = bucket.set(&key(&id), session.stored(), Some(lives_s), deadline()).await;
         set.map_err(|error| problem(error, account, settings))?;
@@ -100,23 +103,28 @@ impl Sessions {
     }
 
     /// Finds the session of a cookie. One that we did not sign costs the store nothing.
-    pub async fn find(&self, account: &str, cookie: Option<&str>, settings: &OAuth) -> Result<Option<Found>, Problem> {
+    pub async fn find(
+        &self,
+        account: &Account,
+        cookie: Option<&str>,
+        settings: &OAuth,
+    ) -> Result<Option<Found>, Problem> {
         let Some((id, signature)) = cookie.and_then(|cookie| cookie.split_once(SEPARATOR)) else { return Ok(None) };
-        if unhex::<16>(id).is_none() || !self.keys.verify(Purpose::Session, &[account, id], signature) {
+        if unhex::<16>(id).is_none() || !self.keys.verify(Purpose::Session, &parts(account, id), signature) {
             return Ok(None);
         }
         let key = key(id);
         let got = self.bucket(account, settings).get(&key, deadline()).await;
         let Some(stored) = got.map_err(|error| problem(error, account, settings))? else { return Ok(None) };
         // What an earlier version wrote in another form is over.
-        let session = serde_json::from_slice(&stored).ok().map(Session::of);
+        let session = serde_json::from_slice::<Session>(&stored).ok();
         // `session_s` may have been lowered since.
         let session = session.filter(|session| session.left_s(settings) > 0);
         Ok(session.map(|session| Found { session, key, stored }))
     }
 
     /// Keeps what changed, unless the session was closed or changed meanwhile.
-    pub async fn renew(&self, account: &str, found: &mut Found, settings: &OAuth) -> Result<(), Problem> {
+    pub async fn renew(&self, account: &Account, found: &mut Found, settings: &OAuth) -> Result<(), Problem> {
         let (new, lives_s) = (found.session.stored(), found.session.left_s(settings).max(1));
         let old = Some(std::mem::replace(&mut found.stored, new.clone()));
         let bucket = self.bucket(account, settings);
@@ -125,14 +133,18 @@ impl Sessions {
     }
 
     /// Ends a session: its cookie is worth nothing any more.
-    pub async fn close(&self, account: &str, found: &Found, settings: &OAuth) -> Result<(), Problem> {
+    pub async fn close(&self, account: &Account, found: &Found, settings: &OAuth) -> Result<(), Problem> {
         let deleted = self.bucket(account, settings).delete(&found.key, deadline()).await;
         deleted.map_err(|error| problem(error, account, settings))
     }
 
-    fn bucket(&self, account: &str, settings: &OAuth) -> Bucket {
+    fn bucket(&self, account: &Account, settings: &OAuth) -> Bucket {
         let keys = settings.sessions_max;
-        Bucket::new(self.store.clone(), Space::of_sessions(account), Quota { bytes: keys * SESSION_BYTES_MAX, keys })
+        Bucket::new(
+            self.store.clone(),
+            Space::of_sessions(&account.name),
+            Quota { bytes: keys * SESSION_BYTES_MAX, keys },
+        )
     }
 }
 
@@ -159,38 +171,13 @@ impl Session {
     }
 
     fn stored(&self) -> Vec<u8> {
-        let Self { openid, union_id, scope, profile, access_token, access_until_s, refresh_token, opened_s, fetched_s } =
-            self.clone();
-        let (access_token, refresh_token) = (access_token.expose().to_owned(), refresh_token.expose().to_owned());
-        let stored = Stored {
-            openid,
-            union_id,
-            scope,
-            profile,
-            access_token,
-            access_until_s,
-            refresh_token,
-            opened_s,
-            fetched_s,
-        };
-        serde_json::to_vec(&stored).expect("it has only texts for keys")
+        serde_json::to_vec(self).expect("it has only texts for keys")
     }
+}
 
-    fn of(stored: Stored) -> Self {
-        let Stored {
-            openid,
-            union_id,
-            scope,
-            profile,
-            access_token,
-            access_until_s,
-            refresh_token,
-            opened_s,
-            fetched_s,
-        } = stored;
-        let (access_token, refresh_token) = (access_token.into(), refresh_token.into());
-        Self { openid, union_id, scope, profile, access_token, access_until_s, refresh_token, opened_s, fetched_s }
-    }
+/// What is signed. A session is the account's under its AppID: the openids of another are other people.
+fn parts<'a>(account: &'a Account, id: &'a str) -> [&'a str; 3] {
+    [&account.name, account.app_id.as_deref().unwrap_or_default(), id]
 }
 
 /// The key of a session. Who reads the store learns no cookie.
@@ -202,10 +189,10 @@ fn deadline() -> Instant {
     Instant::now() + STORE_TIMEOUT
 }
 
-fn problem(error: Error, account: &str, settings: &OAuth) -> Problem {
+fn problem(error: Error, account: &Account, settings: &OAuth) -> Problem {
     match error {
         Error::FullOfBytes { .. } | Error::FullOfKeys { .. } => {
-            Problem::SessionsFull { account: account.to_owned(), sessions_max: settings.sessions_max }
+            Problem::SessionsFull { account: account.name.clone(), sessions_max: settings.sessions_max }
         }
         error => Problem::Store(error),
     }
@@ -213,11 +200,22 @@ fn problem(error: Error, account: &str, settings: &OAuth) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{config::fixture::load, private_dir::PrivateDir};
 
     fn settings() -> OAuth {
         load("[accounts.main]\ntoken = \"abc\"\n[oauth]\nsession_s = 1000\nsessions_max = 100\n").oauth
+    }
+
+    fn account(name: &str, app_id: &str) -> Arc<Account> {
+        let toml = format!("[accounts.{name}]\ntoken = \"abc\"\napp_id = \"{app_id}\"\n");
+        load(&toml).accounts.remove(0)
+    }
+
+    fn main_account() -> Arc<Account> {
+        account("main", "wx0123456789abcdef")
     }
 
     fn sessions() -> Sessions {
@@ -243,11 +241,14 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_cookie_finds_its_session_in_its_account_and_shows_nothing_of_it() {
         let (sessions, settings) = (sessions(), settings());
-        let opened = sessions.open("main", &session(), &settings).await.unwrap();
-        let found = sessions.find("main", Some(&opened.cookie), &settings).await.unwrap().unwrap();
+        let opened = sessions.open(&main_account(), &session(), &settings).await.unwrap();
+        let found = sessions.find(&main_account(), Some(&opened.cookie), &settings).await.unwrap().unwrap();
         assert_eq!((found.session.openid.as_str(), found.session.union_id.as_deref()), ("oA", Some("u1")));
         assert_eq!(found.session.refresh_token.expose(), "refresh7");
-        assert!(sessions.find("other", Some(&opened.cookie), &settings).await.unwrap().is_none());
+        // Neither in another account, nor in this one once it has another AppID.
+        for other in [account("other", "wx0123456789abcdef"), account("main", "wx9999999999abcdef")] {
+            assert!(sessions.find(&other, Some(&opened.cookie), &settings).await.unwrap().is_none());
+        }
         for hidden in ["oA", "access7", "refresh7", "u1"] {
             assert!(!opened.cookie.contains(hidden));
         }
@@ -257,46 +258,46 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_cookie_that_we_did_not_sign_is_none() {
         let (sessions, settings) = (sessions(), settings());
-        let opened = sessions.open("main", &session(), &settings).await.unwrap();
+        let opened = sessions.open(&main_account(), &session(), &settings).await.unwrap();
         let (id, signature) = opened.cookie.split_once('.').unwrap();
-        let other = sessions.open("main", &session(), &settings).await.unwrap();
+        let other = sessions.open(&main_account(), &session(), &settings).await.unwrap();
         let other = other.cookie.split_once('.').unwrap().1;
         for cookie in
             ["", ".", id, &format!("{id}."), &format!("{id}.{other}"), &format!("{}.{signature}", "0".repeat(32))]
         {
-            assert!(sessions.find("main", Some(cookie), &settings).await.unwrap().is_none(), "{cookie}");
+            assert!(sessions.find(&main_account(), Some(cookie), &settings).await.unwrap().is_none(), "{cookie}");
         }
-        assert!(sessions.find("main", None, &settings).await.unwrap().is_none());
+        assert!(sessions.find(&main_account(), None, &settings).await.unwrap().is_none());
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_session_that_was_closed_is_not_brought_back() {
         let (sessions, settings) = (sessions(), settings());
-        let opened = sessions.open("main", &session(), &settings).await.unwrap();
-        let mut found = sessions.find("main", Some(&opened.cookie), &settings).await.unwrap().unwrap();
-        sessions.close("main", &found, &settings).await.unwrap();
+        let opened = sessions.open(&main_account(), &session(), &settings).await.unwrap();
+        let mut found = sessions.find(&main_account(), Some(&opened.cookie), &settings).await.unwrap().unwrap();
+        sessions.close(&main_account(), &found, &settings).await.unwrap();
         found.session.fetched_s += 1;
-        sessions.renew("main", &mut found, &settings).await.unwrap();
-        assert!(sessions.find("main", Some(&opened.cookie), &settings).await.unwrap().is_none());
+        sessions.renew(&main_account(), &mut found, &settings).await.unwrap();
+        assert!(sessions.find(&main_account(), Some(&opened.cookie), &settings).await.unwrap().is_none());
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_session_ends_in_time_also_when_the_time_is_shortened() {
         let (sessions, settings) = (sessions(), settings());
         let old = Session { opened_s: now_s() - 500, ..session() };
-        let opened = sessions.open("main", &old, &settings).await.unwrap();
-        assert!(sessions.find("main", Some(&opened.cookie), &settings).await.unwrap().is_some());
+        let opened = sessions.open(&main_account(), &old, &settings).await.unwrap();
+        assert!(sessions.find(&main_account(), Some(&opened.cookie), &settings).await.unwrap().is_some());
         let shorter = OAuth { session: Duration::from_secs(400), ..settings };
-        assert!(sessions.find("main", Some(&opened.cookie), &shorter).await.unwrap().is_none());
+        assert!(sessions.find(&main_account(), Some(&opened.cookie), &shorter).await.unwrap().is_none());
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn when_all_places_are_taken_the_setting_to_raise_is_named() {
         let (sessions, settings) = (sessions(), OAuth { sessions_max: 1, ..settings() });
-        sessions.open("main", &session(), &settings).await.unwrap();
-        let error = sessions.open("main", &session(), &settings).await.unwrap_err().to_string();
+        sessions.open(&main_account(), &session(), &settings).await.unwrap();
+        let error = sessions.open(&main_account(), &session(), &settings).await.unwrap_err().to_string();
         assert!(error.contains("`oauth.sessions_max` is 1"), "{error}");
         // Another account has its own.
-        sessions.open("other", &session(), &settings).await.unwrap();
+        sessions.open(&account("other", "wx0123456789abcdef"), &session(), &settings).await.unwrap();
     }
 }

@@ -11,6 +11,8 @@ use crate::config::Scope;
 #[derive(Clone, Copy, Debug)]
 pub struct Login<'a> {
     pub account: &'a str,
+    /// The account's AppID: with another, it is another account.
+    pub app_id: &'a str,
     /// Under which of the account's domains it began.
     pub domain: &'a str,
     /// The cookie of the browser in which it began.
@@ -81,8 +83,8 @@ fn letter(scope: Scope) -> char {
     }
 }
 
-fn parts<'a>(login: &Login<'a>, nonce: &'a str, expires: &'a str) -> [&'a str; 7] {
-    [login.account, login.domain, login.browser, login.scope.word(), login.return_url, nonce, expires]
+fn parts<'a>(login: &Login<'a>, nonce: &'a str, expires: &'a str) -> [&'a str; 8] {
+    [login.account, login.app_id, login.domain, login.browser, login.scope.word(), login.return_url, nonce, expires]
 }
 
 #[cfg(test)]
@@ -92,6 +94,7 @@ mod tests {
 
     const LOGIN: Login<'_> = Login {
         account: "main",
+        app_id: "wx1",
         domain: "shop.example.com",
         browser: "b1",
         scope: Scope::UserInfo,
@@ -121,6 +124,7 @@ mod tests {
         assert_eq!(verify(&keys, &LOGIN, &state, 1_700_000_600), Err(BadState::Expired));
         for other in [
             Login { account: "other", ..LOGIN },
+            Login { app_id: "wx2", ..LOGIN },
             Login { domain: "evil.example.com", ..LOGIN },
             Login { browser: "b2", ..LOGIN },
             Login { scope: Scope::Base, ..LOGIN },

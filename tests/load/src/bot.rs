@@ -64,6 +64,14 @@ impl Bot {
         Ok(self)
     }
 
+    /// Adds keys to its account.
+    pub fn with_account(self, keys: &str) -> anyhow::Result<Self> {
+        let table = "[accounts.main]\n";
+        let settings = fs::read_to_string(self.config_file())?;
+        fs::write(self.config_file(), settings.replace(table, &format!("{table}{keys}")))?;
+        Ok(self)
+    }
+
     /// Adds tables to its settings.
     pub fn with_settings(self, tables: &str) -> anyhow::Result<Self> {
         let settings = fs::read_to_string(self.config_file())?;

@@ -19,6 +19,7 @@ pub struct Contestant {
     pub name: &'static str,
     pub mode: Mode,
     server: Server,
+    asked: Expected,
     pub turns: Vec<Turn>,
 }
 
@@ -86,23 +87,38 @@ pub async fn rounds(contestants: &mut [Contestant], run: &Run, failures: &mut Fa
 impl Contestant {
     /// The native handler.
     pub fn native(name: &'static str, mode: Mode) -> anyhow::Result<Self> {
-        Ok(Self { name, mode, server: Server::Native { dir: tempfile::tempdir()? }, turns: Vec::new() })
+        Ok(Self {
+            name,
+            mode,
+            server: Server::Native { dir: tempfile::tempdir()? },
+            asked: Expected::Echo,
+            turns: Vec::new(),
+        })
     }
 
     /// The host, with a bot of that mode.
     pub fn host(name: &'static str, mode: Mode, bot: Bot) -> Self {
-        Self { name, mode, server: Server::Host(bot), turns: Vec::new() }
+        Self { name, mode, server: Server::Host(bot), asked: Expected::Echo, turns: Vec::new() }
+    }
+
+    /// Asks it for something else than an echo.
+    pub fn asked_for(self, asked: Expected) -> Self {
+        Self { asked, ..self }
     }
 
     /// Starts the server, measures it, and ends it: every turn begins with a fresh process.
     async fn turn(&self, run: &Run, failures: &mut Failures) -> anyhow::Result<Turn> {
         let server = self.server.start(self.mode)?;
         let wechat = Arc::new(WeChat::new(self.mode));
-        generator::await_ready(server.address, &wechat).await?;
+        match &self.asked {
+            Expected::Page { request, body } => generator::await_page(server.address, request, body).await?,
+            _ => generator::await_ready(server.address, &wechat).await?,
+        }
         let warm_up = Load::new(server.address, run.connections, Pace::Saturated, Duration::from_secs(run.warm_up));
-        failures.merge(generator::run(&warm_up, &wechat, &Expected::Echo).await.failures);
-        let saturated = measure(&server, &wechat, run, Pace::Saturated, failures).await?;
-        let offered = measure(&server, &wechat, run, Pace::Offered { per_second: run.rate }, failures).await?;
+        failures.merge(generator::run(&warm_up, &wechat, &self.asked).await.failures);
+        let saturated = measure(&server, &wechat, &self.asked, run, Pace::Saturated, failures).await?;
+        let offered =
+            measure(&server, &wechat, &self.asked, run, Pace::Offered { per_second: run.rate }, failures).await?;
         Ok(Turn { saturated, offered, memory: server.memory()? })
     }
 }
@@ -110,13 +126,14 @@ impl Contestant {
 async fn measure(
     server: &ServerProcess,
     wechat: &Arc<WeChat>,
+    asked: &Expected,
     run: &Run,
     pace: Pace,
     failures: &mut Failures,
 ) -> anyhow::Result<Figures> {
     let load = Load::new(server.address, run.connections, pace, run.duration());
     let (cpu, generator_cpu) = (server.cpu()?, own_cpu());
-    let mut tally = generator::run(&load, wechat, &Expected::Echo).await;
+    let mut tally = generator::run(&load, wechat, asked).await;
     let (cpu, generator_cpu) = (server.cpu()?.saturating_sub(cpu), own_cpu() - generator_cpu);
     failures.merge(std::mem::take(&mut tally.failures));
     Ok(Figures::of(&mut tally, cpu, generator_cpu))

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    http::Connection,
+    http::{Connection, Response},
     latencies::Latencies,
     reload::Flock,
     wechat::{Push, WeChat, now_s},
@@ -67,6 +67,8 @@ pub enum Expected {
     Flock(Arc<Flock>),
     /// All say the one, and are answered the other; nothing: whatever comes, also `success`.
     Words { said: Arc<str>, heard: Option<&'static str> },
+    /// No message, but a visitor's request for a page, always the same.
+    Page { request: Arc<str>, body: &'static str },
 }
 
 /// What came of a run.
@@ -117,6 +119,21 @@ impl Failures {
         let room = EXAMPLES_MAX - self.examples.len();
         self.examples.extend(others.examples.into_iter().take(room));
     }
+}
+
+/// Waits until a server gives this page. The host holds a visitor until its plugins are loaded.
+pub async fn await_page(address: SocketAddr, request: &str, body: &str) -> anyhow::Result<()> {
+    let given = async {
+        let mut connection = Connection::open(address).await?;
+        judge_page(&connection.exchange(request).await?, body)
+    };
+    timeout(READY_MAX, given).await.with_context(|| format!("no page within {READY_MAX:?}"))?
+}
+
+fn judge_page(response: &Response<'_>, body: &str) -> anyhow::Result<()> {
+    ensure!(response.status == 200, "a visitor was answered with status {}", response.status);
+    ensure!(response.body == body.as_bytes(), "a visitor got another page");
+    Ok(())
 }
 
 /// Waits until a server echoes.
@@ -189,6 +206,7 @@ async fn drive(
         let push = match &expected {
             Expected::Echo | Expected::Flock(_) => wechat.push(now_s()),
             Expected::Words { said, .. } => wechat.say(now_s(), said),
+            Expected::Page { request, .. } => Push::of_visitor(request),
         };
         let Some(intended) = turns.next().await else { return tally };
         match tell(&mut connection, &push, &wechat, &expected).await {
@@ -211,9 +229,12 @@ async fn drive(
 async fn tell(connection: &mut Connection, push: &Push, wechat: &WeChat, expected: &Expected) -> anyhow::Result<()> {
     let generation = match expected {
         Expected::Flock(flock) => flock.newest_heard(),
-        Expected::Echo | Expected::Words { .. } => 0,
+        Expected::Echo | Expected::Words { .. } | Expected::Page { .. } => 0,
     };
     let response = connection.exchange(&push.request).await?;
+    if let Expected::Page { body, .. } = expected {
+        return judge_page(&response, body);
+    }
     if response.status != 200 {
         bail!("a message was answered with status {}", response.status);
     }
@@ -221,7 +242,7 @@ async fn tell(connection: &mut Connection, push: &Push, wechat: &WeChat, expecte
     let (right, content) = match expected {
         Expected::Echo => (push.text.as_str(), content()?),
         Expected::Words { heard: Some(heard), .. } => (*heard, content()?),
-        Expected::Words { heard: None, .. } => return Ok(()),
+        Expected::Words { heard: None, .. } | Expected::Page { .. } => return Ok(()),
         Expected::Flock(flock) => {
             return flock.hear(generation, &push.text, &content()?).map_err(anyhow::Error::msg);
         }

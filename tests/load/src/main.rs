@@ -2,8 +2,8 @@
 //!
 //! A run goes through these files in this order: [`binaries`] builds what is measured, [`bot`] writes a bot directory,
 //! [`server_process`] starts a server as a process of its own, [`generator`] plays WeChat with what [`wechat`] signs and
-//! [`http`] carries, and [`table`] prints what came of it. [`compare`], [`reload`], [`budget`], [`soak`] and [`late`] are the
-//! kinds of run;
+//! [`http`] carries, and [`table`] prints what came of it. [`compare`], [`reload`], [`budget`], [`soak`], [`late`] and [`pages`]
+//! are the kinds of run;
 //! [`native`] is the server that the host is compared with.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -23,6 +23,8 @@ mod budget;
 mod soak;
 
 mod late;
+
+mod pages;
 
 mod native;
 
@@ -80,6 +82,9 @@ struct Run {
     /// Instead of comparing, measure late replies: recognising, writing down and delivering them
     #[arg(long, conflicts_with_all = ["safe", "reload", "budget", "soak"])]
     late: bool,
+    /// Instead of comparing messages, compare a page that a plugin makes with a native one
+    #[arg(long, conflicts_with_all = ["safe", "reload", "late", "budget", "soak"])]
+    pages: bool,
     #[command(flatten)]
     budget: budget::Args,
     #[command(flatten)]
@@ -133,6 +138,7 @@ async fn measure(run: &Run) -> anyhow::Result<Failures> {
         Run { reload: true, .. } => reload::run(run).await,
         Run { budget, .. } if budget.budget => budget::run(run).await,
         Run { late: true, .. } => late::run(run).await,
+        Run { pages: true, .. } => pages::run(run).await,
         Run { soak, .. } if soak.soak => soak::run(run).await,
         _ => compare::run(run).await,
     }

@@ -1,5 +1,5 @@
 //! The baseline: an echo bot as one would write it without Aviary. axum, the same verification, parsing and reply as the
-//! host's, from the same crate; no plugins, no sandbox, no memory of messages, no log.
+//! host's, from the same crate; no plugins, no sandbox, no memory of messages, no log. And one page.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -13,12 +13,14 @@ use axum::{
     body::Bytes,
     extract::{RawQuery, State},
     http::{StatusCode, header},
-    response::{IntoResponse, Response},
+    response::{Html, IntoResponse, Response},
+    routing::get,
     serve::ListenerExt,
 };
 
 use crate::{
     account::{self, Mode},
+    pages,
     wechat::now_s,
 };
 
@@ -44,7 +46,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let listener = listener.tap_io(|stream| {
             let _ = stream.set_nodelay(true);
         });
-        axum::serve(listener, Router::new().fallback(handle).with_state(mode)).await?;
+        axum::serve(listener, Router::new().route(pages::PATH, get(page)).fallback(handle).with_state(mode)).await?;
         Ok(())
     })
 }
@@ -54,6 +56,10 @@ async fn handle(State(mode): State<Mode>, RawQuery(query): RawQuery, body: Bytes
         Ok(xml) => ([(header::CONTENT_TYPE, "text/xml; charset=utf-8")], xml).into_response(),
         Err(status) => status.into_response(),
     }
+}
+
+async fn page() -> Html<&'static str> {
+    Html(pages::HELLO)
 }
 
 /// Answers a push with its own text.

@@ -41,6 +41,13 @@ pub struct Push {
     from_user_name: String,
 }
 
+impl Push {
+    /// A request that is no push, as it is.
+    pub fn of_visitor(request: &str) -> Self {
+        Self { request: request.to_owned(), text: String::new(), from_user_name: String::new() }
+    }
+}
+
 impl WeChat {
     /// Begins with the first message of an account in this mode.
     pub fn new(mode: Mode) -> Self {

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::Report;
-use crate::config::{Grants, PluginSettings};
+use crate::{
+    config::{Grants, PluginSettings},
+    plugin::code::{Code, PAGES},
+};
 
 /// The interface that every plugin has, as it hears and says something. It holds no functions: there is nothing to ask for.
 const TYPES: &str = "aviary:bot/types";
@@ -13,6 +16,8 @@ pub(super) struct Asker<'a> {
     pub(super) account: &'a str,
     /// Whether the file is in the account's own directory.
     pub(super) is_own: bool,
+    /// Whether it has pages at all.
+    pub(super) has_domains: bool,
     pub(super) settings: &'a PluginSettings,
 }
 
@@ -34,9 +39,12 @@ enum Grant {
     Http,
     WechatApi,
     CustomerService,
+    /// Asked for not by an import, but by what the plugin exports.
+    Pages,
 }
 
-const GRANTS: [Grant; 4] = [Grant::Kv, Grant::Http, Grant::WechatApi, Grant::CustomerService];
+/// What a plugin asks for by its imports.
+const OF_IMPORTS: [Grant; 4] = [Grant::Kv, Grant::Http, Grant::WechatApi, Grant::CustomerService];
 
 impl Answer {
     fn to(import: &str) -> Self {
@@ -59,6 +67,7 @@ impl Grant {
             Self::Http => "http",
             Self::WechatApi => "wechat_api",
             Self::CustomerService => "customer_service",
+            Self::Pages => "pages",
         }
     }
 
@@ -69,6 +78,7 @@ impl Grant {
             Self::Http => "http = [\"api.example.com\"]  # the hosts that it is to reach",
             Self::WechatApi => "wechat_api = [\"GET /cgi-bin/user/info\"]  # the calls that it is to make",
             Self::CustomerService => "customer_service = \"sender\"  # the user whom it answers; or \"anyone\"",
+            Self::Pages => "pages = true",
         }
     }
 
@@ -78,13 +88,36 @@ impl Grant {
             Self::Http => !grants.http.is_empty(),
             Self::WechatApi => !grants.wechat_api.is_empty(),
             Self::CustomerService => grants.customer_service.is_some(),
+            Self::Pages => grants.pages.is_some(),
         }
     }
 }
 
-/// Prints a plugin's imports, and how to grant what it asks for. Nobody asks a plugin that is checked without a bot.
-pub(super) fn print(plugin: &str, imports: &[String], askers: &[Asker<'_>], report: &mut Report) {
+/// Prints a plugin's imports and whether it has pages, and how to grant what it asks for. Nobody asks a plugin that is checked
+/// without a bot.
+pub(super) fn print(plugin: &str, code: &Code, askers: &[Asker<'_>], report: &mut Report) {
+    let imports = code.imports();
     let imports: Vec<&String> = imports.iter().filter(|import| name(import) != TYPES).collect();
+    print_imports(&imports, askers, report);
+    let is_asked = |grant: &Grant| imports.iter().any(|import| Answer::to(import) == Answer::Granted(*grant));
+    let mut asked: Vec<Grant> = OF_IMPORTS.into_iter().filter(is_asked).collect();
+    if code.has_pages() {
+        report.fact("pages", &pages(askers));
+        asked.push(Grant::Pages);
+    }
+    let missing = missing(plugin, &asked, askers);
+    if !missing.is_empty() {
+        report.note("what is not granted is answered `denied`; if it is to have it, add to the settings:");
+        missing.iter().for_each(|line| report.heading(&format!("      {line}")));
+    }
+    for Asker { account, .. } in idle(code.has_pages(), askers) {
+        report.wrong(&format!(
+            "account `{account}` grants it `pages`, but it exports no `{PAGES}`; build it with pages, or take the grant away"
+        ));
+    }
+}
+
+fn print_imports(imports: &[&String], askers: &[Asker<'_>], report: &mut Report) {
     if imports.is_empty() {
         return report.fact("imports", "nothing");
     }
@@ -98,16 +131,24 @@ pub(super) fn print(plugin: &str, imports: &[String], askers: &[Asker<'_>], repo
     };
     fact("imports", answered(Answer::Always), " (always there)");
     fact("", answered(Answer::Never), " (always refused; a language's runtime imports it without need)");
-    for grant in GRANTS {
+    for grant in OF_IMPORTS {
         fact("", answered(Answer::Granted(grant)), &format!(" ({})", standing(grant, askers)));
     }
-    let is_asked = |grant: &Grant| imports.iter().any(|import| Answer::to(import) == Answer::Granted(*grant));
-    let asked: Vec<Grant> = GRANTS.into_iter().filter(is_asked).collect();
-    let missing = missing(plugin, &asked, askers);
-    if !missing.is_empty() {
-        report.note("what is not granted is answered `denied`; if it is to have it, add to the settings:");
-        missing.iter().for_each(|line| report.heading(&format!("      {line}")));
+}
+
+/// Says who can open its pages: an account without domains has none.
+fn pages(askers: &[Asker<'_>]) -> String {
+    let standing = standing(Grant::Pages, askers);
+    let closed: Vec<&str> = askers.iter().filter(|asker| !asker.has_domains).map(|asker| asker.account).collect();
+    match closed.as_slice() {
+        [] => standing,
+        closed => format!("{standing}; nobody can open them in {}, which has no `oauth.domains`", closed.join(", ")),
     }
+}
+
+/// The accounts whose grant means nothing.
+fn idle<'a>(has_pages: bool, askers: &'a [Asker<'a>]) -> impl Iterator<Item = &'a Asker<'a>> {
+    askers.iter().filter(move |asker| !has_pages && Grant::Pages.is_in(&asker.settings.grants))
 }
 
 /// Names interfaces, those of one package together: `wasi:cli/{environment, exit}@0.2.6`.
@@ -183,7 +224,14 @@ mod tests {
 
     fn askers<'a>(config: &'a Config, settings: &'a [PluginSettings], is_own: bool) -> Vec<Asker<'a>> {
         let named = config.accounts.iter().zip(settings);
-        named.map(|(account, settings)| Asker { account: &account.name, is_own, settings }).collect()
+        named
+            .map(|(account, settings)| Asker {
+                account: &account.name,
+                is_own,
+                has_domains: account.pages.are_on(),
+                settings,
+            })
+            .collect()
     }
 
     fn settings(config: &Config) -> Vec<PluginSettings> {
@@ -235,10 +283,30 @@ mod tests {
 
     #[test]
     fn what_is_printed_to_be_pasted_grants_what_is_asked_for() {
-        let lines = missing("weather", &GRANTS, &[]);
+        let all = [&OF_IMPORTS[..], &[Grant::Pages]].concat();
+        let lines = missing("weather", &all, &[]);
         let config = load(&format!("{ACCOUNTS}{}", lines.join("\n")));
         let settings = settings(&config);
-        assert!(GRANTS.into_iter().all(|grant| grant.is_in(&settings[0].grants)), "{lines:?}");
-        assert_eq!(missing("weather", &GRANTS, &askers(&config, &settings, false)), [""; 0]);
+        assert!(all.iter().all(|grant| grant.is_in(&settings[0].grants)), "{lines:?}");
+        assert_eq!(missing("weather", &all, &askers(&config, &settings, false)), [""; 0]);
+    }
+
+    #[test]
+    fn a_grant_of_pages_is_held_against_what_a_plugin_has_and_an_account_can_show() {
+        let api = "app_id = \"wx0123456789abcdef\"\napp_secret = \"s\"\noauth.domains = [\"a.example\"]";
+        let config = load(&format!(
+            "[accounts.main]\ntoken = \"abc\"\n{api}\n[accounts.shop]\npath = \"/shop\"\ntoken = \"abc\"\n\
+             [accounts.shop.plugins.weather.grants]\npages = true"
+        ));
+        let settings = settings(&config);
+        let askers = askers(&config, &settings, false);
+        assert_eq!(
+            pages(&askers),
+            "`pages` is granted in shop, not granted in main; nobody can open them in shop, which has no `oauth.domains`"
+        );
+        let named = |has_pages| idle(has_pages, &askers).map(|asker| asker.account).collect::<Vec<_>>();
+        assert_eq!((named(false), named(true)), (vec!["shop"], vec![]));
+        let lines = missing("weather", &[Grant::Pages], &askers);
+        assert_eq!(lines, ["[accounts.main.plugins.weather.grants]", "pages = true"]);
     }
 }

@@ -117,7 +117,7 @@ pub(super) fn print(plugin: &Examined, shown: &Path, askers: Option<&[Asker<'_>]
         let over = needs.over(&settings.limits);
         over.iter().for_each(|over| report.wrong(&format!("it cannot start in account `{account}`: {over}")));
     }
-    imports::print(&plugin.name, &loaded.code.imports(), askers.unwrap_or_default(), report);
+    imports::print(&plugin.name, &loaded.code, askers.unwrap_or_default(), report);
 }
 
 fn size(bytes: u64) -> String {
