@@ -12,6 +12,7 @@ static AFTER_RESTART: [(&str, Differs); 16] = [
     ("cache_dir", |old, new| old.cache_dir != new.cache_dir),
     ("listener.header_bytes_max", |old, new| old.listener.header_bytes_max != new.listener.header_bytes_max),
     ("listener.header_timeout_ms", |old, new| old.listener.header_timeout != new.listener.header_timeout),
+    ("listener.idle_timeout_ms", |old, new| old.listener.idle_timeout != new.listener.idle_timeout),
     ("listener.connections_max", |old, new| old.listener.connections_max != new.listener.connections_max),
     ("listener.shutdown_ms", |old, new| old.listener.shutdown != new.listener.shutdown),
     ("log.level", |old, new| old.log.level != new.log.level),
