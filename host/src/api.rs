@@ -26,6 +26,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 pub use access_token::AccessToken;
+pub(crate) use advice::is_about_account;
 pub use callback_check::CallbackCheck;
 pub use error::ApiError;
 pub use exchange::Answer;
