@@ -1,5 +1,7 @@
 //! What no plugin answered goes to the webhook behind the account: bots of before, which know nothing of Aviary.
 
+mod late;
+
 use std::{net::TcpListener, time::Duration};
 
 use aviary_host::conversation::{Encryption, Said, TRIES_MAX};

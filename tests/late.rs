@@ -48,7 +48,7 @@ fn with_api(fake: &FakeWechat, late: &str) -> Setup {
 }
 
 /// A message of a user, in the notation of conversation files.
-fn push(openid: &str, words: &str) -> String {
+pub fn push(openid: &str, words: &str) -> String {
     let header = Header { from_user: openid.to_owned(), ..new_header() };
     Said::parse(words).unwrap_or_else(|error| panic!("{words}: {error}")).to_xml(&header)
 }
@@ -75,7 +75,7 @@ async fn three_tries(bot: &Bot, xml: &str) -> Option<(usize, String)> {
 }
 
 /// What the user reads, on whichever try: a busy disk may take longer than the first to write down what is owed.
-async fn read(bot: &Bot, xml: &str) -> String {
+pub async fn read(bot: &Bot, xml: &str) -> String {
     three_tries(bot, xml).await.expect("a try is answered").1
 }
 
@@ -88,7 +88,7 @@ fn metric(bot: &Bot, step: &str) -> u64 {
 }
 
 /// Waits until a step of the ladder was taken so often.
-async fn until(bot: &Bot, step: &str, count: u64) {
+pub async fn until(bot: &Bot, step: &str, count: u64) {
     let waiting = async {
         while metric(bot, step) < count {
             sleep(LOOK_AGAIN).await;
@@ -97,7 +97,7 @@ async fn until(bot: &Bot, step: &str, count: u64) {
     timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("`{step}` did not happen"));
 }
 
-fn text_of(message: &serde_json::Value) -> &str {
+pub fn text_of(message: &serde_json::Value) -> &str {
     message["text"]["content"].as_str().unwrap_or_else(|| panic!("{message} is no text"))
 }
 
@@ -231,7 +231,7 @@ async fn where_the_account_may_a_late_reply_is_sent_once_and_the_user_sees_typin
 }
 
 /// Waits until nothing is written down as owed.
-async fn until_nothing_is_owed(bot: &Bot) {
+pub async fn until_nothing_is_owed(bot: &Bot) {
     let waiting = async {
         while bot.owed().await > 0 {
             sleep(LOOK_AGAIN).await;
@@ -482,4 +482,5 @@ async fn a_reply_that_comes_as_the_window_closes_reaches_its_user_once() {
     until_nothing_is_owed(&bot).await;
     let sent = fake.until_sent(MESSAGES - told).await;
     assert_eq!(told + sent.len(), MESSAGES);
+    assert!(!sent.is_empty(), "the window never closed first");
 }

@@ -299,6 +299,7 @@ impl Entry {
 /// no try waits for ever.
 #[derive(Debug)]
 pub struct Slot {
+    /// Of which message.
     pub key: Key,
     exchange: Arc<Exchange>,
 }
