@@ -263,7 +263,7 @@ impl App {
             instances: usage.slots,
             instances_max: usage.slots_max,
             messages_in_flight: self.tasks.len(),
-            dedupe_keys: self.dedupe.len(),
+            dedupe_keys: self.dedupe.remembered(),
         };
         self.records.metrics.text(&levels, &self.records.quarantine.overview(Instant::now()))
     }

@@ -156,7 +156,7 @@ impl Dedupe {
     }
 
     /// Returns how many messages it remembers.
-    pub fn len(&self) -> usize {
+    pub fn remembered(&self) -> usize {
         let memory = self.lock();
         memory.recent.len() + memory.past.len()
     }
