@@ -8,7 +8,7 @@ use std::{borrow::Cow, sync::Arc, time::Instant};
 use tokio::{sync::watch, time::sleep_until};
 
 use crate::{
-    late::{Held, Journal, Wait},
+    late::{Fetched, Held, Journal, Wait},
     plugin::bindings::Reply,
     reply::parts,
     user_queue::Place,
@@ -28,6 +28,8 @@ pub struct Answer {
     pub is_rest_sent: bool,
     /// Stands behind `reply` where its user has to ask.
     pub closing: String,
+    /// Which kept part it is, where its user fetched it.
+    pub fetched: Option<Fetched>,
 }
 
 /// A message whose tries and call are not all over. Its parts hold on to it.
@@ -112,7 +114,7 @@ impl Told {
 impl Answer {
     /// An answer of one message.
     pub fn of(reply: Reply) -> Self {
-        Self { reply, rest: Vec::new(), is_rest_sent: false, closing: String::new() }
+        Self { reply, rest: Vec::new(), is_rest_sent: false, closing: String::new(), fetched: None }
     }
 
     /// What a try is given.
@@ -411,6 +413,6 @@ mod tests {
                 (told, fate) => panic!("told {told}, and then {fate:?}"),
             }
         }
-        assert_eq!(by_try + by_delivery, ROUNDS);
+        assert!(by_try > 0 && by_delivery > 0, "{by_try} by a try, {by_delivery} by `deliver`: it was no race");
     }
 }

@@ -25,10 +25,11 @@ use std::{
 use tokio::time::{sleep, timeout_at};
 use tracing::{error, warn};
 
-use self::fetch::Fetched;
+use self::fetch::Fetching;
 pub use self::{
     awaited::{PutOffUsers, Wait},
     call::Call,
+    fetch::Fetched,
     held::Held,
     journal::Journal,
     way::{NO_RIGHT, Way, Ways},
@@ -64,7 +65,7 @@ pub struct Late {
     pub queues: UserQueues,
     pub ways: Ways,
     pub users: PutOffUsers,
-    pub fetched: Fetched,
+    pub fetching: Fetching,
     pub backlog: Backlog,
     told: OnceAMinute<&'static str>,
     /// Of which accounts it was told lately that WeChat does not take their messages, by its code.
@@ -79,7 +80,7 @@ impl Late {
             queues: UserQueues::default(),
             ways: Ways::default(),
             users: PutOffUsers::default(),
-            fetched: Fetched::default(),
+            fetching: Fetching::default(),
             backlog: Backlog::default(),
             told: OnceAMinute::default(),
             unsent: OnceAMinute::default(),

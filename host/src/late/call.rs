@@ -1,6 +1,8 @@
 //! The call behind a message: it waits for its turn, asks the plugins, and sees to it that their reply reaches the user.
 
 use std::{
+    future::ready,
+    pin::pin,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -13,7 +15,7 @@ use tokio::{
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{error, warn};
 
-use super::{Way, fetch};
+use super::{Fetched, Way, fetch};
 use crate::{
     app::{App, Serving},
     dedupe::{Key, Slot},
@@ -46,8 +48,7 @@ impl Call {
         let is_fetch = matches!(&message.body, Body::Text(text) if serving.account.late.is_fetch_word(&text.content));
         let place = app.late.queues.join(&message.account, &message.from_user);
         let (app, in_flight) = (app.clone(), app.tasks.token());
-        let rest =
-            Rest { app, question: question.clone(), exchange, key: slot.key, outcome: None, _in_flight: in_flight };
+        let rest = Rest { app, question: question.clone(), exchange, key: slot.key, outcome: None, in_flight };
         Self { question, rest, slot, place, is_fetch }
     }
 
@@ -77,13 +78,16 @@ struct Rest {
     key: Key,
     outcome: Outcome,
     /// A host that stops waits for the message until what is owed for it is written down.
-    _in_flight: TaskTrackerToken,
+    in_flight: TaskTrackerToken,
 }
 
 impl Afterwards {
     /// Says that the first try was given what came of the call. That was all, unless something is written down.
     pub fn end(mut self) {
         if let Some(rest) = self.0.take_if(|rest| rest.exchange.journal.close_blank()) {
+            if let Some(part) = rest.fetched() {
+                fetch::shown(&rest.app, &rest.question.message.account, part);
+            }
             rest.exchange.place.let_go();
         }
     }
@@ -102,17 +106,37 @@ impl Drop for Afterwards {
 }
 
 impl Rest {
+    /// The kept part that its user fetched with it.
+    fn fetched(&self) -> Option<Fetched> {
+        self.outcome.as_ref().and_then(|answer| answer.fetched)
+    }
+
     /// Waits until a try was given the reply, or delivers it otherwise.
     async fn see_to(self) {
-        let Self { app, question, exchange, key, outcome, _in_flight } = self;
+        let fetched = self.fetched();
+        let Self { app, question, exchange, key, outcome, in_flight } = self;
         let account = &question.message.account;
         let grace = app.live().named(account).map(|serving| serving.account.late.grace()).unwrap_or_default();
         let has_rest = outcome.as_ref().is_some_and(|answer| !answer.rest.is_empty());
-        match exchange.fate(outcome, || next_try(&app, grace)).await {
+        let mut fate = pin!(exchange.fate(outcome, || next_try(&app, grace)));
+        let fate = tokio::select! {
+            biased;
+            fate = &mut fate => fate,
+            // Where only WeChat's next try is awaited, there is nothing that a host that stops should wait for.
+            () = ready(()) => {
+                drop(in_flight);
+                fate.await
+            }
+        };
+        let _in_flight = app.tasks.token();
+        match fate {
             Fate::Owed(answer) => owed(&app, &question, &exchange, &answer).await,
             Fate::Told => {
                 if let Some(id) = exchange.journal.close().await {
                     deliver::settle(&app, account, id).await;
+                }
+                if let Some(part) = fetched {
+                    fetch::shown(&app, account, part);
                 }
                 // What follows a reply keeps the place until it is there, too.
                 if !has_rest {
@@ -155,7 +179,11 @@ async fn owed(app: &Arc<App>, question: &Question, exchange: &Exchange, answer: 
         // Nobody was told anything: WeChat sends it again, to the host that is started next.
         return;
     }
-    deliver::late(app, question, exchange, answer, id).await;
+    let Some(part) = answer.fetched else { return deliver::late(app, question, exchange, answer, id).await };
+    fetch::put_back(app, part);
+    if let Some(id) = id {
+        deliver::settle(app, &question.message.account, id).await;
+    }
 }
 
 async fn answer(
@@ -215,5 +243,54 @@ async fn in_parts(app: &App, serving: &Serving, question: &Question, reply: Repl
         Some(Way::NextTry | Way::Barred) | None => {
             Answer { rest, closing: late.more_text.clone(), ..Answer::of(reply) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{config::Config, store::late::Owed};
+
+    const PUSH: &str = "<xml><ToUserName>gh</ToUserName><FromUserName>o1</FromUserName><CreateTime>1</CreateTime>\
+                        <MsgType>text</MsgType><Content>hi</Content><MsgId>7</MsgId></xml>";
+
+    /// A message whose user was put off, with its row in the store.
+    async fn put_off(app: &Arc<App>) -> Rest {
+        let question = Question::read("main", PUSH).unwrap();
+        let exchange = Exchange::new(Instant::now());
+        let owed = Owed::of(&question, exchange.began);
+        let later = Instant::now() + Duration::from_secs(60);
+        exchange.journal.write(async |id| app.late.store.owe(id, owed, later).await).await.unwrap();
+        exchange.place.hold(app.late.queues.join("main", "o1").unwrap());
+        exchange.begin(Instant::now()).end(|| None);
+        let key = Key::of(&question.message, &aviary_wechat::xml::parse(PUSH.as_bytes()).unwrap());
+        let in_flight = app.tasks.token();
+        Rest { app: app.clone(), question, exchange, key, outcome: None, in_flight }
+    }
+
+    /// A bug of the host's ends the call of a message that is owed: it does not stay owed until the next start, nor does its
+    /// user wait behind it.
+    #[tokio::test]
+    async fn a_call_that_panics_leaves_a_dead_letter_and_holds_up_nobody() {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("aviary.toml");
+        std::fs::write(&file, "[accounts.main]\ntoken = \"secret7\"\n").unwrap();
+        let app = App::new(Config::load(&file).unwrap(), Path::new("unused")).unwrap();
+        let afterwards = Afterwards(Some(put_off(&app).await));
+        let call = tokio::spawn(async move {
+            let _afterwards = afterwards;
+            panic!("this test wants one");
+        });
+        assert!(call.await.unwrap_err().is_panic());
+        app.tasks.close();
+        tokio::time::timeout(Duration::from_secs(60), app.tasks.wait()).await.unwrap();
+        let counts = app.owes().await.unwrap();
+        assert_eq!((counts.owed, counts.dead), (0, 1));
+        let mut next = app.late.queues.join("main", "o1").unwrap();
+        tokio::time::timeout(Duration::from_secs(60), next.turn()).await.unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! What is kept for a user goes out when they ask for it, before anything of theirs that still waits.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -26,9 +26,17 @@ pub const STORE_TAKES_MAX: Duration = Duration::from_secs(2);
 /// How long it may take to write what must not be lost. The disks of small machines stall for seconds.
 pub const WRITE_TAKES_MAX: Duration = Duration::from_secs(30);
 
-/// The parts that were fetched, and are not for whoever asks next.
+/// The parts that were fetched, and are not for whoever asks next; and whether their users have them.
 #[derive(Debug, Default)]
-pub struct Fetched(Mutex<HashSet<Id>>);
+pub struct Fetching(Mutex<HashMap<Id, bool>>);
+
+/// A kept part on its way to its user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    id: Id,
+    /// The part behind it.
+    next: Option<Id>,
+}
 
 /// Takes the next part that is kept for the user who sent a fetch word. Waits for what is still being made for them. `None`:
 /// there is nothing, and it is an ordinary text.
@@ -61,20 +69,19 @@ async fn take(app: &Arc<App>, account: &str, openid: &str, put_off_ms: Option<u6
             return None;
         }
     };
-    kept.retain(|(id, _)| !app.late.fetched.has(*id));
+    kept.retain(|(id, _)| !app.late.fetching.has(*id));
     let live = app.live();
     let serving = live.named(account)?;
     while let Some(index) = choose(&kept, put_off_ms) {
         let (id, Kept { reply, has_more, .. }) = kept.remove(index);
-        if !app.late.fetched.insert(id) {
+        if !app.late.fetching.take(id) {
             // Somebody else was faster.
             continue;
         }
         let next = has_more.then(|| kept.get(index).map(|(id, _)| *id)).flatten();
         serving.chain.count_late(LateStep::Fetched);
-        tokio::spawn(forget_later(app.clone(), account.to_owned(), id, next));
         let closing = if has_more { serving.account.late.more_text.clone() } else { String::new() };
-        return Some(Answer { closing, ..Answer::of(reply) });
+        return Some(Answer { closing, fetched: Some(Fetched { id, next }), ..Answer::of(reply) });
     }
     None
 }
@@ -96,7 +103,18 @@ fn choose(kept: &[(Id, Kept)], put_off_ms: Option<u64>) -> Option<usize> {
 /// Ids count microseconds.
 const ID_OF_MS: u64 = 1_000;
 
-async fn forget_later(app: Arc<App>, account: String, id: Id, next: Option<Id>) {
+/// Says that a try was given a part.
+pub fn shown(app: &Arc<App>, account: &str, part: Fetched) {
+    app.late.fetching.lock().insert(part.id, true);
+    tokio::spawn(forget_later(app.clone(), account.to_owned(), part));
+}
+
+/// Says that no try was: it is kept as before.
+pub fn put_back(app: &App, part: Fetched) {
+    app.late.fetching.lock().remove(&part.id);
+}
+
+async fn forget_later(app: Arc<App>, account: String, Fetched { id, next }: Fetched) {
     let deadline = Instant::now() + WRITE_TAKES_MAX;
     if let Some(next) = next
         && let Err(why) = app.late.store.show(&account, next, deadline).await
@@ -105,12 +123,12 @@ async fn forget_later(app: Arc<App>, account: String, id: Id, next: Option<Id>) 
     }
     sleep(FETCHED_STAYS).await;
     forget(&app, &account, vec![id]).await;
-    app.late.fetched.lock().remove(&id);
+    app.late.fetching.lock().remove(&id);
 }
 
-/// Forgets at once what was fetched: for a host that stops.
+/// Forgets at once what users have: for a host that stops.
 pub async fn forget_all(app: &App) {
-    let ids: Vec<_> = app.late.fetched.lock().iter().copied().collect();
+    let ids: Vec<_> = app.late.fetching.lock().iter().filter(|(_, shown)| **shown).map(|(id, _)| *id).collect();
     if !ids.is_empty() {
         forget(app, "", ids).await;
     }
@@ -123,17 +141,23 @@ async fn forget(app: &App, account: &str, ids: Vec<Id>) {
     }
 }
 
-impl Fetched {
+impl Fetching {
     fn has(&self, id: Id) -> bool {
-        self.lock().contains(&id)
+        self.lock().contains_key(&id)
     }
 
     /// Takes a part; false if somebody did before.
-    fn insert(&self, id: Id) -> bool {
-        self.lock().insert(id)
+    fn take(&self, id: Id) -> bool {
+        match self.lock().entry(id) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(free) => {
+                free.insert(false);
+                true
+            }
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<Id>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Id, bool>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
