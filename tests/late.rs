@@ -1,18 +1,35 @@
 //! The ladder of late replies, as stories: WeChat's clock is shortened by settings, its API is played over real HTTP.
 
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use aviary_host::conversation::{Header, NoAnswer, Said};
-use tokio::{task::yield_now, time::timeout};
+use aviary_host::{
+    conversation::{Header, NoAnswer, Said},
+    plugin::bindings::Reply,
+    store::{
+        Store,
+        late::{Owed, new_id},
+    },
+};
+use tokio::{
+    task::yield_now,
+    time::{sleep, timeout},
+};
 
 use crate::{
     bot::{Bot, PATIENCE, Setup, new_header},
     fake_wechat::{FakeWechat, SEND, TYPING},
+    log::Log,
     plugins::MISBEHAVE,
 };
 
 /// How long a try is open here: WeChat's 5 s, shortened.
 const TRY: Duration = Duration::from_millis(500);
+
+/// How soon to look again at numbers that nobody is told of.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Lets the plugin count.
+const KV: &str = "[plugins.misbehave.grants]\nkv = true";
 
 /// A bot that does what it is told, on WeChat's clock ten times as fast.
 fn setup(late: &str) -> Setup {
@@ -31,7 +48,7 @@ fn with_api(fake: &FakeWechat, late: &str) -> Setup {
 }
 
 /// A message of a user, in the notation of conversation files.
-fn push(openid: &str, words: &str) -> String {
+pub fn push(openid: &str, words: &str) -> String {
     let header = Header { from_user: openid.to_owned(), ..new_header() };
     Said::parse(words).unwrap_or_else(|error| panic!("{words}: {error}")).to_xml(&header)
 }
@@ -58,7 +75,7 @@ async fn three_tries(bot: &Bot, xml: &str) -> Option<(usize, String)> {
 }
 
 /// What the user reads, on whichever try: a busy disk may take longer than the first to write down what is owed.
-async fn read(bot: &Bot, xml: &str) -> String {
+pub async fn read(bot: &Bot, xml: &str) -> String {
     three_tries(bot, xml).await.expect("a try is answered").1
 }
 
@@ -71,16 +88,16 @@ fn metric(bot: &Bot, step: &str) -> u64 {
 }
 
 /// Waits until a step of the ladder was taken so often.
-async fn until(bot: &Bot, step: &str, count: u64) {
+pub async fn until(bot: &Bot, step: &str, count: u64) {
     let waiting = async {
         while metric(bot, step) < count {
-            yield_now().await;
+            sleep(LOOK_AGAIN).await;
         }
     };
     timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("`{step}` did not happen"));
 }
 
-fn text_of(message: &serde_json::Value) -> &str {
+pub fn text_of(message: &serde_json::Value) -> &str {
     message["text"]["content"].as_str().unwrap_or_else(|| panic!("{message} is no text"))
 }
 
@@ -154,22 +171,39 @@ async fn a_long_text_is_read_in_parts_with_the_same_word() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_of_one_user_are_answered_in_order_while_others_go_ahead() {
-    let bot = setup("").settings("[plugins.misbehave.grants]\nkv = true").start().await;
+    let bot = setup("").settings(KV).start().await;
     let mut open = Vec::new();
-    for number in 0..8 {
+    for number in 0..=10 {
         let (xml, simulator) = (push("o1", if number == 0 { "wait 1500" } else { "my count" }), bot.simulator.clone());
         open.push(tokio::spawn(async move { simulator.push(&xml).await }));
         in_flight(&bot, number + 1).await;
     }
     assert_eq!(attempt(&bot, &push("o2", "my count")).await, Some("1".into()));
-    // A ninth is too many: it is answered at once, and nothing waits for it.
-    assert_eq!(attempt(&bot, &push("o1", "my count")).await, Some(String::new()));
     let mut replies = Vec::new();
     for answer in open {
         let answer = answer.await.expect("it does not panic").expect("it is answered");
         replies.push(bot.shown(&answer));
     }
-    assert_eq!(replies, ["waited", "1", "2", "3", "4", "5", "6", "7"]);
+    assert_eq!(replies, ["waited", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]);
+}
+
+/// Two tries of one message run out in the same moment, as they do where WeChat's came twice: both are told to wait, and the
+/// user who asks then waits for the reply, and asks the plugin nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_whom_two_tries_put_off_together_can_still_ask() {
+    let late = "[late]\nwindow_ms = 450\nhold_ms = 450\nbackground_ms = 30000";
+    let bot = Setup::new().plugin("10-misbehave.wasm", &MISBEHAVE).settings(late).start().await;
+    let slow = push("o1", "wait 2500");
+    let told = tokio::join!(attempt(&bot, &slow), attempt(&bot, &slow));
+    let words = Some("还在想，稍后回复“继续”查看".to_owned());
+    assert_eq!(told, (words.clone(), words));
+    assert_eq!(attempt(&bot, &push("o1", "继续")).await.as_deref(), Some("还在想，稍后回复“继续”查看"));
+    until(&bot, "kept", 1).await;
+    assert_eq!(attempt(&bot, &push("o1", "继续")).await, Some("waited".into()));
+    // What was asked of the plugin before is over by now.
+    assert_eq!(read(&bot, &push("o1", "say hi")).await, "hi");
+    let passed = "aviary_plugin_calls_total{account=\"main\",plugin=\"misbehave\",outcome=\"passed\"} 0\n";
+    assert!(bot.app.metrics().contains(passed), "{}", bot.app.metrics());
 }
 
 /// Waits until so many messages are under way.
@@ -197,10 +231,10 @@ async fn where_the_account_may_a_late_reply_is_sent_once_and_the_user_sees_typin
 }
 
 /// Waits until nothing is written down as owed.
-async fn until_nothing_is_owed(bot: &Bot) {
+pub async fn until_nothing_is_owed(bot: &Bot) {
     let waiting = async {
         while bot.owed().await > 0 {
-            yield_now().await;
+            sleep(LOOK_AGAIN).await;
         }
     };
     timeout(PATIENCE, waiting).await.expect("it is settled");
@@ -269,7 +303,145 @@ async fn what_follows_a_long_text_is_sent_where_the_account_may() {
     assert_eq!((whole, first.contains("未完")), (5_000, false));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_reply_is_not_overtaken_by_the_answer_to_what_its_user_said_after() {
+    let fake = FakeWechat::start().await;
+    let bot = with_api(&fake, "deliver = \"customer-service\"").start().await;
+    let send = fake.holds(SEND);
+    assert_eq!(read(&bot, &push("o1", "wait 800")).await, "");
+    fake.until_called(SEND, 1).await;
+    // WeChat has not taken the first reply yet, and the second would be there at once.
+    assert_eq!(read(&bot, &push("o1", "say second")).await, "", "it is put off, too");
+    send.send_replace(true);
+    assert_eq!(fake.until_sent(2).await.iter().map(text_of).collect::<Vec<_>>(), ["waited", "second"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_sent_holds_up_nothing_and_the_operator_is_told_once_with_advice() {
+    let log = Log::capture();
+    let fake = FakeWechat::start().await;
+    fake.refuses(SEND, 40_164, "invalid ip 1.2.3.4, not in whitelist");
+    let bot = with_api(&fake, "").start().await;
+    for openid in ["o1", "o2"] {
+        assert_eq!(read(&bot, &push(openid, "wait 1000")).await, "");
+    }
+    until(&bot, "sent_again", 2).await;
+    let told = log.lines("Late replies of account `main` cannot be sent now, and are tried again: ");
+    assert!(told.len() == 1 && told[0].contains("add 1.2.3.4 to the IP whitelist"), "{told:?}");
+    // From now on it goes by the next try, and what was put off before is sent once the operator has seen to it.
+    assert_eq!(three_tries(&bot, &push("o1", "wait 700")).await.map(|(_, reply)| reply), Some("waited".into()));
+    fake.allows(SEND);
+    assert_eq!(fake.until_sent(2).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_longer_than_wechat_takes_messages_is_kept_from_there_on_and_says_so() {
+    let fake = FakeWechat::start().await;
+    let bot = with_api(&fake, "").start().await;
+    let first = attempt(&bot, &push("o1", "reply 12000")).await.expect("it is answered");
+    let sent = fake.until_sent(3).await;
+    let more = "（未完，回复“继续”看下文）";
+    assert_eq!(sent.iter().map(|part| text_of(part).ends_with(more)).collect::<Vec<_>>(), [false, false, true]);
+    let fifth = read(&bot, &push("o1", "继续")).await;
+    let sixth = read(&bot, &push("o1", "继续")).await;
+    let parts = sent.iter().map(text_of).chain([first.as_str(), &fifth, &sixth]);
+    assert_eq!(parts.map(|part| part.trim_end_matches(more).len()).sum::<usize>(), 12_000);
+    assert_eq!(fake.sent().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_word_fetches_what_the_user_was_told_of_last_and_not_the_rest_of_an_older_text() {
+    let bot = setup("").start().await;
+    attempt(&bot, &push("o1", "reply 5000")).await.expect("it is answered");
+    assert_eq!(three_tries(&bot, &push("o1", "wait 2000")).await.map(|(number, _)| number), Some(3));
+    until(&bot, "kept", 2).await;
+    assert_eq!(read(&bot, &push("o1", "继续")).await, "waited");
+    assert!(read(&bot, &push("o1", "继续")).await.starts_with("xxx"), "the rest is there still");
+}
+
 // A restart
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_stops_sends_nothing_twice_and_asks_nobody_twice() {
+    let fake = FakeWechat::start().await;
+    let bot = with_api(&fake, "deliver = \"customer-service\"").settings(KV).start().await;
+    assert_eq!(read(&bot, &push("o1", "my count")).await, "1");
+    let send = fake.holds(SEND);
+    assert_eq!(read(&bot, &push("o1", "wait 1000")).await, "");
+    fake.until_called(SEND, 1).await;
+    // What WeChat is just being sent is waited for; what it is not asked yet is left to the next host.
+    assert_eq!(read(&bot, &push("o2", "wait 1500")).await, "");
+    let stopping = bot.app.stopping.clone();
+    let (bot, _) = tokio::join!(bot.restart(), async {
+        stopping.cancelled().await;
+        send.send_replace(true)
+    });
+    fake.until_sent(2).await;
+    until_nothing_is_owed(&bot).await;
+    let sent = fake.sent();
+    let users: Vec<_> = sent.iter().map(|message| message["touser"].as_str().unwrap_or_default()).collect();
+    assert_eq!(users, ["o1", "o2"]);
+    let calls = "aviary_plugin_calls_total{account=\"main\",plugin=\"misbehave\",outcome=\"replied\"} 0\n";
+    assert!(bot.app.metrics().contains(calls), "nobody is asked again: {}", bot.app.metrics());
+}
+
+/// Lays a message into the store, as a host that was killed leaves it.
+async fn owed(setup: &Setup, words: &str, is_asked_for: bool, reply: Option<&str>) {
+    let store = Store::open(&setup.path("data")).expect("nobody has it yet");
+    let reply = reply.map(|text| vec![Reply::Text(text.to_owned())]);
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+    let owed = Owed {
+        account: "main".into(),
+        openid: "o1".into(),
+        xml: push("o1", words),
+        is_sealed: false,
+        arrived_ms: u64::try_from(since_1970.as_millis()).expect("it is not the far future"),
+        attempt: 1,
+        is_asked_for,
+        reply,
+    };
+    store.owe(new_id(), owed, Instant::now() + PATIENCE).await.expect("it is written");
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_is_asked_again_after_a_crash_is_told_so() {
+    let fake = FakeWechat::start().await;
+    let setup = with_api(&fake, "deliver = \"customer-service\"");
+    owed(&setup, "info", false, None).await;
+    let bot = setup.start().await;
+    let sent = fake.until_sent(1).await;
+    let info: Vec<_> = text_of(&sent[0]).split(' ').collect();
+    assert_eq!(info[1..], ["true", "2"], "whether it may be late, and the attempt");
+    until_nothing_is_owed(&bot).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_is_told_where_nothing_late_can_reach_its_user() {
+    let bot = setup("fetch_words = []").start().await;
+    let info = read(&bot, &push("o1", "info")).await;
+    assert!(info.ends_with(" false 1"), "{info}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_was_owed_is_sent_though_wechat_does_not_say_yet_what_the_account_may() {
+    let fake = FakeWechat::start().await;
+    fake.refuses(TYPING, -1, "system error");
+    let setup = with_api(&fake, "");
+    owed(&setup, "hi", false, Some("late")).await;
+    let bot = setup.start().await;
+    assert_eq!(read(&bot, &push("o2", "say hi")).await, "hi", "and nobody waits for that");
+    assert_eq!(text_of(&fake.until_sent(1).await[0]), "late");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_word_that_was_owed_waits_for_nobody_and_is_asked_about_like_a_text() {
+    let setup = setup("");
+    owed(&setup, "继续", true, None).await;
+    let bot = setup.start().await;
+    until_nothing_is_owed(&bot).await;
+    assert_eq!(read(&bot, &push("o1", "say next")).await, "next");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_put_off_when_the_host_stopped_is_answered_by_the_next_one() {
@@ -310,4 +482,5 @@ async fn a_reply_that_comes_as_the_window_closes_reaches_its_user_once() {
     until_nothing_is_owed(&bot).await;
     let sent = fake.until_sent(MESSAGES - told).await;
     assert_eq!(told + sent.len(), MESSAGES);
+    assert!(!sent.is_empty(), "the window never closed first");
 }

@@ -90,6 +90,9 @@ async fn granted_calls_go_out_under_a_token_that_the_plugin_never_sees() {
     let call = wechat.calls().pop().unwrap();
     assert_eq!(call.access_token.as_deref(), Some(ACCESS_TOKEN));
     assert_eq!(String::from_utf8(call.body).unwrap(), "{\"tag\":{\"name\":\"广东\"}}");
+    order(&bot, "call POST /cgi-bin/tags/create {\"tag\":{\"name\":\"\\u5e7f\\u4e1c\"}}").await;
+    let call = wechat.calls().pop().unwrap();
+    assert_eq!(call.body, "{\"tag\":{\"name\":\"广东\"}}".as_bytes(), "as Python's `json` writes it");
     assert!(order(&bot, "call POST /cgi-bin/tags/create {no json").await.contains("Invalid(\"the body is no JSON"));
     assert!(order(&bot, "call DELETE /cgi-bin/tags/create").await.contains("neither GET nor POST"));
     wechat.refuses("/cgi-bin/user/info", 40003, "invalid openid");

@@ -26,6 +26,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 pub use access_token::AccessToken;
+pub(crate) use advice::is_about_account;
 pub use callback_check::CallbackCheck;
 pub use error::ApiError;
 pub use exchange::Answer;
@@ -239,6 +240,20 @@ impl Api {
     pub fn timeout(&self) -> Duration {
         self.0.endpoint.timeout()
     }
+}
+
+/// Writes JSON as WeChat takes it. It refuses `\u` escapes (40033), which the libraries of many languages write; what has none
+/// stays as it is.
+///
+/// # Errors
+///
+/// It is no JSON.
+pub fn in_raw_utf8(json: String) -> Result<String, serde_json::Error> {
+    if json.contains("\\u") {
+        return Ok(serde_json::from_str::<serde_json::Value>(&json)?.to_string());
+    }
+    serde_json::from_str::<serde::de::IgnoredAny>(&json)?;
+    Ok(json)
 }
 
 fn request(method: Method, path: &str, query: &[(String, String)], body: Option<String>) -> Request {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::sync::{Mutex, watch};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -68,8 +68,10 @@ pub struct App {
     users: UserNames,
     /// Which previous secret of which account was told of lately.
     previous: OnceAMinute<(String, &'static str)>,
-    /// Dispatches in flight: a shutdown waits for them.
+    /// Messages in flight: a shutdown waits for them.
     pub tasks: TaskTracker,
+    /// Cancelled when the host stops: what it owes is left to the next one.
+    pub stopping: CancellationToken,
     started: Instant,
     loading: Mutex<Loading>,
     /// Told when a load ends.
@@ -164,6 +166,7 @@ impl App {
             users: UserNames::new(config.log.user),
             previous: OnceAMinute::default(),
             tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
             started: Instant::now(),
             loads: loading.set.moved(),
             loading: Mutex::new(loading),
@@ -260,7 +263,7 @@ impl App {
             instances: usage.slots,
             instances_max: usage.slots_max,
             messages_in_flight: self.tasks.len(),
-            dedupe_keys: self.dedupe.len(),
+            dedupe_keys: self.dedupe.remembered(),
         };
         self.records.metrics.text(&levels, &self.records.quarantine.overview(Instant::now()))
     }

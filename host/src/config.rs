@@ -273,7 +273,7 @@ impl Config {
             plugin_files_max: top.count("plugin_files_max", 1..=100_000),
             http: Http::read(&table("http"), &sources.directory),
             wechat_api: WechatApi::read(&table("wechat_api")),
-            notes: accounts.iter().filter_map(|account| account.note()).collect(),
+            notes: accounts.iter().flat_map(|account| account.notes()).collect(),
             listen: listen?,
             admin_listen: admin_listen?,
             log: log?,

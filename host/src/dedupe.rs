@@ -156,7 +156,7 @@ impl Dedupe {
     }
 
     /// Returns how many messages it remembers.
-    pub fn len(&self) -> usize {
+    pub fn remembered(&self) -> usize {
         let memory = self.lock();
         memory.recent.len() + memory.past.len()
     }
@@ -177,20 +177,21 @@ impl Dedupe {
         };
         memory.remember(key, signature, again.is_none(), now + ahead);
         again.unwrap_or_else(|| {
-            let (slot, exchange) = memory.open(key, Exchange::new(now, 0), now);
-            Claim::First(slot, exchange.begin(now))
+            let exchange = Exchange::new(now);
+            let tried = exchange.begin(now);
+            Claim::First(memory.open(key, exchange, now), tried)
         })
     }
 
-    /// Takes up a message that was owed an answer when the host ended: its first `tries` came before. None if WeChat has sent
-    /// it again by now.
-    pub fn resume(&self, key: Key, tries: u32, now: Instant) -> Option<(Slot, Arc<Exchange>)> {
+    /// Takes up a message that was owed an answer when the host ended. None if it is there already.
+    pub fn resume(&self, key: Key, exchange: Arc<Exchange>) -> Option<Slot> {
         let mut memory = self.lock();
         if memory.recent.contains_key(&key) {
             return None;
         }
+        let now = exchange.began;
         memory.remember(key, 0, true, now);
-        Some(memory.open(key, Exchange::new(now, tries), now))
+        Some(memory.open(key, exchange, now))
     }
 
     /// Keeps no more of a message that is over than what its tries are told.
@@ -225,11 +226,11 @@ fn short(signature: &str) -> u64 {
 
 impl Memory {
     /// Begins the memory of a message.
-    fn open(&mut self, key: Key, exchange: Arc<Exchange>, now: Instant) -> (Slot, Arc<Exchange>) {
+    fn open(&mut self, key: Key, exchange: Arc<Exchange>, now: Instant) -> Slot {
         self.recent.insert(key, Entry::Open(exchange.clone()));
         let tenths = self.tenths(now);
         self.replies.push_back((tenths, key));
-        (Slot { key, exchange: exchange.clone() }, exchange)
+        Slot { key, exchange }
     }
 
     /// Whether a signature came with another message before.
@@ -298,6 +299,7 @@ impl Entry {
 /// no try waits for ever.
 #[derive(Debug)]
 pub struct Slot {
+    /// Of which message.
     pub key: Key,
     exchange: Arc<Exchange>,
 }

@@ -11,6 +11,7 @@
 mod awaited;
 mod call;
 pub mod fetch;
+mod held;
 mod journal;
 pub mod resume;
 mod typing;
@@ -22,18 +23,22 @@ use std::{
 };
 
 use tokio::time::{sleep, timeout_at};
-use tracing::error;
+use tracing::{error, warn};
 
-use self::fetch::Fetched;
+use self::fetch::Fetching;
 pub use self::{
-    awaited::{Awaited, PutOffUsers},
+    awaited::{PutOffUsers, Wait},
     call::Call,
+    fetch::Fetched,
+    held::Held,
     journal::Journal,
     way::{NO_RIGHT, Way, Ways},
 };
 use crate::{
+    api::ApiError,
     app::{App, Serving},
-    config, deliver,
+    config,
+    deliver::{self, Backlog},
     dispatch::expects_words,
     exchange::{Answer, Exchange, Outcome, Told, Try},
     metrics::LateStep,
@@ -60,8 +65,11 @@ pub struct Late {
     pub queues: UserQueues,
     pub ways: Ways,
     pub users: PutOffUsers,
-    pub fetched: Fetched,
+    pub fetching: Fetching,
+    pub backlog: Backlog,
     told: OnceAMinute<&'static str>,
+    /// Of which accounts it was told lately that WeChat does not take their messages, by its code.
+    unsent: OnceAMinute<(String, Option<i64>)>,
 }
 
 impl Late {
@@ -72,8 +80,10 @@ impl Late {
             queues: UserQueues::default(),
             ways: Ways::default(),
             users: PutOffUsers::default(),
-            fetched: Fetched::default(),
+            fetching: Fetching::default(),
+            backlog: Backlog::default(),
             told: OnceAMinute::default(),
+            unsent: OnceAMinute::default(),
         }
     }
 
@@ -82,6 +92,19 @@ impl Late {
         if self.told.turn(what, Instant::now()).is_some() {
             error!("{what}: {why}");
         }
+    }
+
+    /// Tells the operator, at most once a minute for each cause, that an account's messages cannot be sent now.
+    pub fn tell_unsent(&self, account: &str, why: &ApiError) {
+        if self.unsent.turn((account.to_owned(), why.code()), Instant::now()).is_some() {
+            let why = why.advised();
+            warn!(%account, "Late replies of account `{account}` cannot be sent now, and are tried again: {why}");
+        }
+    }
+
+    /// Whether a reply that misses its tries can reach its user.
+    pub fn may_be_late(&self, serving: &Serving) -> bool {
+        self.ways.is_by_customer_service(serving) || !serving.account.late.fetch_words.is_empty()
     }
 }
 
@@ -110,7 +133,7 @@ impl config::Late {
 /// Gives up what nobody fetched in time, as long as it is polled.
 pub async fn upkeep(app: &App) {
     loop {
-        let deadline = Instant::now() + fetch::STORE_TAKES_MAX;
+        let deadline = Instant::now() + fetch::WRITE_TAKES_MAX;
         match app.late.store.expire_kept("nobody asked for it in time (`late.keep_s`)", deadline).await {
             // There may be more.
             Ok(1..) => continue,
@@ -125,7 +148,7 @@ pub async fn upkeep(app: &App) {
 pub async fn first_try(app: &Arc<App>, serving: &Arc<Serving>, tried: &Try, call: Call) -> Outcome {
     let question = call.question.clone();
     let late_at = serving.account.late.is_late_at(tried.arrived);
-    let running = Outliving::new(app.tasks.track_future(call.run()));
+    let running = Outliving::new(call.run());
     if let Ok(Ok(after)) = timeout_at(late_at.into(), running).await {
         let outcome = given(app, serving, &question, tried).await;
         after.end();
@@ -155,10 +178,10 @@ async fn wait(app: &Arc<App>, serving: &Arc<Serving>, question: &Question, tried
         way = app.late.ways.of(serving, &question.message.from_user, window_ends) => way,
     };
     match way {
-        Way::CustomerService => put_off(app, serving, question, tried, window_ends, None).await,
-        Way::NextTry if is_last(tried, late) => last_try(app, serving, question, tried).await,
+        Some(Way::CustomerService) => put_off(app, serving, question, tried, window_ends, None).await,
+        _ if is_last(tried, late) => last_try(app, serving, question, tried).await,
         // Nobody reads an answer of after WeChat hung up: then this ends, too.
-        Way::NextTry => given(app, serving, question, tried).await,
+        Some(Way::NextTry | Way::Barred) | None => given(app, serving, question, tried).await,
     }
 }
 
@@ -183,23 +206,35 @@ async fn put_off(
     ends: Instant,
     words: Outcome,
 ) -> Outcome {
+    let owed = Owed { is_asked_for: words.is_some(), ..Owed::of(question, tried.exchange().began) };
     // In a task of its own: what is written has to be remembered, whether or not this try is still open then.
-    let journaled = tokio::spawn(journal(app.clone(), question.clone(), tried.exchange().clone(), ends));
-    if tried.wait_until(ends).await || !journaled.await.unwrap_or(false) {
+    let journaled = tokio::spawn(journal(app.clone(), owed, tried.exchange().clone(), ends));
+    if tried.wait_until(ends).await {
+        return given(app, serving, question, tried).await;
+    }
+    let is_written = tokio::select! {
+        biased;
+        // A disk that takes its time does not keep a reply from the user that came meanwhile.
+        told = tried.outcome() => return see_to(app, serving, question, tried, told).await,
+        written = journaled => written.unwrap_or(false),
+    };
+    if !is_written {
         return given(app, serving, question, tried).await;
     }
     if words.is_some() {
         let wait = app.late.users.enter(&question.message.account, &question.message.from_user);
-        tried.exchange().awaited.begin(wait);
+        tried.exchange().awaited.hold(wait);
     }
     let told = tried.end(|| words);
     match &told {
         Told::PutOff(Some(_)) => serving.chain.count_late(LateStep::Waiting),
         Told::PutOff(None) => {
             serving.chain.count_late(LateStep::PutOff);
-            typing::show(serving, question, tried.exchange());
+            if app.late.ways.is_by_customer_service(serving) {
+                typing::show(serving, question, tried.exchange());
+            }
         }
-        Told::First(_) => tried.exchange().awaited.end(),
+        Told::First(_) => tried.exchange().awaited.let_go(),
         // Another try put the user off, who may still ask.
         Told::Again(_) => {}
     }
@@ -207,8 +242,7 @@ async fn put_off(
 }
 
 /// Writes down that an answer is owed, and says whether it is.
-async fn journal(app: Arc<App>, question: Question, exchange: Arc<Exchange>, ends: Instant) -> bool {
-    let owed = Owed::of(&question, exchange.began);
+async fn journal(app: Arc<App>, owed: Owed, exchange: Arc<Exchange>, ends: Instant) -> bool {
     let deadline = ends.max(Instant::now()) + JOURNAL_TAKES_MAX;
     let written = exchange.journal.write(async |id| app.late.store.owe(id, owed, deadline).await).await;
     if let Err(why) = &written {
@@ -234,7 +268,7 @@ async fn see_to(app: &Arc<App>, serving: &Arc<Serving>, question: &Question, tri
             serving.chain.count_late(LateStep::Edge);
         }
         if !answer.rest.is_empty() {
-            let followed = deliver::rest(app.clone(), question.clone(), answer.clone());
+            let followed = deliver::rest(app.clone(), question.clone(), tried.exchange().clone(), answer.clone());
             // What is kept has to be there before its user can ask for it.
             _ = Outliving::new(app.tasks.track_future(followed)).await;
         }
@@ -260,6 +294,7 @@ impl Owed {
             is_sealed: question.is_sealed,
             arrived_ms: now_ms().saturating_sub(age_ms),
             attempt: question.attempt,
+            is_asked_for: false,
             reply: None,
         }
     }

@@ -27,7 +27,7 @@ mod verify;
 
 pub mod message;
 
-mod dedupe;
+pub mod dedupe;
 
 mod exchange;
 

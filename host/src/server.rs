@@ -49,6 +49,7 @@ pub async fn run(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Out
     }
     drop(listener);
     info!("Stopping: finishing {} messages", app.tasks.len());
+    app.stopping.cancel();
     app.tasks.close();
     let drained = async {
         graceful.shutdown().await;

@@ -8,9 +8,10 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// How many messages of one user may be under way at once: the one that is being answered, and those behind it. More comes
-/// from somebody who does not wait for answers.
-pub const MESSAGES_MAX: usize = 8;
+/// How many messages of one user may be under way at once: the one that is being answered, and those behind it. People send a
+/// thought in ten short lines while a slow bot is at the first; more comes from somebody who does not wait for answers. Each
+/// holds a parsed push and no sandbox.
+pub const MESSAGES_MAX: usize = 16;
 
 /// Users are spread over so many locks: a message takes one twice, and two cores should seldom meet.
 const SHARDS: usize = 16;

@@ -50,11 +50,13 @@ pub(super) fn of(code: i64, message: &str) -> Option<String> {
 }
 
 /// Codes that are about the account or this machine, and not about one call: only the operator can do anything.
-const ABOUT_ACCOUNT: [i64; 13] =
-    [40_013, 40_125, 40_164, 40_243, 45_009, 45_011, 48_001, 48_004, 50_004, 50_007, 89_501, 89_503, 89_506];
+const ABOUT_ACCOUNT: [i64; 18] = [
+    40_013, 40_125, 40_164, 40_243, 41_001, 41_002, 41_004, 45_009, 45_011, 48_001, 48_004, 50_004, 50_007, 61_024,
+    89_501, 89_503, 89_506, 89_507,
+];
 
 /// Whether a code is the operator's business, whoever made the call.
-pub(super) fn is_about_account(code: i64) -> bool {
+pub(crate) fn is_about_account(code: i64) -> bool {
     ABOUT_ACCOUNT.contains(&code)
 }
 

@@ -135,7 +135,7 @@ fn call(args: &Args) -> anyhow::Result<Call> {
     Ok(Call { method: args.method, path: path.to_owned(), query, body })
 }
 
-/// Reads the JSON to post. WeChat takes no `\u` escapes, so what has them is written anew.
+/// Reads the JSON to post.
 fn json(data: &str) -> anyhow::Result<String> {
     let text = match data {
         "-" => {
@@ -146,8 +146,7 @@ fn json(data: &str) -> anyhow::Result<String> {
         json if json.starts_with(['{', '[']) => json.to_owned(),
         file => std::fs::read_to_string(file).with_context(|| format!("{file} cannot be read"))?,
     };
-    let value: serde_json::Value = serde_json::from_str(&text).context("what is to be posted is no JSON")?;
-    Ok(if text.contains("\\u") { value.to_string() } else { text })
+    api::in_raw_utf8(text).context("what is to be posted is no JSON")
 }
 
 fn form(fields: &[String]) -> anyhow::Result<Form> {

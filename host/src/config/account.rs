@@ -153,11 +153,11 @@ impl Account {
     }
 
     /// Says what is allowed, but not what the operator can have meant.
-    pub(super) fn note(&self) -> Option<String> {
-        let unused = self.mode == Mode::Plain && self.encoding_aes_key.is_some();
-        unused.then(|| {
-            format!("{}: `accounts.{}.encoding_aes_key` is not used: `mode` is \"plain\"", self.place, self.name)
-        })
+    pub(super) fn notes(&self) -> impl Iterator<Item = String> {
+        let is_unused = self.mode == Mode::Plain && self.encoding_aes_key.is_some();
+        let unused = is_unused.then_some("encoding_aes_key` is not used: `mode` is \"plain\"");
+        let notes = unused.into_iter().chain(self.late.notes());
+        notes.map(|note| format!("{}: `accounts.{}.{note}", self.place, self.name))
     }
 }
 

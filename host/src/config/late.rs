@@ -60,6 +60,19 @@ impl Late {
         }
     }
 
+    /// Words that name no fetch word, so that whoever does as they say gets the bot's answer to that. Each reads on after
+    /// "`accounts.main.".
+    pub(super) fn notes(&self) -> impl Iterator<Item = &'static str> {
+        let names_none = |text: &str| !text.is_empty() && !self.fetch_words.iter().any(|word| text.contains(word));
+        let waits = self.deliver != Deliver::CustomerService;
+        let waiting = names_none(self.waiting_text.as_deref().unwrap_or_default()) && waits;
+        let waiting =
+            waiting.then_some("late.waiting_text` names none of `late.fetch_words`, so nobody learns how to ask");
+        let more = names_none(&self.more_text);
+        let more = more.then_some("late.more_text` names none of `late.fetch_words`, so nobody learns how to read on");
+        waiting.into_iter().chain(more)
+    }
+
     /// Whether a text, as a user typed it, asks for what is kept.
     pub fn is_fetch_word(&self, text: &str) -> bool {
         self.fetch_words.contains(text.trim())
@@ -122,6 +135,18 @@ mod tests {
     fn words_can_be_left_out() {
         let late = load(&format!("{ACCOUNT}[late]\nwaiting_text = \"\"\nmore_text = \"\"\nfetch_words = []\n")).late;
         assert_eq!((late.waiting_text, late.more_text.as_str(), late.fetch_words.len()), (None, "", 0));
+    }
+
+    #[test]
+    fn words_that_name_no_fetch_word_are_noted() {
+        let notes = load(&format!("{ACCOUNT}late.fetch_words = [\"more\"]\nlate.more_text = \"(say more)\"\n")).notes;
+        let waiting = "aviary.toml:1: `accounts.main.late.waiting_text` names none of `late.fetch_words`, so nobody learns how \
+                       to ask";
+        assert_eq!(notes, [waiting]);
+        assert_eq!(
+            load(&format!("{ACCOUNT}[late]\nwaiting_text = \"\"\nmore_text = \"\"\nfetch_words = []\n")).notes,
+            [""; 0]
+        );
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::{
 
 use tokio::sync::Notify;
 
+use crate::store::now_ms;
+
 /// The users who were put off. Cheap to clone: all clones are one.
 #[derive(Clone, Debug, Default)]
 pub struct PutOffUsers {
@@ -19,6 +21,8 @@ pub struct PutOffUsers {
 struct Waiting {
     /// How many of the user's messages are being answered so.
     messages: usize,
+    /// When the last of them was put off, in ms since 1970.
+    since_ms: u64,
     /// Told when one of them is over.
     over: Arc<Notify>,
 }
@@ -30,22 +34,22 @@ pub struct Wait {
     user: u64,
 }
 
-/// Of one message: whether its user was put off and may ask for the reply.
-#[derive(Debug, Default)]
-pub struct Awaited(Mutex<Option<Wait>>);
-
 impl PutOffUsers {
     /// Says that a user was put off.
     pub fn enter(&self, account: &str, openid: &str) -> Wait {
         let user = self.hasher.hash_one((account, openid));
-        self.users().entry(user).or_default().messages += 1;
+        let mut users = self.users();
+        let waiting = users.entry(user).or_default();
+        waiting.messages += 1;
+        waiting.since_ms = now_ms();
+        drop(users);
         Wait { users: self.clone(), user }
     }
 
-    /// What is told when one of the user's messages is over, if there are any.
-    pub fn over(&self, account: &str, openid: &str) -> Option<Arc<Notify>> {
+    /// When the last of a user's messages was put off, if there are any, and what is told when one of them is over.
+    pub fn over(&self, account: &str, openid: &str) -> Option<(u64, Arc<Notify>)> {
         let user = self.hasher.hash_one((account, openid));
-        self.users().get(&user).map(|waiting| waiting.over.clone())
+        self.users().get(&user).map(|waiting| (waiting.since_ms, waiting.over.clone()))
     }
 
     fn users(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
@@ -67,23 +71,6 @@ impl Drop for Wait {
     }
 }
 
-impl Awaited {
-    /// Begins.
-    pub fn begin(&self, wait: Wait) {
-        *self.lock() = Some(wait);
-    }
-
-    /// Ends, if it began.
-    pub fn end(&self) {
-        let wait = self.lock().take();
-        drop(wait);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Wait>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -96,14 +83,13 @@ mod tests {
     async fn whoever_asks_is_told_when_a_message_is_over() {
         let users = PutOffUsers::default();
         assert!(users.over("main", "o1").is_none());
-        let awaited = Awaited::default();
-        awaited.begin(users.enter("main", "o1"));
+        let first = users.enter("main", "o1");
         let second = users.enter("main", "o1");
-        let over = users.over("main", "o1").unwrap();
+        let (_, over) = users.over("main", "o1").unwrap();
         let told = over.notified();
         tokio::pin!(told);
         told.as_mut().enable();
-        awaited.end();
+        drop(first);
         timeout(Duration::from_secs(60), told).await.unwrap();
         assert!(users.over("main", "o1").is_some() && users.over("main", "o2").is_none());
         drop(second);

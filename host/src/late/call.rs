@@ -1,11 +1,21 @@
 //! The call behind a message: it waits for its turn, asks the plugins, and sees to it that their reply reaches the user.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    future::ready,
+    pin::pin,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
-use tokio::{runtime::Handle, time::timeout_at};
-use tracing::warn;
+use tokio::{
+    runtime::Handle,
+    time::{sleep, timeout_at},
+};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::{error, warn};
 
-use super::{Way, fetch};
+use super::{Fetched, Way, fetch};
 use crate::{
     app::{App, Serving},
     dedupe::{Key, Slot},
@@ -23,32 +33,36 @@ use crate::{
 /// What is to be done for one message.
 #[derive(Debug)]
 pub struct Call {
-    app: Arc<App>,
     pub question: Question,
-    exchange: Arc<Exchange>,
+    rest: Rest,
     slot: Slot,
     place: Result<Place, Full>,
     is_fetch: bool,
-    arrived: Instant,
 }
 
 impl Call {
     /// Takes the message's place in its user's queue.
     pub fn new(app: &Arc<App>, serving: &Serving, question: Question, slot: Slot, exchange: Arc<Exchange>) -> Self {
+        let question = Question { late_reply: app.late.may_be_late(serving), ..question };
         let message = &question.message;
         let is_fetch = matches!(&message.body, Body::Text(text) if serving.account.late.is_fetch_word(&text.content));
         let place = app.late.queues.join(&message.account, &message.from_user);
-        let arrived = exchange.began;
-        Self { app: app.clone(), question, exchange, slot, place, is_fetch, arrived }
+        let (app, in_flight) = (app.clone(), app.tasks.token());
+        let rest = Rest { app, question: question.clone(), exchange, key: slot.key, outcome: None, in_flight };
+        Self { question, rest, slot, place, is_fetch }
     }
 
     /// Makes the reply and tells every try.
     pub async fn run(self) -> Afterwards {
-        let Self { app, question, exchange, slot, place, is_fetch, arrived } = self;
-        let key = slot.key;
-        let outcome = answer(&app, &question, &exchange, place, is_fetch, arrived).await;
-        slot.publish(outcome.clone());
-        Afterwards(Some(Rest { app, question, exchange, key, outcome }))
+        let Self { question, rest, slot, place, is_fetch } = self;
+        let (app, exchange) = (rest.app.clone(), rest.exchange.clone());
+        let mut afterwards = Afterwards(Some(rest));
+        let outcome = answer(&app, &question, &exchange, place, is_fetch).await;
+        if let Some(rest) = &mut afterwards.0 {
+            rest.outcome = outcome.clone();
+        }
+        slot.publish(outcome);
+        afterwards
     }
 }
 
@@ -63,13 +77,18 @@ struct Rest {
     exchange: Arc<Exchange>,
     key: Key,
     outcome: Outcome,
+    /// A host that stops waits for the message until what is owed for it is written down.
+    in_flight: TaskTrackerToken,
 }
 
 impl Afterwards {
     /// Says that the first try was given what came of the call. That was all, unless something is written down.
     pub fn end(mut self) {
-        if self.0.as_ref().is_some_and(|rest| rest.exchange.journal.close_blank()) {
-            self.0 = None;
+        if let Some(rest) = self.0.take_if(|rest| rest.exchange.journal.close_blank()) {
+            if let Some(part) = rest.fetched() {
+                fetch::shown(&rest.app, &rest.question.message.account, part);
+            }
+            rest.exchange.place.let_go();
         }
     }
 }
@@ -77,31 +96,93 @@ impl Afterwards {
 impl Drop for Afterwards {
     fn drop(&mut self) {
         // Without a runtime the process is at its end.
-        if let (Some(rest), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            // A host that stops need not wait: what is owed is written down, and WeChat sends again what no try was given.
+        let (Some(rest), Ok(runtime)) = (self.0.take(), Handle::try_current()) else { return };
+        if thread::panicking() {
+            runtime.spawn(rest.give_up());
+        } else {
             runtime.spawn(rest.see_to());
         }
     }
 }
 
 impl Rest {
+    /// The kept part that its user fetched with it.
+    fn fetched(&self) -> Option<Fetched> {
+        self.outcome.as_ref().and_then(|answer| answer.fetched)
+    }
+
     /// Waits until a try was given the reply, or delivers it otherwise.
     async fn see_to(self) {
-        let Self { app, question, exchange, key, outcome } = self;
-        let (account, openid) = (&question.message.account, &question.message.from_user);
-        let grace = app.live().named(account).map(|serving| serving.account.late.grace());
-        match exchange.fate(outcome, grace.unwrap_or_default()).await {
-            Fate::Owed(answer) => {
-                deliver::late(&app, account, openid, answer.parts(), exchange.journal.close().await).await
+        let fetched = self.fetched();
+        let Self { app, question, exchange, key, outcome, in_flight } = self;
+        let account = &question.message.account;
+        let grace = app.live().named(account).map(|serving| serving.account.late.grace()).unwrap_or_default();
+        let has_rest = outcome.as_ref().is_some_and(|answer| !answer.rest.is_empty());
+        let mut fate = pin!(exchange.fate(outcome, || next_try(&app, grace)));
+        let fate = tokio::select! {
+            biased;
+            fate = &mut fate => fate,
+            // Where only WeChat's next try is awaited, there is nothing that a host that stops should wait for.
+            () = ready(()) => {
+                drop(in_flight);
+                fate.await
             }
+        };
+        let _in_flight = app.tasks.token();
+        match fate {
+            Fate::Owed(answer) => owed(&app, &question, &exchange, &answer).await,
             Fate::Told => {
                 if let Some(id) = exchange.journal.close().await {
                     deliver::settle(&app, account, id).await;
                 }
+                if let Some(part) = fetched {
+                    fetch::shown(&app, account, part);
+                }
+                // What follows a reply keeps the place until it is there, too.
+                if !has_rest {
+                    exchange.place.let_go();
+                }
             }
         }
-        exchange.awaited.end();
+        exchange.awaited.let_go();
         app.dedupe.settle(&key);
+    }
+
+    /// Ends a message whose call panicked. Its tries were told that there is no reply; a user who was put off gets none, and
+    /// the operator reads of it.
+    async fn give_up(self) {
+        let Self { app, question, exchange, key, .. } = self;
+        let (account, openid) = (&question.message.account, &question.message.from_user);
+        error!(%account, "A message stays unanswered: the host itself failed at it, which is a bug; see standard error");
+        if let Some(id) = exchange.journal.close().await {
+            let why = "the host itself failed while its plugins were asked";
+            deliver::bury(&app, account, openid, Vec::new(), Some(id), why).await;
+        }
+        exchange.place.let_go();
+        exchange.awaited.let_go();
+        app.dedupe.settle(&key);
+    }
+}
+
+/// Is over when WeChat's next try would have come: none comes to a host that stops.
+async fn next_try(app: &App, grace: Duration) {
+    tokio::select! {
+        () = sleep(grace) => {}
+        () = app.stopping.cancelled() => {}
+    }
+}
+
+/// Delivers what no try was given.
+async fn owed(app: &Arc<App>, question: &Question, exchange: &Exchange, answer: &Answer) {
+    let id = exchange.journal.close().await;
+    if id.is_none() && app.stopping.is_cancelled() {
+        // Nobody was told anything: WeChat sends it again, to the host that is started next.
+        return;
+    }
+    let Some(part) = answer.fetched else { return deliver::late(app, question, exchange, answer, id).await };
+    fetch::put_back(app, part);
+    if let Some(id) = id {
+        deliver::settle(app, &question.message.account, id).await;
     }
 }
 
@@ -111,14 +192,13 @@ async fn answer(
     exchange: &Exchange,
     place: Result<Place, Full>,
     is_fetch: bool,
-    arrived: Instant,
 ) -> Outcome {
-    if is_fetch && let Some(outcome) = fetch::next(app, question, exchange).await {
-        return outcome;
-    }
-    let message = &question.message;
+    let (message, arrived) = (&question.message, exchange.began);
     let serving = app.live().named(&message.account)?.clone();
     let deadline = serving.account.late.ends(arrived);
+    if is_fetch && let Ok(Some(outcome)) = timeout_at(deadline.into(), fetch::next(app, question, exchange)).await {
+        return outcome;
+    }
     let Ok(mut place) = place else {
         warn!(account = %message.account, "A message stays unanswered: its user has too many under way");
         serving.chain.count_unanswered();
@@ -129,6 +209,7 @@ async fn answer(
         serving.chain.count_unanswered();
         return None;
     }
+    exchange.place.hold(place);
     let reply = ask(app, question, deadline, arrived).await?;
     Some(Arc::new(in_parts(app, &serving, question, reply).await))
 }
@@ -158,7 +239,58 @@ async fn in_parts(app: &App, serving: &Serving, question: &Question, reply: Repl
     serving.chain.count_late(LateStep::InParts);
     let way = app.late.ways.of(serving, &question.message.from_user, Instant::now() + late.window).await;
     match way {
-        Way::CustomerService => Answer { rest, is_rest_sent: true, ..Answer::of(reply) },
-        Way::NextTry => Answer { rest, closing: late.more_text.clone(), ..Answer::of(reply) },
+        Some(Way::CustomerService) => Answer { rest, is_rest_sent: true, ..Answer::of(reply) },
+        Some(Way::NextTry | Way::Barred) | None => {
+            Answer { rest, closing: late.more_text.clone(), ..Answer::of(reply) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{config::Config, store::late::Owed};
+
+    const PUSH: &str = "<xml><ToUserName>gh</ToUserName><FromUserName>o1</FromUserName><CreateTime>1</CreateTime>\
+                        <MsgType>text</MsgType><Content>hi</Content><MsgId>7</MsgId></xml>";
+
+    /// A message whose user was put off, with its row in the store.
+    async fn put_off(app: &Arc<App>) -> Rest {
+        let question = Question::read("main", PUSH).unwrap();
+        let exchange = Exchange::new(Instant::now());
+        let owed = Owed::of(&question, exchange.began);
+        let later = Instant::now() + Duration::from_secs(60);
+        exchange.journal.write(async |id| app.late.store.owe(id, owed, later).await).await.unwrap();
+        exchange.place.hold(app.late.queues.join("main", "o1").unwrap());
+        exchange.begin(Instant::now()).end(|| None);
+        let key = Key::of(&question.message, &aviary_wechat::xml::parse(PUSH.as_bytes()).unwrap());
+        let in_flight = app.tasks.token();
+        Rest { app: app.clone(), question, exchange, key, outcome: None, in_flight }
+    }
+
+    /// A bug of the host's ends the call of a message that is owed: it does not stay owed until the next start, nor does its
+    /// user wait behind it.
+    #[tokio::test]
+    async fn a_call_that_panics_leaves_a_dead_letter_and_holds_up_nobody() {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("aviary.toml");
+        std::fs::write(&file, "[accounts.main]\ntoken = \"secret7\"\n").unwrap();
+        let app = App::new(Config::load(&file).unwrap(), Path::new("unused")).unwrap();
+        let afterwards = Afterwards(Some(put_off(&app).await));
+        let call = tokio::spawn(async move {
+            let _afterwards = afterwards;
+            panic!("this test wants one");
+        });
+        assert!(call.await.unwrap_err().is_panic());
+        app.tasks.close();
+        tokio::time::timeout(Duration::from_secs(60), app.tasks.wait()).await.unwrap();
+        let counts = app.owes().await.unwrap();
+        assert_eq!((counts.owed, counts.dead), (0, 1));
+        let mut next = app.late.queues.join("main", "o1").unwrap();
+        tokio::time::timeout(Duration::from_secs(60), next.turn()).await.unwrap();
     }
 }

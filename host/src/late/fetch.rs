@@ -1,7 +1,7 @@
 //! What is kept for a user goes out when they ask for it, before anything of theirs that still waits.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -20,12 +20,23 @@ use crate::{
 /// that crashes meanwhile has it still.
 const FETCHED_STAYS: Duration = Duration::from_secs(30);
 
-/// How long the store may take.
+/// How long the store may take to say something.
 pub const STORE_TAKES_MAX: Duration = Duration::from_secs(2);
 
-/// The parts that were fetched, and are not for whoever asks next.
+/// How long it may take to write what must not be lost. The disks of small machines stall for seconds.
+pub const WRITE_TAKES_MAX: Duration = Duration::from_secs(30);
+
+/// The parts that were fetched, and are not for whoever asks next; and whether their users have them.
 #[derive(Debug, Default)]
-pub struct Fetched(Mutex<HashSet<Id>>);
+pub struct Fetching(Mutex<HashMap<Id, bool>>);
+
+/// A kept part on its way to its user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    id: Id,
+    /// The part behind it.
+    next: Option<Id>,
+}
 
 /// Takes the next part that is kept for the user who sent a fetch word. Waits for what is still being made for them. `None`:
 /// there is nothing, and it is an ordinary text.
@@ -33,10 +44,11 @@ pub async fn next(app: &Arc<App>, question: &Question, exchange: &Exchange) -> O
     let (account, openid) = (&question.message.account, &question.message.from_user);
     loop {
         let over = app.late.users.over(account, openid);
-        let mut told = over.as_ref().map(|over| Box::pin(over.notified()));
+        let put_off_ms = over.as_ref().map(|(since_ms, _)| *since_ms);
+        let mut told = over.as_ref().map(|(_, over)| Box::pin(over.notified()));
         // From before the look: what ends in between is not missed.
         told.iter_mut().for_each(|told| _ = told.as_mut().enable());
-        if let Some(part) = take(app, account, openid).await {
+        if let Some(part) = take(app, account, openid, put_off_ms).await {
             return Some(Some(Arc::new(part)));
         }
         // Its own tries run out, too: then this word is over, and the next one may fetch.
@@ -48,52 +60,138 @@ pub async fn next(app: &Arc<App>, question: &Question, exchange: &Exchange) -> O
     }
 }
 
-async fn take(app: &Arc<App>, account: &str, openid: &str) -> Option<Answer> {
+async fn take(app: &Arc<App>, account: &str, openid: &str, put_off_ms: Option<u64>) -> Option<Answer> {
     let deadline = Instant::now() + STORE_TAKES_MAX;
-    let kept = match app.late.store.kept(account, openid, deadline).await {
+    let mut kept = match app.late.store.kept(account, openid, deadline).await {
         Ok(kept) => kept,
         Err(why) => {
             app.late.tell("A kept reply could not be looked for", &why);
             return None;
         }
     };
-    let (id, Kept { reply, has_more, .. }) = kept.into_iter().find(|(id, _)| app.late.fetched.insert(*id))?;
+    kept.retain(|(id, _)| !app.late.fetching.has(*id));
     let live = app.live();
     let serving = live.named(account)?;
-    serving.chain.count_late(LateStep::Fetched);
-    tokio::spawn(forget_later(app.clone(), account.to_owned(), id));
-    let closing = if has_more { serving.account.late.more_text.clone() } else { String::new() };
-    Some(Answer { closing, ..Answer::of(reply) })
+    while let Some(index) = choose(&kept, put_off_ms) {
+        let (id, Kept { reply, has_more, .. }) = kept.remove(index);
+        if !app.late.fetching.take(id) {
+            // Somebody else was faster.
+            continue;
+        }
+        let next = has_more.then(|| kept.get(index).map(|(id, _)| *id)).flatten();
+        serving.chain.count_late(LateStep::Fetched);
+        let closing = if has_more { serving.account.late.more_text.clone() } else { String::new() };
+        return Some(Answer { closing, fetched: Some(Fetched { id, next }), ..Answer::of(reply) });
+    }
+    None
 }
 
-async fn forget_later(app: Arc<App>, account: String, id: Id) {
+/// Which of the kept parts the user means: what they read of last. That is the text of which they saw a part, unless they
+/// were told of a reply since; then it is the first reply of which they saw nothing, also if it is still being made.
+fn choose(kept: &[(Id, Kept)], put_off_ms: Option<u64>) -> Option<usize> {
+    let is_first = |index: &usize| index.checked_sub(1).is_none_or(|before| !kept[before].1.has_more);
+    let firsts = || (0..kept.len()).filter(is_first);
+    let begun = firsts().filter(|index| kept[*index].1.shown_ms > 0).max_by_key(|index| kept[*index].1.shown_ms);
+    let new = || firsts().filter(|index| kept[*index].1.shown_ms == 0);
+    let told_ms = put_off_ms.into_iter().chain(new().map(|index| kept[index].0 / ID_OF_MS)).max();
+    match begun {
+        Some(index) if told_ms.is_none_or(|told_ms| told_ms <= kept[index].1.shown_ms) => Some(index),
+        begun => new().next().or(begun.filter(|_| put_off_ms.is_none())),
+    }
+}
+
+/// Ids count microseconds.
+const ID_OF_MS: u64 = 1_000;
+
+/// Says that a try was given a part.
+pub fn shown(app: &Arc<App>, account: &str, part: Fetched) {
+    app.late.fetching.lock().insert(part.id, true);
+    tokio::spawn(forget_later(app.clone(), account.to_owned(), part));
+}
+
+/// Says that no try was: it is kept as before.
+pub fn put_back(app: &App, part: Fetched) {
+    app.late.fetching.lock().remove(&part.id);
+}
+
+async fn forget_later(app: Arc<App>, account: String, Fetched { id, next }: Fetched) {
+    let deadline = Instant::now() + WRITE_TAKES_MAX;
+    if let Some(next) = next
+        && let Err(why) = app.late.store.show(&account, next, deadline).await
+    {
+        app.late.tell("That a user has seen a part of a text could not be written down", &why);
+    }
     sleep(FETCHED_STAYS).await;
     forget(&app, &account, vec![id]).await;
-    app.late.fetched.lock().remove(&id);
+    app.late.fetching.lock().remove(&id);
 }
 
-/// Forgets at once what was fetched: for a host that stops.
+/// Forgets at once what users have: for a host that stops.
 pub async fn forget_all(app: &App) {
-    let ids: Vec<_> = app.late.fetched.lock().iter().copied().collect();
+    let ids: Vec<_> = app.late.fetching.lock().iter().filter(|(_, shown)| **shown).map(|(id, _)| *id).collect();
     if !ids.is_empty() {
         forget(app, "", ids).await;
     }
 }
 
 async fn forget(app: &App, account: &str, ids: Vec<Id>) {
-    let deadline = Instant::now() + STORE_TAKES_MAX;
+    let deadline = Instant::now() + WRITE_TAKES_MAX;
     if let Err(why) = app.late.store.drop_kept(account, ids, deadline).await {
         app.late.tell("A kept reply that its user has seen stays in the store", &why);
     }
 }
 
-impl Fetched {
-    /// Takes a part; false if somebody did before.
-    fn insert(&self, id: Id) -> bool {
-        self.lock().insert(id)
+impl Fetching {
+    fn has(&self, id: Id) -> bool {
+        self.lock().contains_key(&id)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<Id>> {
+    /// Takes a part; false if somebody did before.
+    fn take(&self, id: Id) -> bool {
+        match self.lock().entry(id) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(free) => {
+                free.insert(false);
+                true
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Id, bool>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::bindings::Reply;
+
+    /// Parts as they are kept: when they were, whether more follows, and when the part before was shown.
+    fn kept(parts: &[(u64, bool, u64)]) -> Vec<(Id, Kept)> {
+        let part = |&(ms, has_more, shown_ms): &(u64, bool, u64)| {
+            let (account, openid, reply) = ("main".into(), "o1".into(), Reply::Nothing);
+            (ms * ID_OF_MS, Kept { account, openid, reply, has_more, shown_ms, until_ms: u64::MAX })
+        };
+        parts.iter().map(part).collect()
+    }
+
+    #[test]
+    fn whole_replies_are_read_in_the_order_they_came() {
+        assert_eq!(choose(&kept(&[(10, false, 0), (20, true, 0), (21, false, 0)]), None), Some(0));
+        assert_eq!(choose(&[], None), None);
+    }
+
+    #[test]
+    fn what_was_begun_is_read_on_before_another_reply_that_the_user_knew_of() {
+        assert_eq!(choose(&kept(&[(10, false, 30), (20, false, 0)]), None), Some(0));
+        assert_eq!(choose(&kept(&[(10, false, 30)]), Some(20)), Some(0));
+    }
+
+    #[test]
+    fn the_rest_of_an_older_text_stands_behind_what_the_user_was_told_of_since() {
+        assert_eq!(choose(&kept(&[(10, true, 10), (11, false, 0), (20, false, 0)]), None), Some(2));
+        assert_eq!(choose(&kept(&[(10, true, 10), (11, false, 0), (20, false, 20)]), None), Some(2));
+        assert_eq!(choose(&kept(&[(10, false, 10)]), Some(20)), None, "it is still being made");
     }
 }

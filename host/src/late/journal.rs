@@ -23,8 +23,8 @@ enum Page {
 
 impl Journal {
     /// The journal of a message that was written down before the host was started.
-    pub async fn resume(&self, id: Id) {
-        *self.0.lock().await = Page::Written(id);
+    pub fn written(id: Id) -> Self {
+        Self(Mutex::new(Page::Written(id)))
     }
 
     /// Lets the message be written down in the row that is named, unless it is already or is over.

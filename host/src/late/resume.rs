@@ -1,18 +1,25 @@
 //! What was owed when the host ended is taken up when it starts.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use aviary_wechat::xml;
 use tracing::{info, warn};
 
-use super::{Call, fetch::STORE_TAKES_MAX};
+use super::{Call, Journal, fetch::WRITE_TAKES_MAX};
 use crate::{
     app::App,
     dedupe::Key,
     deliver,
-    plugin::question::Question,
-    store::late::{Id, Owed},
+    exchange::Exchange,
+    plugin::{bindings::Body, question::Question},
+    store::{
+        late::{Id, Owed},
+        now_ms,
+    },
 };
 
 /// How often a message is asked about at most: one that brings the host down each time must not do so for ever.
@@ -22,10 +29,15 @@ const ATTEMPTS_MAX: u32 = 10;
 /// Tries that came before: WeChat sends a message that was put off no more, and if it does, that try is the last.
 const TRIES_BEFORE: u32 = 2;
 
-/// Takes up everything that is owed, before anything new comes.
+/// How long after a message WeChat may still send it again.
+const TRIES_COME_FOR: Duration = Duration::from_secs(15);
+
+/// How many rows are written at once.
+const ROWS_AT_ONCE_MAX: usize = 500;
+
+/// Takes up everything that is owed, before anything new comes. What takes long goes on by itself: WeChat waits.
 pub async fn all(app: &Arc<App>) {
-    // Nothing else is done yet: it may take its time.
-    let owed = match app.late.store.owed(Instant::now() + STORE_TAKES_MAX * 30).await {
+    let mut owed = match app.late.store.owed(Instant::now() + WRITE_TAKES_MAX).await {
         Ok(owed) => owed,
         Err(why) => {
             app.late.tell("What is owed from before the start cannot be read", &why);
@@ -35,31 +47,57 @@ pub async fn all(app: &Arc<App>) {
     if !owed.is_empty() {
         info!("{} messages from before the start are still to be answered", owed.len());
     }
+    count_attempts(app, &mut owed).await;
     for (id, owed) in owed {
-        one(app, id, owed).await;
+        let (account, openid) = (owed.account.clone(), owed.openid.clone());
+        if let Err(why) = one(app, id, owed) {
+            warn!(%account, "A message from before the start cannot be answered: {why:#}");
+            let app = app.clone();
+            let bury = async move {
+                deliver::bury(&app, &account, &openid, Vec::new(), Some(id), &format!("{why:#}")).await;
+            };
+            tokio::spawn(bury);
+        }
     }
 }
 
-async fn one(app: &Arc<App>, id: Id, mut owed: Owed) {
-    let (account, openid) = (owed.account.clone(), owed.openid.clone());
-    if let Some(parts) = owed.reply.take() {
-        return deliver::resume(app, &account, &openid, parts, id, owed.arrived_ms).await;
-    }
-    if owed.attempt >= ATTEMPTS_MAX {
-        let why = format!("the host ended {ATTEMPTS_MAX} times while its plugins were asked");
-        return deliver::bury(app, &account, &openid, Vec::new(), Some(id), &why).await;
-    }
-    owed.attempt += 1;
-    if let Err(why) = app.late.store.update_owed(id, &owed, Instant::now() + STORE_TAKES_MAX).await {
-        app.late.tell("The attempts at a message could not be counted", &why);
-    }
-    if let Err(why) = ask_again(app, id, &owed).await {
-        warn!(account = %account, "A message from before the start cannot be answered: {why:#}");
-        deliver::bury(app, &account, &openid, Vec::new(), Some(id), &format!("{why:#}")).await;
+/// Writes down that the plugins are asked once more, before they are.
+async fn count_attempts(app: &App, owed: &mut [(Id, Owed)]) {
+    owed.iter_mut().filter(|(_, owed)| owed.reply.is_none()).for_each(|(_, owed)| owed.attempt += 1);
+    let asked: Vec<_> = owed.iter().filter(|(_, owed)| owed.reply.is_none()).cloned().collect();
+    for rows in asked.chunks(ROWS_AT_ONCE_MAX) {
+        if let Err(why) = app.late.store.update_owed(rows, Instant::now() + WRITE_TAKES_MAX).await {
+            app.late.tell("The attempts at a message could not be counted", &why);
+        }
     }
 }
 
-async fn ask_again(app: &Arc<App>, id: Id, owed: &Owed) -> anyhow::Result<()> {
+fn one(app: &Arc<App>, id: Id, mut owed: Owed) -> anyhow::Result<()> {
+    match owed.reply.take() {
+        Some(parts) => {
+            claim(app, &owed);
+            // If there are too many, it does not wait for the others.
+            let place = app.late.queues.join(&owed.account, &owed.openid).ok();
+            tokio::spawn(deliver::resume(app.clone(), id, owed, parts, place));
+            Ok(())
+        }
+        None if owed.attempt > ATTEMPTS_MAX => {
+            anyhow::bail!("the host ended {ATTEMPTS_MAX} times while its plugins were asked")
+        }
+        None => ask_again(app, id, &owed),
+    }
+}
+
+/// Lets a try that comes of a message whose reply is on its way ask nobody again.
+fn claim(app: &App, owed: &Owed) {
+    let read = || anyhow::Ok((Question::read(&owed.account, owed.xml.clone())?, xml::parse(owed.xml.as_bytes())?));
+    // What follows a reply, and a dead letter, have no message.
+    let Ok((question, root)) = read() else { return };
+    // Dropped, the slot says that there is nothing more to tell.
+    drop(app.dedupe.resume(Key::of(&question.message, &root), Exchange::new(Instant::now())));
+}
+
+fn ask_again(app: &Arc<App>, id: Id, owed: &Owed) -> anyhow::Result<()> {
     let live = app.live();
     let serving = live.named(&owed.account).context("its account is not there any more")?;
     let root = xml::parse(owed.xml.as_bytes())?;
@@ -68,12 +106,19 @@ async fn ask_again(app: &Arc<App>, id: Id, owed: &Owed) -> anyhow::Result<()> {
         attempt: owed.attempt,
         ..Question::read(&owed.account, owed.xml.clone())?
     };
+    let age = Duration::from_millis(now_ms().saturating_sub(owed.arrived_ms));
+    let tries_before = (age < TRIES_COME_FOR).then_some(TRIES_BEFORE);
+    let exchange = Exchange::resumed(Instant::now(), tries_before, owed.is_asked_for, Journal::written(id));
     let key = Key::of(&question.message, &root);
-    let Some((slot, exchange)) = app.dedupe.resume(key, TRIES_BEFORE, Instant::now()) else { return Ok(()) };
-    exchange.journal.resume(id).await;
-    // Its user was told to ask for it, or will be.
-    exchange.awaited.begin(app.late.users.enter(&owed.account, &owed.openid));
+    // Nothing new came yet, and each message has one row.
+    let slot = app.dedupe.resume(key, exchange.clone()).context("it was written down twice")?;
+    let is_fetch =
+        matches!(&question.message.body, Body::Text(text) if serving.account.late.is_fetch_word(&text.content));
+    // A fetch word is no reply that another one could wait for.
+    if owed.is_asked_for && !is_fetch {
+        exchange.awaited.hold(app.late.users.enter(&owed.account, &owed.openid));
+    }
     let call = Call::new(app, serving, question, slot, exchange);
-    app.tasks.spawn(async move { drop(call.run().await) });
+    tokio::spawn(async move { drop(call.run().await) });
     Ok(())
 }

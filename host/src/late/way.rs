@@ -23,7 +23,7 @@ pub const NO_RIGHT: i64 = 48_001;
 const NOT_IN_WHITELIST: i64 = 40_164;
 
 /// What WeChat refuses for this one user, who said nothing for too long, got enough or left: the account itself may send.
-const ABOUT_THE_USER: [i64; 3] = [45_015, 45_047, 43_004];
+const ABOUT_THE_USER: [i64; 4] = [45_015, 45_047, 43_004, 43_019];
 
 /// How long WeChat may take to say what an account may.
 const ASKING_TAKES_MAX: Duration = Duration::from_secs(2);
@@ -33,6 +33,8 @@ const ASKING_TAKES_MAX: Duration = Duration::from_secs(2);
 pub enum Way {
     CustomerService,
     NextTry,
+    /// As long as the operator has not let this machine in: by the next try. What was put off before is sent after that.
+    Barred,
 }
 
 /// What is known of the accounts with `deliver = "auto"`. WeChat is asked once for each, and again after a restart or when
@@ -52,25 +54,35 @@ struct Known {
 
 impl Ways {
     /// Returns the way of an account's late replies. Where WeChat has to be asked, by showing the user that the bot is typing,
-    /// it is by the next try if no answer is there by `deadline`.
-    pub async fn of(&self, serving: &Serving, openid: &str, deadline: Instant) -> Way {
+    /// nothing is known if no answer is there by `deadline`.
+    pub async fn of(&self, serving: &Serving, openid: &str, deadline: Instant) -> Option<Way> {
         let account = &serving.account;
-        let Some(api) = &serving.api else { return Way::NextTry };
+        let Some(api) = &serving.api else { return Some(Way::NextTry) };
         match account.late.deliver {
-            Deliver::CustomerService => return Way::CustomerService,
-            Deliver::NextTry => return Way::NextTry,
+            Deliver::CustomerService => return Some(Way::CustomerService),
+            Deliver::NextTry => return Some(Way::NextTry),
             Deliver::Auto => {}
         }
         let deadline = deadline.min(Instant::now() + ASKING_TAKES_MAX);
         let known = self.known(account);
         // Whoever comes while WeChat is asked waits for the same answer.
-        let Ok(mut way) = timeout_at(deadline.into(), known.way.lock()).await else { return Way::NextTry };
-        if let Some(way) = *way {
-            return way;
+        let Ok(mut way) = timeout_at(deadline.into(), known.way.lock()).await else { return None };
+        if way.is_some() {
+            return *way;
         }
         let told = api.typing(openid, true, deadline).await;
         *way = self.learn(&account.name, told.as_ref().err());
-        way.unwrap_or(Way::NextTry)
+        *way
+    }
+
+    /// Whether a reply whose user was put off is sent, and not kept until they ask. Where that is not known or may change, whoever
+    /// was not told to ask must get it all the same, if WeChat takes it.
+    pub async fn is_sent(&self, serving: &Serving, openid: &str, is_asked_for: bool, deadline: Instant) -> bool {
+        match self.of(serving, openid, deadline).await {
+            Some(Way::CustomerService) => true,
+            Some(Way::NextTry) => false,
+            Some(Way::Barred) | None => !is_asked_for,
+        }
     }
 
     /// Whether an account's late replies are known to be sent as customer-service messages.
@@ -83,10 +95,17 @@ impl Ways {
         }
     }
 
-    /// Remembers that WeChat refused to send for an account.
+    /// Remembers that WeChat does not let an account send, if that is what a refused send says.
     pub async fn refuse(&self, account: &Account, error: &ApiError) {
+        let is_refused = matches!(error.code(), Some(NO_RIGHT | NOT_IN_WHITELIST));
+        if account.late.deliver != Deliver::Auto || !is_refused {
+            return;
+        }
         let known = self.known(account);
-        *known.way.lock().await = self.learn(&account.name, Some(error));
+        let mut way = known.way.lock().await;
+        if !matches!(*way, Some(Way::NextTry | Way::Barred)) {
+            *way = self.learn(&account.name, Some(error));
+        }
     }
 
     /// Says what an answer means for all of an account's messages, and tells the operator.
@@ -97,13 +116,13 @@ impl Ways {
             return Some(Way::CustomerService);
         };
         match error.code() {
-            Some(NO_RIGHT | NOT_IN_WHITELIST) => {
+            Some(code @ (NO_RIGHT | NOT_IN_WHITELIST)) => {
                 warn!(
                     account = %name,
                     "Late replies of account `{name}` go out by WeChat's next try, and what misses that is kept: WeChat does \
-                     not let it send customer-service messages ({})", error.advised()
+                     not let it send customer-service messages ({}); it is asked again after a restart", error.advised()
                 );
-                Some(Way::NextTry)
+                Some(if code == NO_RIGHT { Way::NextTry } else { Way::Barred })
             }
             _ => {
                 if self.told.turn(name.to_owned(), Instant::now()).is_some() {

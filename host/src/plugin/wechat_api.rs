@@ -7,7 +7,7 @@ use super::{
     guest::Guest,
 };
 use crate::{
-    api::{Api, ApiError, Field, Form, Method, check_path},
+    api::{self, Api, ApiError, Field, Form, Method, check_path},
     config::{WechatApiGrant, gives_secrets},
     egress::Waits,
 };
@@ -37,7 +37,7 @@ impl Host for Guest {
         let method =
             Method::parse(&method).ok_or_else(|| Error::Invalid("the method is neither GET nor POST".into()))?;
         self.check_call(method, &path, &query)?;
-        check_body(method, body.as_deref())?;
+        let body = body.map(|body| written(method, body)).transpose()?;
         let (api, deadline) = self.wechat_api()?;
         let answer = api.call(method, &path, &query, body, deadline).await;
         answer.map_err(|error| self.told(error).into())
@@ -120,14 +120,12 @@ impl Guest {
     }
 }
 
-/// Refuses a body that is no JSON, or that a GET would leave behind.
-fn check_body(method: Method, body: Option<&str>) -> Result<(), Error> {
-    let Some(body) = body else { return Ok(()) };
+/// Makes a body fit to be sent. One that is no JSON is refused, and one that a GET would leave behind.
+fn written(method: Method, body: String) -> Result<String, Error> {
     if method == Method::Get {
         return Err(Error::Invalid("a GET has no body".into()));
     }
-    let parsed = serde_json::from_str::<serde::de::IgnoredAny>(body);
-    parsed.map(|_| ()).map_err(|error| Error::Invalid(format!("the body is no JSON: {error}")))
+    api::in_raw_utf8(body).map_err(|error| Error::Invalid(format!("the body is no JSON: {error}")))
 }
 
 impl From<Told> for Error {

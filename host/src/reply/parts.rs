@@ -8,7 +8,8 @@ use crate::plugin::bindings::Reply;
 pub fn split(reply: Reply, closing_bytes: usize) -> (Reply, Vec<Reply>) {
     match reply {
         Reply::Text(text) if text.len() > TEXT_BYTES_MAX => {
-            let mut parts = texts(&text, TEXT_BYTES_MAX - closing_bytes.min(TEXT_BYTES_MAX / 2));
+            // Blanks at the end, as language models write them, would be a part that WeChat refuses.
+            let mut parts = texts(text.trim_end(), TEXT_BYTES_MAX - closing_bytes.min(TEXT_BYTES_MAX / 2));
             let first = parts.next().unwrap_or_default();
             (Reply::Text(first.to_owned()), parts.map(|part| Reply::Text(part.to_owned())).collect())
         }
@@ -76,6 +77,11 @@ mod tests {
             assert!(parts.iter().all(|part| part.len() + 40 <= TEXT_BYTES_MAX));
             assert_eq!(parts.concat(), text);
         }
+    }
+
+    #[test]
+    fn blanks_at_the_end_make_no_part_of_their_own() {
+        assert_eq!(split_text(&format!("{} \n", "a".repeat(TEXT_BYTES_MAX)), 0), ["a".repeat(TEXT_BYTES_MAX)]);
     }
 
     #[test]

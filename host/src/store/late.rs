@@ -3,6 +3,8 @@
 //!
 //! Each is a row of JSON that names the contract it was written with. A change from one to the other is one transaction.
 
+mod kept;
+
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Instant,
@@ -14,6 +16,8 @@ use tracing::error;
 
 use super::{Store, Unavailable, kv::space::joined, now_ms};
 use crate::plugin::bindings::Reply;
+pub use kept::Kept;
+use kept::{KEPT, KEPT_AGES};
 
 /// The contract that rows are written with: `Reply` is its type.
 const WIT: &str = "aviary:bot@0.1.0";
@@ -21,22 +25,10 @@ const WIT: &str = "aviary:bot@0.1.0";
 /// How many messages may be owed an answer at once: what is in flight has an instance each, the rest waits for WeChat's API.
 const OWED_MAX: u64 = 100_000;
 
-/// How many replies, or parts of them, one user may have waiting. More comes from somebody who never asks; the oldest go.
-const KEPT_MAX: usize = 64;
-
 /// How many dead letters are kept; the oldest go.
 const DEAD_MAX: u64 = 10_000;
 
-/// How many kept replies one round of [`Store::expire_kept`] looks at.
-const EXPIRED_AT_ONCE_MAX: usize = 500;
-
 const OWED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("late_owed");
-
-/// User and id → reply.
-const KEPT: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("late_kept");
-
-/// Id → where in `KEPT` the reply is, in the order they came.
-const KEPT_AGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("late_kept_ages");
 
 const DEAD: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("late_dead");
 
@@ -55,20 +47,10 @@ pub struct Owed {
     pub arrived_ms: u64,
     /// How often its plugins were asked.
     pub attempt: u32,
+    /// Whether its user was told to ask for the reply.
+    pub is_asked_for: bool,
     /// What is still to be sent, once its plugins are done.
     pub reply: Option<Vec<Reply>>,
-}
-
-/// A reply, or a part of one, that its user can fetch.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Kept {
-    pub account: String,
-    pub openid: String,
-    pub reply: Reply,
-    /// Whether a part follows it.
-    pub has_more: bool,
-    /// When it is given up, in ms since 1970.
-    pub until_ms: u64,
 }
 
 /// A reply that could not be delivered.
@@ -118,13 +100,15 @@ impl Store {
         if written.await? { Err(Unavailable::Busy) } else { Ok(()) }
     }
 
-    /// Writes down how far an owed message is. One that is not owed any more stays so.
-    pub async fn update_owed(&self, id: Id, owed: &Owed, deadline: Instant) -> Result<(), Unavailable> {
-        let row = to_bytes(owed);
-        self.write_late(&owed.account, row.len(), deadline, move |transaction| {
+    /// Writes down how far owed messages are, all at once. One that is not owed any more stays so.
+    pub async fn update_owed(&self, owed: &[(Id, Owed)], deadline: Instant) -> Result<(), Unavailable> {
+        let rows: Vec<_> = owed.iter().map(|(id, owed)| (*id, to_bytes(owed))).collect();
+        self.write_late("", 0, deadline, move |transaction| {
             let mut table = transaction.open_table(OWED)?;
-            if table.get(id)?.is_some() {
-                table.insert(id, row.as_slice())?;
+            for (id, row) in &rows {
+                if table.get(id)?.is_some() {
+                    table.insert(id, row.as_slice())?;
+                }
             }
             Ok(())
         })
@@ -162,86 +146,6 @@ impl Store {
         // Somebody may have set the clock back: no new row takes the place of one of these.
         owed.iter().for_each(|(id, _)| _ = LAST_ID.fetch_max(*id + 1, Ordering::Relaxed));
         Ok(owed)
-    }
-
-    /// Keeps the parts of a reply for their user, in place of the owed message.
-    pub async fn keep(&self, owed: Option<Id>, parts: Vec<Kept>, deadline: Instant) -> Result<(), Unavailable> {
-        let Some(Kept { account, openid, .. }) = parts.first().cloned() else { return Ok(()) };
-        let rows: Vec<_> = parts.iter().map(to_bytes).collect();
-        let bytes = rows.iter().map(Vec::len).sum();
-        let prefix = joined(&[&account, &openid]);
-        self.write_late(&account, bytes, deadline, move |transaction| {
-            remove_owed(transaction, owed)?;
-            let (mut kept, mut ages) = (transaction.open_table(KEPT)?, transaction.open_table(KEPT_AGES)?);
-            let mut id = new_id();
-            for row in &rows {
-                while ages.get(id)?.is_some() {
-                    id += 1;
-                }
-                let key = [&prefix, id.to_be_bytes().as_slice()].concat();
-                kept.insert(key.as_slice(), row.as_slice())?;
-                ages.insert(id, key.as_slice())?;
-            }
-            let of_user = keys_of(&kept, &prefix)?;
-            for key in of_user.iter().take(of_user.len().saturating_sub(KEPT_MAX)) {
-                kept.remove(key.as_slice())?;
-                ages.remove(id_of(key))?;
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    /// What is kept for a user, in the order it came.
-    pub async fn kept(&self, account: &str, openid: &str, deadline: Instant) -> Result<Vec<(Id, Kept)>, Unavailable> {
-        let prefix = joined(&[account, openid]);
-        self.read_late(deadline, move |transaction| {
-            let table = transaction.open_table(KEPT)?;
-            let mut found = Vec::new();
-            for key in keys_of(&table, &prefix)? {
-                let row = table.get(key.as_slice())?;
-                let row = row.and_then(|row| from_bytes::<Kept>(row.value()));
-                found.extend(row.filter(|row| now_ms() < row.until_ms).map(|row| (id_of(&key), row)));
-            }
-            Ok(found)
-        })
-        .await
-    }
-
-    /// Forgets kept replies that their users have seen.
-    pub async fn drop_kept(&self, account: &str, ids: Vec<Id>, deadline: Instant) -> Result<(), Unavailable> {
-        self.write_late(account, 0, deadline, move |transaction| {
-            ids.iter().try_for_each(|id| remove_kept(transaction, *id).map(drop))
-        })
-        .await
-    }
-
-    /// Turns kept replies that nobody fetched in time into dead letters, the oldest first and some at once. Returns how many.
-    pub async fn expire_kept(&self, why: &'static str, deadline: Instant) -> Result<usize, Unavailable> {
-        self.write_late("", 0, deadline, move |transaction| {
-            let now_ms = now_ms();
-            let mut expired = Vec::new();
-            {
-                let (kept, ages) = (transaction.open_table(KEPT)?, transaction.open_table(KEPT_AGES)?);
-                for entry in ages.iter()?.take(EXPIRED_AT_ONCE_MAX) {
-                    let (id, key) = entry?;
-                    let row = kept.get(key.value())?.and_then(|row| from_bytes::<Kept>(row.value()));
-                    // What cannot be read can never be fetched.
-                    if row.as_ref().is_none_or(|row| row.until_ms <= now_ms) {
-                        expired.push((id.value(), row));
-                    }
-                }
-            }
-            for (id, row) in &expired {
-                remove_kept(transaction, *id)?;
-                if let Some(Kept { account, openid, reply, .. }) = row.clone() {
-                    let why = why.to_owned();
-                    bury(transaction, &Dead { account, openid, reply: vec![reply], why, died_ms: now_ms })?;
-                }
-            }
-            Ok(expired.len())
-        })
-        .await
     }
 
     /// Makes an owed message, or what is left of it, a dead letter.
@@ -316,14 +220,6 @@ fn remove_owed(transaction: &WriteTransaction, id: Option<Id>) -> Result<(), red
     Ok(())
 }
 
-fn remove_kept(transaction: &WriteTransaction, id: Id) -> Result<(), redb::Error> {
-    let key = transaction.open_table(KEPT_AGES)?.remove(id)?.map(|key| key.value().to_vec());
-    if let Some(key) = key {
-        transaction.open_table(KEPT)?.remove(key.as_slice())?;
-    }
-    Ok(())
-}
-
 fn bury(transaction: &WriteTransaction, dead: &Dead) -> Result<(), redb::Error> {
     let mut table = transaction.open_table(DEAD)?;
     let mut id = new_id();
@@ -347,27 +243,6 @@ pub fn new_id() -> Id {
 
 /// The last id that was given.
 static LAST_ID: AtomicU64 = AtomicU64::new(0);
-
-/// The keys in `KEPT` of one user, in the order of their ids.
-fn keys_of(
-    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    prefix: &[u8],
-) -> Result<Vec<Vec<u8>>, redb::Error> {
-    let mut keys = Vec::new();
-    for entry in table.range(prefix..)? {
-        let (key, _) = entry?;
-        if !key.value().starts_with(prefix) {
-            break;
-        }
-        keys.push(key.value().to_vec());
-    }
-    Ok(keys)
-}
-
-/// The id at the end of a key in `KEPT`.
-fn id_of(key: &[u8]) -> Id {
-    key.last_chunk().map_or(0, |id| Id::from_be_bytes(*id))
-}
 
 fn all<T: DeserializeOwned>(table: &impl ReadableTable<u64, &'static [u8]>) -> Result<Vec<(Id, T)>, redb::Error> {
     let mut rows = Vec::new();
@@ -405,11 +280,11 @@ mod tests {
 
     use super::*;
 
-    fn later() -> Instant {
+    pub(super) fn later() -> Instant {
         Instant::now() + Duration::from_secs(60)
     }
 
-    fn owed(text: &str) -> Owed {
+    pub(super) fn owed(text: &str) -> Owed {
         Owed {
             account: "main".into(),
             openid: "o1".into(),
@@ -417,21 +292,9 @@ mod tests {
             is_sealed: false,
             arrived_ms: 7,
             attempt: 1,
+            is_asked_for: false,
             reply: None,
         }
-    }
-
-    fn kept(openid: &str, text: &str, until_ms: u64) -> Kept {
-        let (account, openid) = ("main".into(), openid.into());
-        Kept { account, openid, reply: Reply::Text(text.into()), has_more: false, until_ms }
-    }
-
-    async fn texts(store: &Store, openid: &str) -> Vec<String> {
-        let text = |(_, kept): (Id, Kept)| match kept.reply {
-            Reply::Text(text) => text,
-            other => panic!("{other:?}"),
-        };
-        store.kept("main", openid, later()).await.unwrap().into_iter().map(text).collect()
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -444,8 +307,8 @@ mod tests {
         store.owe(new_id(), owed("3"), later()).await.unwrap();
         store.settle("main", second, later()).await.unwrap();
         let (parts, again) = (vec![Reply::Text("a".into())], Owed { attempt: 2, ..owed("1") });
+        store.update_owed(&[(first, again.clone()), (second, again.clone())], later()).await.unwrap();
         for id in [first, second] {
-            store.update_owed(id, &again, later()).await.unwrap();
             store.update_parts(id, "main", parts.clone(), later()).await.unwrap();
         }
         let replied = Owed { reply: Some(parts), ..again };
@@ -453,45 +316,6 @@ mod tests {
         drop(store);
         let found = Store::open(dir.path()).unwrap().owed(later()).await.unwrap();
         assert_eq!(found.into_iter().map(|(_, owed)| owed).collect::<Vec<_>>(), [replied, owed("3")]);
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn what_is_kept_takes_the_place_of_what_was_owed_and_belongs_to_one_user() {
-        let store = Store::scratch();
-        let id = new_id();
-        store.owe(id, owed("1"), later()).await.unwrap();
-        store.keep(Some(id), vec![kept("o1", "a", u64::MAX), kept("o1", "b", u64::MAX)], later()).await.unwrap();
-        store.keep(None, vec![kept("o1", "c", u64::MAX)], later()).await.unwrap();
-        store.keep(None, vec![kept("o10", "x", u64::MAX)], later()).await.unwrap();
-        assert_eq!(store.late_counts(later()).await.unwrap(), Counts { owed: 0, kept: 4, dead: 0 });
-        assert_eq!(texts(&store, "o1").await, ["a", "b", "c"]);
-        let (first, _) = store.kept("main", "o1", later()).await.unwrap()[0].clone();
-        store.drop_kept("main", vec![first, 1], later()).await.unwrap();
-        assert_eq!(
-            (texts(&store, "o1").await, texts(&store, "o10").await),
-            (vec!["b".into(), "c".into()], vec!["x".into()])
-        );
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_user_who_never_asks_keeps_the_newest() {
-        let store = Store::scratch();
-        let parts = (0..KEPT_MAX + 3).map(|n| kept("o1", &n.to_string(), u64::MAX)).collect();
-        store.keep(None, parts, later()).await.unwrap();
-        let texts = texts(&store, "o1").await;
-        assert_eq!((texts.len(), texts[0].as_str()), (KEPT_MAX, "3"));
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn what_nobody_fetched_in_time_is_a_dead_letter_that_can_be_taken_out() {
-        let store = Store::scratch();
-        store.keep(None, vec![kept("o1", "old", 1), kept("o1", "new", u64::MAX)], later()).await.unwrap();
-        assert_eq!(store.expire_kept("kept too long", later()).await, Ok(1));
-        assert_eq!(texts(&store, "o1").await, ["new"]);
-        let dead = store.dead(later()).await.unwrap();
-        assert_eq!((dead[0].1.why.as_str(), &dead[0].1.reply[..]), ("kept too long", &[Reply::Text("old".into())][..]));
-        assert_eq!(store.unbury(dead[0].0, later()).await.unwrap().as_ref(), Some(&dead[0].1));
-        assert_eq!(store.unbury(dead[0].0, later()).await, Ok(None));
     }
 
     #[tokio::test(flavor = "multi_thread")]

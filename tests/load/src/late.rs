@@ -1,24 +1,20 @@
 //! Late replies: what recognising a message again costs, what the journal costs, and a thousand replies that are late at once.
 
+mod api;
+mod dedupe;
+
 use std::{
-    collections::HashMap,
     fmt, fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
-use axum::{Router, extract::Request};
-use http_body_util::BodyExt;
-use tokio::{
-    net::TcpListener,
-    sync::watch,
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use anyhow::ensure;
+use tokio::{task::JoinSet, time::sleep};
 
+use self::api::Api;
 use crate::{
     Run,
     account::{APP_ID, Mode, TOKEN},
@@ -38,6 +34,10 @@ const LATE: usize = 1_000;
 /// How long each takes: longer than it takes to send them all.
 const TAKES: Duration = Duration::from_secs(3);
 
+/// By when all of them are kept: a host that had not done it by then would be too slow to be measured so, and is found out when
+/// they are fetched.
+const UNTIL_KEPT: Duration = Duration::from_secs(8);
+
 /// How many messages are sent, and then sent again, to see what that costs.
 const REPEATED: usize = 20_000;
 
@@ -53,8 +53,10 @@ struct Rounds {
     /// CPU of a message, in µs: echoed, and sent again.
     first_us: Vec<f64>,
     again_us: Vec<f64>,
+    dedupe_us: Vec<f64>,
     in_time: Vec<Wave>,
-    late: Vec<Wave>,
+    kept: Vec<Wave>,
+    sent: Vec<Wave>,
 }
 
 /// Measures everything, in several rounds.
@@ -68,8 +70,12 @@ pub async fn run(run: &Run) -> anyhow::Result<Failures> {
         let (first_us, again_us) = repeated(&host, run, &mut failures).await?;
         rounds.first_us.push(first_us);
         rounds.again_us.push(again_us);
-        rounds.in_time.push(wave(&host, &misbehave, run, 5_000, &mut failures).await?);
-        rounds.late.push(wave(&host, &misbehave, run, 100, &mut failures).await?);
+        rounds.dedupe_us.push(dedupe::cost_us().await?);
+        for (kind, waves) in
+            [(Kind::InTime, &mut rounds.in_time), (Kind::Kept, &mut rounds.kept), (Kind::Sent, &mut rounds.sent)]
+        {
+            waves.push(wave(&host, &misbehave, run, kind, &mut failures).await?);
+        }
     }
     println!("{rounds}");
     Ok(failures)
@@ -77,13 +83,14 @@ pub async fn run(run: &Run) -> anyhow::Result<Failures> {
 
 impl fmt::Display for Rounds {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { first_us, again_us, in_time, late } = self;
+        let Self { first_us, again_us, dedupe_us, in_time, kept, sent } = self;
         let of = |waves: &[Wave], value: fn(&Wave) -> f64| median(waves.iter().map(value));
         let us = |values: &[f64]| median(values.iter().copied());
         writeln!(formatter, "CPU µs of the host per message; medians of {} rounds", first_us.len())?;
         writeln!(formatter, "  a message, echoed              {:8.1}", us(first_us))?;
         writeln!(formatter, "  the same again, from memory    {:8.1}", us(again_us))?;
-        for (name, waves) in [("in its window", in_time), ("late", late)] {
+        writeln!(formatter, "  of that the claim and its end  {:8.1}", us(dedupe_us))?;
+        for (name, waves) in [("in its window", in_time), ("kept", kept), ("sent", sent)] {
             let [cpu_us, took_s, peak_mib] =
                 [of(waves, |wave| wave.cpu_us), of(waves, |wave| wave.took_s), of(waves, |wave| wave.peak_mib)];
             writeln!(
@@ -92,8 +99,9 @@ impl fmt::Display for Rounds {
                 TAKES.as_secs()
             )?;
         }
-        let journal_us = of(late, |wave| wave.cpu_us) - of(in_time, |wave| wave.cpu_us);
-        write!(formatter, "  so the journal and WeChat's API {journal_us:7.1}")
+        let [in_time_us, kept_us, sent_us] = [in_time, kept, sent].map(|waves| of(waves, |wave| wave.cpu_us));
+        writeln!(formatter, "  so the journal                 {:8.1}", kept_us - in_time_us)?;
+        write!(formatter, "  and WeChat's API               {:8.1}", sent_us - kept_us)
     }
 }
 
@@ -139,6 +147,17 @@ async fn exchange_all(
     Ok(micros(server.cpu()? - before, pushes.len()))
 }
 
+/// How a thousand replies reach their users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// On the connection that asked.
+    InTime,
+    /// Kept, and fetched later: written down, and no call of WeChat's API.
+    Kept,
+    /// By customer service.
+    Sent,
+}
+
 /// What came of a thousand messages at once.
 #[derive(Debug)]
 struct Wave {
@@ -147,17 +166,11 @@ struct Wave {
     peak_mib: f64,
 }
 
-/// Sends [`LATE`] messages at once, and waits until each was answered, once: in its window of `window_ms`, or after it.
-async fn wave(
-    host: &Path,
-    misbehave: &[u8],
-    run: &Run,
-    window_ms: u64,
-    failures: &mut Failures,
-) -> anyhow::Result<Wave> {
+/// Sends [`LATE`] messages at once, and waits until each was answered, once.
+async fn wave(host: &Path, misbehave: &[u8], run: &Run, kind: Kind, failures: &mut Failures) -> anyhow::Result<Wave> {
     let api = Api::start().await?;
     let bot = Bot::new(host, Plugins::Echo, Mode::Plain, &run.log)?.with_plugin("10-misbehave.wasm", misbehave)?;
-    fs::write(bot.config_file(), settings(&run.log, api.address, window_ms))?;
+    fs::write(bot.config_file(), settings(&run.log, api.address, kind))?;
     bot.warm_up()?;
     let server = bot.serve()?;
     let wechat = Arc::new(WeChat::new(Mode::Plain));
@@ -165,7 +178,13 @@ async fn wave(
 
     let (before, begun) = (server.cpu()?, Instant::now());
     let put_off = ask_all(server.address, &wechat, failures).await?;
-    let sent = api.until_sent(put_off).await;
+    let delivered = match kind {
+        Kind::Kept => {
+            sleep(UNTIL_KEPT.saturating_sub(begun.elapsed())).await;
+            Ok(())
+        }
+        Kind::InTime | Kind::Sent => api.until_sent(put_off.len()).await,
+    };
     let wave = Wave {
         cpu_us: micros(server.cpu()? - before, LATE),
         took_s: begun.elapsed().as_secs_f64(),
@@ -173,17 +192,34 @@ async fn wave(
     };
     // Whoever is sent something twice is, soon.
     sleep(Duration::from_millis(500)).await;
-    if let Err(error) = sent.and_then(|()| api.each_once(put_off)) {
+    let judged = match kind {
+        Kind::Kept => fetch_all(server.address, &wechat, &put_off).await,
+        Kind::InTime | Kind::Sent => delivered.and_then(|()| api.each_once(put_off.len())),
+    };
+    if let Err(error) = judged {
         failures.add(format!("{error:#}"));
     }
-    if put_off != 0 && put_off != LATE {
-        eprintln!("note: {put_off} of {LATE} were late with a window of {window_ms} ms");
+    let late = if kind == Kind::InTime { 0 } else { LATE };
+    if put_off.len() != late {
+        eprintln!("note: {} of {LATE} were late, where {late} should be", put_off.len());
     }
     Ok(wave)
 }
 
-/// Sends them all, each over a connection of its own. Returns how many were put off.
-async fn ask_all(address: SocketAddr, wechat: &Arc<WeChat>, failures: &mut Failures) -> anyhow::Result<usize> {
+/// Lets every user who was put off send the fetch word.
+async fn fetch_all(address: SocketAddr, wechat: &WeChat, put_off: &[Push]) -> anyhow::Result<()> {
+    let mut connection = Connection::open(address).await?;
+    for push in put_off {
+        let fetch = wechat.say_as(push, now_s(), "继续");
+        let response = connection.exchange(&fetch.request).await?;
+        let heard = wechat.read(&fetch, response.body).map_err(anyhow::Error::msg)?;
+        ensure!(heard == "waited", "{heard:?} was kept for a user, not their reply");
+    }
+    Ok(())
+}
+
+/// Sends them all, each over a connection of its own. Returns those that were put off.
+async fn ask_all(address: SocketAddr, wechat: &Arc<WeChat>, failures: &mut Failures) -> anyhow::Result<Vec<Push>> {
     let words: Arc<str> = format!("wait {}", TAKES.as_millis()).into();
     let mut asked = JoinSet::new();
     for _ in 0..LATE {
@@ -192,24 +228,29 @@ async fn ask_all(address: SocketAddr, wechat: &Arc<WeChat>, failures: &mut Failu
             let push = wechat.say(now_s(), &words);
             let mut connection = Connection::open(address).await?;
             let response = connection.exchange(&push.request).await?;
-            match response.body {
-                b"success" => Ok(false),
-                body => wechat.read(&push, body).map(|heard| heard == "waited").map_err(anyhow::Error::msg),
-            }
+            let is_there = match response.body {
+                b"success" => false,
+                body => wechat.read(&push, body).map_err(anyhow::Error::msg)? == "waited",
+            };
+            anyhow::Ok((!is_there).then_some(push))
         });
     }
-    let mut put_off = 0;
+    let mut put_off = Vec::new();
     while let Some(answer) = asked.join_next().await {
         match answer? {
-            Ok(true) => {}
-            Ok(false) => put_off += 1,
+            Ok(late) => put_off.extend(late),
             Err(error) => failures.add(format!("{error:#}")),
         }
     }
     Ok(put_off)
 }
 
-fn settings(log_level: &str, api: SocketAddr, window_ms: u64) -> String {
+fn settings(log_level: &str, api: SocketAddr, kind: Kind) -> String {
+    let (deliver, window_ms) = match kind {
+        Kind::InTime => ("customer-service", 5_000),
+        Kind::Kept => ("next-try", 100),
+        Kind::Sent => ("customer-service", 100),
+    };
     format!(
         r#"
 listen = "127.0.0.1:0"
@@ -222,8 +263,9 @@ memory_mib = 8192
 [plugins.misbehave]
 match = [{{ starts_with = "wait " }}]
 [late]
-deliver = "customer-service"
+deliver = "{deliver}"
 window_ms = {window_ms}
+hold_ms = {window_ms}
 [accounts.main]
 token = "{TOKEN}"
 app_id = "{APP_ID}"
@@ -233,70 +275,6 @@ api_base_url = "http://{api}"
         // One plugin gets half.
         instances = 2 * LATE + 200
     )
-}
-
-/// WeChat's API, as far as late replies need it.
-struct Api {
-    address: SocketAddr,
-    /// How often each user was sent something.
-    sent: Arc<Mutex<HashMap<String, usize>>>,
-    changed: watch::Sender<usize>,
-    _serving: JoinSet<()>,
-}
-
-impl Api {
-    async fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
-        let (sent, changed) = (Arc::<Mutex<HashMap<_, _>>>::default(), watch::Sender::new(0));
-        let router = Router::new().fallback({
-            let (sent, changed) = (sent.clone(), changed.clone());
-            async move |request: Request| answer(request, &sent, &changed).await.to_string()
-        });
-        let mut serving = JoinSet::new();
-        serving.spawn(async move { _ = axum::serve(listener, router).await });
-        Ok(Self { address, sent, changed, _serving: serving })
-    }
-
-    /// Waits until so many users were sent something.
-    async fn until_sent(&self, users: usize) -> anyhow::Result<()> {
-        let mut changed = self.changed.subscribe();
-        let all = timeout(PATIENCE, changed.wait_for(|count| *count >= users)).await;
-        all.with_context(|| format!("{} of {users} late replies came", *self.changed.borrow()))??;
-        Ok(())
-    }
-
-    fn each_once(&self, users: usize) -> anyhow::Result<()> {
-        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        let twice = sent.values().filter(|count| **count > 1).count();
-        ensure!(
-            sent.len() == users && twice == 0,
-            "{} of {users} users got a late reply, {twice} of them twice",
-            sent.len()
-        );
-        Ok(())
-    }
-}
-
-async fn answer(
-    request: Request,
-    sent: &Mutex<HashMap<String, usize>>,
-    changed: &watch::Sender<usize>,
-) -> serde_json::Value {
-    let path = request.uri().path().to_owned();
-    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    match path.as_str() {
-        "/cgi-bin/stable_token" => serde_json::json!({ "access_token": "load", "expires_in": 7_200 }),
-        "/cgi-bin/message/custom/send" => {
-            let message: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-            let user = message["touser"].as_str().unwrap_or_default().to_owned();
-            let mut sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
-            *sent.entry(user).or_default() += 1;
-            changed.send_replace(sent.len());
-            serde_json::json!({ "errcode": 0, "errmsg": "ok" })
-        }
-        _ => serde_json::json!({ "errcode": 0, "errmsg": "ok" }),
-    }
 }
 
 fn micros(time: Duration, messages: usize) -> f64 {

@@ -65,10 +65,18 @@ impl WeChat {
         self.write(now_s, |_| text.into())
     }
 
+    /// Writes the next message of the user who sent `before`.
+    pub fn say_as(&self, before: &Push, now_s: u64, text: &str) -> Push {
+        let number = self.sent.fetch_add(1, Ordering::Relaxed);
+        self.write_as(before.from_user_name.clone(), number, now_s, text.into())
+    }
+
     fn write(&self, now_s: u64, text: impl FnOnce(u64) -> String) -> Push {
         let number = self.sent.fetch_add(1, Ordering::Relaxed);
-        let from_user_name = format!("oLoad_{:022}", number % USERS);
-        let text = text(number);
+        self.write_as(format!("oLoad_{:022}", number % USERS), number, now_s, text(number))
+    }
+
+    fn write_as(&self, from_user_name: String, number: u64, now_s: u64, text: String) -> Push {
         let xml = message(&from_user_name, &text, MSG_ID_FIRST + number, now_s);
         let (timestamp, nonce) = (now_s.to_string(), nonce(number).to_string());
         let signature = signature::sign(account::TOKEN, &timestamp, &nonce);

@@ -1,0 +1,251 @@
+//! Replies that wait for their user to ask for them, each part of a long text a row of its own.
+
+use std::time::Instant;
+
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use serde::{Deserialize, Serialize};
+
+use super::{Dead, Id, bury, from_bytes, new_id, remove_owed, to_bytes};
+use crate::{
+    plugin::bindings::Reply,
+    store::{Store, Unavailable, kv::space::joined, now_ms},
+};
+
+/// How many replies, or parts of them, one user may have waiting. More comes from somebody who never asks; the oldest go.
+const KEPT_MAX: usize = 64;
+
+/// How many kept replies one round of [`Store::expire_kept`] looks at.
+const EXPIRED_AT_ONCE_MAX: usize = 500;
+
+/// User and id → reply.
+pub(super) const KEPT: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("late_kept");
+
+/// Id → where in `KEPT` the reply is, in the order they came.
+pub(super) const KEPT_AGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("late_kept_ages");
+
+/// A reply, or a part of one, that its user can fetch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    pub account: String,
+    pub openid: String,
+    pub reply: Reply,
+    /// Whether a part follows it.
+    pub has_more: bool,
+    /// When its user was shown the part before it, in ms since 1970; 0 where nothing of the reply was shown.
+    pub shown_ms: u64,
+    /// When it is given up, in ms since 1970.
+    pub until_ms: u64,
+}
+
+impl Store {
+    /// Keeps the parts of a reply for their user, in place of the owed message.
+    pub async fn keep(&self, owed: Option<Id>, parts: Vec<Kept>, deadline: Instant) -> Result<(), Unavailable> {
+        let Some(Kept { account, openid, .. }) = parts.first().cloned() else { return Ok(()) };
+        let rows: Vec<_> = parts.iter().map(to_bytes).collect();
+        let bytes = rows.iter().map(Vec::len).sum();
+        let prefix = joined(&[&account, &openid]);
+        self.write_late(&account, bytes, deadline, move |transaction| {
+            remove_owed(transaction, owed)?;
+            let (mut kept, mut ages) = (transaction.open_table(KEPT)?, transaction.open_table(KEPT_AGES)?);
+            let mut id = new_id();
+            for row in &rows {
+                while ages.get(id)?.is_some() {
+                    id += 1;
+                }
+                let key = [&prefix, id.to_be_bytes().as_slice()].concat();
+                kept.insert(key.as_slice(), row.as_slice())?;
+                ages.insert(id, key.as_slice())?;
+            }
+            let of_user = keys_of(&kept, &prefix)?;
+            for key in of_user.iter().take(of_user.len().saturating_sub(KEPT_MAX)) {
+                let row = kept.remove(key.as_slice())?.and_then(|row| from_bytes(row.value()));
+                ages.remove(id_of(key))?;
+                if let Some(row) = row {
+                    let why = format!("its user has more than {KEPT_MAX} replies, or parts of them, to ask for");
+                    give_up(transaction, row, why)?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// What is kept for a user, in the order it came.
+    pub async fn kept(&self, account: &str, openid: &str, deadline: Instant) -> Result<Vec<(Id, Kept)>, Unavailable> {
+        let prefix = joined(&[account, openid]);
+        self.read_late(deadline, move |transaction| {
+            let table = transaction.open_table(KEPT)?;
+            let mut found = Vec::new();
+            for key in keys_of(&table, &prefix)? {
+                let row = table.get(key.as_slice())?;
+                let row = row.and_then(|row| from_bytes::<Kept>(row.value()));
+                found.extend(row.filter(|row| now_ms() < row.until_ms).map(|row| (id_of(&key), row)));
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Forgets kept replies that their users have seen.
+    pub async fn drop_kept(&self, account: &str, ids: Vec<Id>, deadline: Instant) -> Result<(), Unavailable> {
+        self.write_late(account, 0, deadline, move |transaction| {
+            ids.iter().try_for_each(|id| remove_kept(transaction, *id).map(drop))
+        })
+        .await
+    }
+
+    /// Turns kept replies that nobody fetched in time into dead letters, the oldest first and some at once. Returns how many.
+    pub async fn expire_kept(&self, why: &'static str, deadline: Instant) -> Result<usize, Unavailable> {
+        self.write_late("", 0, deadline, move |transaction| {
+            let now_ms = now_ms();
+            let mut expired = Vec::new();
+            {
+                let (kept, ages) = (transaction.open_table(KEPT)?, transaction.open_table(KEPT_AGES)?);
+                for entry in ages.iter()?.take(EXPIRED_AT_ONCE_MAX) {
+                    let (id, key) = entry?;
+                    let row = kept.get(key.value())?.and_then(|row| from_bytes::<Kept>(row.value()));
+                    // What cannot be read can never be fetched.
+                    if row.as_ref().is_none_or(|row| row.until_ms <= now_ms) {
+                        expired.push((id.value(), row));
+                    }
+                }
+            }
+            for (id, row) in &expired {
+                remove_kept(transaction, *id)?;
+                if let Some(row) = row.clone() {
+                    give_up(transaction, row, why.to_owned())?;
+                }
+            }
+            Ok(expired.len())
+        })
+        .await
+    }
+
+    /// Writes down that a user was just shown the part before this one.
+    pub async fn show(&self, account: &str, next: Id, deadline: Instant) -> Result<(), Unavailable> {
+        self.write_late(account, 0, deadline, move |transaction| {
+            let Some(key) = transaction.open_table(KEPT_AGES)?.get(next)?.map(|key| key.value().to_vec()) else {
+                return Ok(());
+            };
+            let mut kept = transaction.open_table(KEPT)?;
+            let row = kept.get(key.as_slice())?.and_then(|row| from_bytes::<Kept>(row.value()));
+            if let Some(row) = row {
+                kept.insert(key.as_slice(), to_bytes(&Kept { shown_ms: now_ms(), ..row }).as_slice())?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn remove_kept(transaction: &WriteTransaction, id: Id) -> Result<(), redb::Error> {
+    let key = transaction.open_table(KEPT_AGES)?.remove(id)?.map(|key| key.value().to_vec());
+    if let Some(key) = key {
+        transaction.open_table(KEPT)?.remove(key.as_slice())?;
+    }
+    Ok(())
+}
+
+fn give_up(transaction: &WriteTransaction, kept: Kept, why: String) -> Result<(), redb::Error> {
+    let Kept { account, openid, reply, .. } = kept;
+    bury(transaction, &Dead { account, openid, reply: vec![reply], why, died_ms: now_ms() })
+}
+
+/// The keys in `KEPT` of one user, in the order of their ids.
+fn keys_of(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    prefix: &[u8],
+) -> Result<Vec<Vec<u8>>, redb::Error> {
+    let mut keys = Vec::new();
+    for entry in table.range(prefix..)? {
+        let (key, _) = entry?;
+        if !key.value().starts_with(prefix) {
+            break;
+        }
+        keys.push(key.value().to_vec());
+    }
+    Ok(keys)
+}
+
+/// The id at the end of a key in `KEPT`.
+fn id_of(key: &[u8]) -> Id {
+    key.last_chunk().map_or(0, |id| Id::from_be_bytes(*id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::tests::{later, owed},
+        *,
+    };
+    use crate::store::late::Counts;
+
+    fn kept(openid: &str, text: &str, until_ms: u64) -> Kept {
+        let (account, openid) = ("main".into(), openid.into());
+        Kept { account, openid, reply: Reply::Text(text.into()), has_more: false, shown_ms: 0, until_ms }
+    }
+
+    fn text(text: &str) -> Vec<Reply> {
+        vec![Reply::Text(text.to_owned())]
+    }
+
+    async fn texts(store: &Store, openid: &str) -> Vec<String> {
+        let text = |(_, kept): (Id, Kept)| match kept.reply {
+            Reply::Text(text) => text,
+            other => panic!("{other:?}"),
+        };
+        store.kept("main", openid, later()).await.unwrap().into_iter().map(text).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_kept_takes_the_place_of_what_was_owed_and_belongs_to_one_user() {
+        let store = Store::scratch();
+        let id = new_id();
+        store.owe(id, owed("1"), later()).await.unwrap();
+        store.keep(Some(id), vec![kept("o1", "a", u64::MAX), kept("o1", "b", u64::MAX)], later()).await.unwrap();
+        store.keep(None, vec![kept("o1", "c", u64::MAX)], later()).await.unwrap();
+        store.keep(None, vec![kept("o10", "x", u64::MAX)], later()).await.unwrap();
+        assert_eq!(store.late_counts(later()).await.unwrap(), Counts { owed: 0, kept: 4, dead: 0 });
+        assert_eq!(texts(&store, "o1").await, ["a", "b", "c"]);
+        let (first, _) = store.kept("main", "o1", later()).await.unwrap()[0].clone();
+        store.drop_kept("main", vec![first, 1], later()).await.unwrap();
+        assert_eq!(
+            (texts(&store, "o1").await, texts(&store, "o10").await),
+            (vec!["b".into(), "c".into()], vec!["x".into()])
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_user_who_never_asks_keeps_the_newest_and_the_others_are_dead_letters() {
+        let store = Store::scratch();
+        let parts = (0..KEPT_MAX + 3).map(|n| kept("o1", &n.to_string(), u64::MAX)).collect();
+        store.keep(None, parts, later()).await.unwrap();
+        let texts = texts(&store, "o1").await;
+        assert_eq!((texts.len(), texts[0].as_str()), (KEPT_MAX, "3"));
+        let dead = store.dead(later()).await.unwrap();
+        assert_eq!(dead.iter().map(|(_, dead)| dead.reply.clone()).collect::<Vec<_>>(), ["0", "1", "2"].map(text));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_nobody_fetched_in_time_is_a_dead_letter_that_can_be_taken_out() {
+        let store = Store::scratch();
+        store.keep(None, vec![kept("o1", "old", 1), kept("o1", "new", u64::MAX)], later()).await.unwrap();
+        assert_eq!(store.expire_kept("kept too long", later()).await, Ok(1));
+        assert_eq!(texts(&store, "o1").await, ["new"]);
+        let dead = store.dead(later()).await.unwrap();
+        assert_eq!((dead[0].1.why.as_str(), &dead[0].1.reply[..]), ("kept too long", &[Reply::Text("old".into())][..]));
+        assert_eq!(store.unbury(dead[0].0, later()).await.unwrap().as_ref(), Some(&dead[0].1));
+        assert_eq!(store.unbury(dead[0].0, later()).await, Ok(None));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_part_knows_that_the_one_before_it_was_shown() {
+        let store = Store::scratch();
+        store.keep(None, vec![kept("o1", "a", u64::MAX), kept("o1", "b", u64::MAX)], later()).await.unwrap();
+        let (next, _) = store.kept("main", "o1", later()).await.unwrap()[1].clone();
+        store.show("main", next, later()).await.unwrap();
+        store.show("main", 1, later()).await.unwrap();
+        let shown: Vec<_> = store.kept("main", "o1", later()).await.unwrap();
+        assert_eq!(shown.iter().map(|(_, kept)| kept.shown_ms > 0).collect::<Vec<_>>(), [false, true]);
+    }
+}
