@@ -158,7 +158,7 @@ async fn one_message_makes_so_many_calls_and_no_more() {
     let said = order(&bot, "send oAnn 1\ntyping oAnn\nsend oAnn 2").await;
     assert_eq!(
         said,
-        "sent\nshown\nError::Denied(\"plugin `caller` may call WeChat 2 times for one message (`limits.wechat_calls_max`)\")"
+        "sent\nshown\nError::Denied(\"plugin `caller` may call WeChat 2 times for one message or page (`limits.wechat_calls_max`)\")"
     );
     assert_eq!(order(&bot, "send oAnn 3").await, "sent", "the next message has its own");
 }

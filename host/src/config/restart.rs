@@ -5,7 +5,7 @@ use super::Config;
 /// Says whether a setting differs between two configurations.
 type Differs = fn(&Config, &Config) -> bool;
 
-static AFTER_RESTART: [(&str, Differs); 16] = [
+static AFTER_RESTART: [(&str, Differs); 17] = [
     ("listen", |old, new| old.listen != new.listen),
     ("admin_listen", |old, new| old.admin_listen != new.admin_listen),
     ("data_dir", |old, new| old.data_dir != new.data_dir),
