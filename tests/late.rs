@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long a try is open here: WeChat's 5 s, shortened.
-const TRY: Duration = Duration::from_millis(500);
+const TRY: Duration = Duration::from_millis(600);
 
 /// How soon to look again at numbers that nobody is told of.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
