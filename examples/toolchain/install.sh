@@ -66,7 +66,7 @@ npm_packages() {
         done
         # Not `npm ci`: it wants every optional package of componentize-qjs in the lock file, and some were never published.
         # No package's own script is needed.
-        npm install --prefix "$modules" --cache "$toolchains/npm" --no-save --no-audit --no-fund --ignore-scripts --silent
+        npm install --prefix "$modules" --cache "$toolchains/npm" --no-save --no-audit --no-fund --ignore-scripts --loglevel=error
         cp "$templates/ts/package-lock.json" "$modules/installed"
     fi
     PATH=$modules/node_modules/.bin:$PATH
