@@ -87,13 +87,34 @@ async fn a_mistake_is_told_when_it_is_saved_and_the_other_rows_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_in_gbk_is_refused_with_the_way_out_and_the_one_before_stays() {
+async fn the_last_row_of_the_largest_table_is_found_within_the_limits() {
+    let mut rows: String =
+        (0..15_000).map(|number| format!("关键词{number},,这是第 {number} 行的回复，有几个字\n")).collect();
+    rows += "价格,,99 元";
+    let bot = setup(&rows).start().await;
+    assert_eq!(bot.says("价格").await, "99 元");
+    bot.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_in_gbk_is_read_as_one_in_utf_8_is() {
     let bot = setup("价格,,99 元").start().await;
-    // 关键词,回复 and 价格,88 in GBK: what Excel calls just CSV on a Chinese system.
-    save(&bot, b"\xb9\xd8\xbc\xfc\xb4\xca,\xbb\xd8\xb8\xb4\r\n\xbc\xdb\xb8\xf1,88\r\n").await;
+    // 关键词,回复 and 价格,88元 in GBK: what Excel calls just CSV on a Chinese system.
+    save(&bot, b"\xb9\xd8\xbc\xfc\xb4\xca,\xbb\xd8\xb8\xb4\r\n\xbc\xdb\xb8\xf1,88\xd4\xaa\r\n").await;
+    assert_eq!(bot.says("价格").await, "88元");
+    // With semicolons, and with a character that only all of GB18030 has: 𠮷.
+    save(&bot, b"keyword;reply\n\xbc\xdb\xb8\xf1;\"1;\x95\x32\xb6\x36\"\n").await;
+    assert_eq!(bot.says("价格").await, "1;𠮷");
+    bot.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_in_no_encoding_that_is_known_is_refused_and_the_one_before_stays() {
+    let bot = setup("价格,,99 元").start().await;
+    save(&bot, b"keyword,reply\nprice,88 \xff\n").await;
     let told = bot.app.troubles().await.settings.expect("the settings are refused");
-    let why = "`plugins.keywords.env.TABLE` needs the file `keywords.csv`, which cannot be read: it is not UTF-8 text, from \
-               line 1 on; save it as “CSV UTF-8”, Excel's other kind of CSV";
+    let why = "`plugins.keywords.env.TABLE` needs the file `keywords.csv`, which cannot be read: it is neither UTF-8 (from line 2 \
+               on) nor GBK text; save it as “CSV UTF-8”, Excel's other kind of CSV";
     assert!(told.contains(why), "{told}");
     assert_eq!(bot.says("价格").await, "99 元");
     bot.stop().await;

@@ -13,8 +13,8 @@
 // The API's key is no setting: the grant adds it to the request, and the plugin never sees it.
 
 import callInfo from "aviary:bot/call-info@0.1.0";
-import type { Message, Reply } from "aviary:bot/types@0.1.0";
-import { log, send, setting, text } from "../quickjs/aviary";
+import { env, text } from "./aviary/aviary";
+import type { Message, Reply } from "./aviary/aviary";
 import { completion } from "./completion";
 import { forget, remember, remembered } from "./history";
 import type { Turn } from "./history";
@@ -27,14 +27,12 @@ const BUSY = "我这会儿没能想出来，请稍后再问一次。";
 /** What is left of the call's time for the words that go out when the API did not answer. */
 const RESERVE_MS = 300;
 
-export const handler = {
-  handle({ body }: Message): Reply | undefined {
-    const said = reply(body);
-    return said === undefined ? undefined : text(said);
-  },
-};
+export async function handle({ body }: Message): Promise<Reply | undefined> {
+  const said = await reply(body);
+  return said === undefined ? undefined : text(said);
+}
 
-function reply(body: Message["body"]): string | undefined {
+async function reply(body: Message["body"]): Promise<string | undefined> {
   const question = body.tag === "text" ? body.val.content.trim() : "";
   if (question === "") return undefined;
   if (question === "忘记") {
@@ -44,24 +42,24 @@ function reply(body: Message["body"]): string | undefined {
   const asked: Turn = { role: "user", content: question };
   const history = remembered();
   try {
-    const content = answer([{ role: "system", content: setting("PROMPT") ?? PROMPT }, ...history, asked]);
+    const content = await answer([{ role: "system", content: env.PROMPT ?? PROMPT }, ...history, asked]);
     remember([...history, asked, { role: "assistant", content }]);
     return content;
   } catch (error) {
     // The user is told as a person would be; the operator reads why.
-    log(String(error));
-    return setting("BUSY_TEXT") ?? BUSY;
+    console.error(error);
+    return env.BUSY_TEXT ?? BUSY;
   }
 }
 
-function answer(messages: Turn[]): string {
-  const stream = setting("STREAM") === "1";
-  const { status, body } = send(`${setting("BASE_URL") ?? BASE_URL}/chat/completions`, {
+async function answer(messages: Turn[]): Promise<string> {
+  const answer = await fetch(`${env.BASE_URL ?? BASE_URL}/chat/completions`, {
     method: "POST",
-    headers: [["content-type", "application/json"]],
-    body: JSON.stringify({ model: setting("MODEL") ?? MODEL, messages, stream }),
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ model: env.MODEL ?? MODEL, messages, stream: env.STREAM === "1" }),
     timeoutMs: Math.max(1, callInfo.current().timeLeftMs - RESERVE_MS),
   });
-  if (status !== 200) throw new Error(`the model's API answered ${status}: ${body.slice(0, 300)}`);
+  const body = await answer.text();
+  if (!answer.ok) throw new Error(`the model's API answered ${answer.status}: ${body.slice(0, 300)}`);
   return completion(body);
 }

@@ -1,7 +1,6 @@
 // What was said before, for each user apart.
 
 import kv from "aviary:bot/kv@0.1.0";
-import { decoded, encoded } from "../quickjs/aviary";
 
 export interface Turn {
   role: "system" | "user" | "assistant";
@@ -19,14 +18,14 @@ const KEY = "history";
 
 export function remembered(): Turn[] {
   const kept = kv.open("user").get(KEY);
-  return kept === null ? [] : (JSON.parse(decoded(kept)) as Turn[]);
+  return kept === null ? [] : (JSON.parse(new TextDecoder().decode(kept)) as Turn[]);
 }
 
 /** Keeps the end of a conversation. */
 export function remember(turns: Turn[]): void {
   const kept = turns.slice(-TURNS_MAX);
   while (kept.length > 0 && kept.reduce((sum, turn) => sum + turn.content.length, 0) > CHARS_MAX) kept.shift();
-  kv.open("user").set(KEY, encoded(JSON.stringify(kept)), KEEP_S);
+  kv.open("user").set(KEY, new TextEncoder().encode(JSON.stringify(kept)), KEEP_S);
 }
 
 export function forget(): void {

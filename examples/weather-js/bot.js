@@ -9,7 +9,7 @@
 //
 // The data is Open-Meteo's, which needs no key for uses that are not commercial.
 
-import { send, setting, text } from "../quickjs/aviary";
+import { env, text } from "./aviary/aviary";
 
 const GEOCODING = "https://geocoding-api.open-meteo.com/v1/search";
 const FORECAST = "https://api.open-meteo.com/v1/forecast";
@@ -30,35 +30,37 @@ const SKIES = [
   [95, "雷雨"],
 ];
 
-export const handler = {
-  // What is returned is the reply, `undefined` is none; what is thrown is the failure's text.
-  handle({ body }) {
-    const reply = answer(body);
-    return reply && text(reply);
-  },
-};
+/**
+ * Answers a message. What goes wrong is thrown: it is a failure that the operator reads in the log, and the next plugin is asked.
+ *
+ * @param {import("./aviary/aviary").Message} message
+ */
+export async function handle({ body }) {
+  const answer = await answerTo(body);
+  return answer && text(answer);
+}
 
-function answer(body) {
+async function answerTo(body) {
   if (body.tag === "location") {
     return forecast(body.val.label || "您的位置", body.val.latitude, body.val.longitude);
   }
   const asked = body.tag === "text" && /^天气\s*(.*)$/u.exec(body.val.content.trim());
   if (!asked) return undefined;
-  const city = asked[1] || setting("CITY");
+  const city = asked[1] || env.CITY;
   if (!city) return "请告诉我城市，例如：天气 北京";
-  const place = find(city);
+  const place = await find(city);
   return place ? forecast(place.name, place.latitude, place.longitude) : `没有找到“${city}”。`;
 }
 
-function find(city) {
-  const { results } = get(`${GEOCODING}?name=${encodeURIComponent(city)}&count=1&language=zh`);
+async function find(city) {
+  const { results } = await get(`${GEOCODING}?name=${encodeURIComponent(city)}&count=1&language=zh`);
   return results?.[0];
 }
 
-function forecast(name, latitude, longitude) {
+async function forecast(name, latitude, longitude) {
   const fields = "weather_code,temperature_2m_max,temperature_2m_min";
   const place = `latitude=${latitude.toFixed(2)}&longitude=${longitude.toFixed(2)}`;
-  const { daily } = get(`${FORECAST}?${place}&daily=${fields}&timezone=auto&forecast_days=${DAYS.length}`);
+  const { daily } = await get(`${FORECAST}?${place}&daily=${fields}&timezone=auto&forecast_days=${DAYS.length}`);
   const lines = DAYS.map((day, index) => {
     const [low, high] = [daily.temperature_2m_min[index], daily.temperature_2m_max[index]].map(Math.round);
     return `${day} ${sky(daily.weather_code[index])} ${low}～${high} ℃`;
@@ -66,11 +68,10 @@ function forecast(name, latitude, longitude) {
   return [name, ...lines].join("\n");
 }
 
-// What goes wrong is thrown: it is a failure that the operator reads in the log, and the next plugin is asked.
-function get(url) {
-  const { status, body } = send(url, { method: "GET" });
-  if (status !== 200) throw `${url} answered ${status}: ${body.slice(0, 200)}`;
-  return JSON.parse(body);
+async function get(url) {
+  const answer = await fetch(url);
+  if (!answer.ok) throw new Error(`${url} answered ${answer.status}: ${(await answer.text()).slice(0, 200)}`);
+  return answer.json();
 }
 
 function sky(code) {

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds weather-js.wasm. Needs Node.js 20 or newer.
+# Builds weather-js.wasm. Needs Node.js 20 or newer, and `aviary`.
 set -eu
 cd "$(dirname "$0")"
 . ../toolchain/install.sh
-quickjs weather-js
+project js bot.js

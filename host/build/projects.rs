@@ -87,7 +87,7 @@ fn generate(contract: &Path, workspace_dir: &Path, into: &Path) -> Result<(), St
     let go = wit_bindgen_go::Opts {
         // Whatever gofmt the building machine has would decide what the binary holds.
         format: wit_bindgen_go::Format::False,
-        pkg_name: Some("{{name}}/aviary/wit".into()),
+        pkg_name: Some("aviary/wit".into()),
         quiet: true,
         ..wit_bindgen_go::Opts::default()
     };
@@ -165,7 +165,7 @@ fn source_of(workspace_dir: &Path, package: &str) -> Result<PathBuf, String> {
 fn own_go_runtime(bindings: &Path) -> io::Result<()> {
     for Part { source, .. } in files(bindings)? {
         let text = fs::read_to_string(&source)?;
-        fs::write(&source, text.replace(GO_RUNTIME, "{{name}}/aviary/wit"))?;
+        fs::write(&source, text.replace(GO_RUNTIME, "aviary/wit"))?;
     }
     Ok(())
 }

@@ -86,7 +86,7 @@ impl Language {
             Self::Rust => {
                 "cargo build --release --target wasm32-wasip2 --target-dir target && cp target/wasm32-wasip2/release/{{crate}}.wasm plugins/{{name}}.wasm"
             }
-            Self::Js | Self::Ts => "npm install --no-audit --no-fund --silent && npm run --silent build",
+            Self::Js | Self::Ts => "npm install --no-audit --no-fund --loglevel=error && npm run --silent build",
             Self::Python | Self::Go | Self::C => "./build.sh",
         }
     }

@@ -15,7 +15,7 @@ use std::{
 use libtest_mimic::Failed;
 use tempfile::TempDir;
 
-use crate::{cache, workspace};
+use crate::toolchains::{cache, workspace};
 
 /// What a model does with every question.
 #[derive(Clone, Copy, Debug)]

@@ -1,12 +1,19 @@
 // Command {{name}} is the bot. Every message starts it afresh; what has to outlive one is kept with
-// {{name}}/aviary/wit/imports/aviary_bot_kv.
+// aviary/wit/imports/aviary_bot_kv.
 package main
 
 import (
 	"os"
 
-	"{{name}}/aviary"
+	"aviary"
 )
+
+func init() {
+	aviary.Handle(handle)
+}
+
+// The host calls the handler, never this.
+func main() {}
 
 // handle answers a message. A nil reply leaves it to the next plugin; an error is a failure, which is logged.
 func handle(message aviary.Message) (aviary.Reply, error) {

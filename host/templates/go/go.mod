@@ -1,3 +1,8 @@
 module {{name}}
 
 go 1.25
+
+require aviary v0.0.0
+
+// Replies and bindings: they belong to the project, and are fetched from nowhere.
+replace aviary => ./aviary

@@ -7,7 +7,7 @@
 //! | the event `aviary_check`, which the host asks about | a failure that names the mistakes in the table, if it has any |
 //! | anything else | none: the next plugin is asked |
 //!
-//! The table is a setting, `TABLE`: usually a file that a spreadsheet program saved as “CSV UTF-8”.
+//! The table is a setting, `TABLE`: usually a file that a spreadsheet program saved as CSV.
 //!
 //! ```toml
 //! [plugins.keywords]

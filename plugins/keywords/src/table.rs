@@ -1,12 +1,12 @@
 //! The table: words, and what is said to them.
 //!
-//! It is CSV as spreadsheet programs write it: in UTF-8, with a mark at its beginning or without, separated by commas,
-//! semicolons or tabs; a cell in double quotes may have those, and line breaks. The first row names the columns, in any order,
-//! in Chinese or in English:
+//! It is CSV as spreadsheet programs write it: with a mark at its beginning or without, separated by commas, semicolons or
+//! tabs; a cell in double quotes may have those, and line breaks. (Where it is in GBK, the host makes UTF-8 of it.) The first
+//! row names the columns, in any order, in Chinese or in English:
 //!
 //! | column | is |
 //! |---|---|
-//! | `关键词` `keyword` | the words that the row answers, several of them separated by `\|` or line breaks |
+//! | `关键词` `keyword` | the words that the row answers, several of them separated by `\|`, `｜` or line breaks |
 //! | `匹配` `match` | `完全` `exact` (also an empty cell): the whole text; `开头` `prefix`: its beginning; `包含` `contains`: a part |
 //! | `类型` `type` | `文字` `text`, `链接` `link`, `图文` `news`; empty: news where the row has a link, else text |
 //! | `回复` `reply` | the text; above a link; under the title of news |
@@ -71,8 +71,13 @@ impl Table {
         let Ok(header) = header else { return table };
         let mut exact = BTreeMap::new();
         for (at, record) in records.filter(|(_, record)| record.iter().any(|cell| !cell.trim().is_empty())) {
-            match header.row(&record).and_then(|row| row.unless_told_before(&mut exact, at.row)) {
-                Ok(row) => table.rows.push(row),
+            match header.row(&record) {
+                Ok(mut row) => {
+                    if let Err(problem) = row.leave_what_is_told(&mut exact, at.row) {
+                        table.mistakes.push(at.mistake(problem));
+                    }
+                    table.rows.push(row);
+                }
                 Err(problem) => table.mistakes.push(at.mistake(problem)),
             }
         }
@@ -125,6 +130,9 @@ struct Records<'a> {
     text: &'a str,
     reader: csv::Reader<&'a [u8]>,
     row: usize,
+    /// The lines before `counted`, so that each is counted once.
+    lines: usize,
+    counted: usize,
 }
 
 impl<'a> Records<'a> {
@@ -135,7 +143,7 @@ impl<'a> Records<'a> {
         let mut builder = ReaderBuilder::new();
         // How many cells a row has is looked at with its mistakes.
         builder.has_headers(false).flexible(true).delimiter(separator.map_or(b',', |char| char as u8));
-        Self { text, reader: builder.from_reader(text.as_bytes()), row: 0 }
+        Self { text, reader: builder.from_reader(text.as_bytes()), row: 0, lines: 0, counted: 0 }
     }
 }
 
@@ -153,8 +161,9 @@ impl Iterator for Records<'_> {
         let rest = self.text.get(start..)?;
         let blank = rest.len() - rest.trim_start_matches('\n').len();
         self.row += blank + 1;
-        let line = self.text[..start + blank].matches('\n').count() + 1;
-        Some((Place { row: self.row, line }, record))
+        self.lines += self.text[self.counted..start + blank].matches('\n').count();
+        self.counted = start + blank;
+        Some((Place { row: self.row, line: self.lines + 1 }, record))
     }
 }
 

@@ -68,6 +68,7 @@ fn example_dir(name: &str) -> PathBuf {
     workspace_dir().join("examples").join(name)
 }
 
-fn workspace_dir() -> PathBuf {
+/// The repository.
+pub fn workspace_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }

@@ -35,6 +35,8 @@ mod reloading;
 
 mod in_process;
 
+pub use self::languages::call_cpu_us;
+
 /// What the budget run can be told.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {

@@ -2,8 +2,8 @@
 //!
 //! A run goes through these files in this order: [`binaries`] builds what is measured, [`bot`] writes a bot directory,
 //! [`server_process`] starts a server as a process of its own, [`generator`] plays WeChat with what [`wechat`] signs and
-//! [`http`] carries, and [`table`] prints what came of it. [`compare`], [`reload`], [`budget`], [`soak`], [`late`] and [`pages`]
-//! are the kinds of run;
+//! [`http`] carries, and [`table`] prints what came of it. [`compare`], [`reload`], [`budget`], [`soak`], [`late`], [`pages`] and
+//! [`languages`] are the kinds of run;
 //! [`native`] is the server that the host is compared with.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -25,6 +25,8 @@ mod soak;
 mod late;
 
 mod pages;
+
+mod languages;
 
 mod native;
 
@@ -89,6 +91,8 @@ struct Run {
     budget: budget::Args,
     #[command(flatten)]
     soak: soak::Args,
+    #[command(flatten)]
+    languages: languages::Args,
     /// How often every server is measured; they take turns, and the table shows medians
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -139,6 +143,7 @@ async fn measure(run: &Run) -> anyhow::Result<Failures> {
         Run { budget, .. } if budget.budget => budget::run(run).await,
         Run { late: true, .. } => late::run(run).await,
         Run { pages: true, .. } => pages::run(run).await,
+        Run { languages, .. } if languages.languages => languages::run(run).await,
         Run { soak, .. } if soak.soak => soak::run(run).await,
         _ => compare::run(run).await,
     }

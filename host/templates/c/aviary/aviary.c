@@ -1,5 +1,6 @@
 #include "aviary.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,6 +21,12 @@ answer_t fail(const char *why) {
 answer_t text(reply_t *reply, const char *content) {
     reply->tag = AVIARY_BOT_TYPES_REPLY_TEXT;
     bot_string_dup(&reply->val.text, content);
+    return REPLIED;
+}
+
+answer_t text_of(reply_t *reply, bot_string_t content) {
+    reply->tag = AVIARY_BOT_TYPES_REPLY_TEXT;
+    bot_string_dup_n(&reply->val.text, (const char *)content.ptr, content.len);
     return REPLIED;
 }
 
@@ -62,5 +69,7 @@ bool exports_aviary_bot_handler_handle(message_t *message, exports_aviary_bot_ha
     ret->is_some = answer == REPLIED;
     if (answer == FAILED) bot_string_dup(err, failure);
     exports_aviary_bot_handler_message_free(message);
+    // What was printed goes to the log; this program never ends, which is when C would see to it.
+    fflush(stdout);
     return answer != FAILED;
 }

@@ -34,6 +34,9 @@ answer_t fail(const char *why);
 /// A text of up to 2,048 bytes.
 answer_t text(reply_t *reply, const char *content);
 
+/// A text that a message brought.
+answer_t text_of(reply_t *reply, bot_string_t content);
+
 /// A picture, by its media id.
 answer_t image(reply_t *reply, bot_string_t media_id);
 

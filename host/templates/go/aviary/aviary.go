@@ -2,8 +2,11 @@
 package aviary
 
 import (
-	types "{{name}}/aviary/wit/imports/aviary_bot_types"
-	wit "{{name}}/aviary/wit/types"
+	"aviary/wit/exports/export_aviary_bot_handler"
+	// What the host calls.
+	_ "aviary/wit/exports/wit_exports"
+	types "aviary/wit/imports/aviary_bot_types"
+	wit "aviary/wit/types"
 )
 
 // Message is one message or event.
@@ -11,6 +14,12 @@ type Message = types.Message
 
 // Reply is what the bot says; nil leaves the message to the next plugin.
 type Reply = *types.Reply
+
+// Body is what a message is; Event is what happened.
+type (
+	Body  = types.Body
+	Event = types.Event
+)
 
 // What a message is, and what an event is. The rest is in the package of the types.
 const (
@@ -20,21 +29,15 @@ const (
 	BodyLocation = types.Body_Location
 	BodyEvent    = types.Body_Event
 
-	EventSubscribe = types.Event_Subscribe
-	EventScan      = types.Event_Scan
-	EventClick     = types.Event_Click
+	EventSubscribe   = types.Event_Subscribe
+	EventUnsubscribe = types.Event_Unsubscribe
+	EventScan        = types.Event_Scan
+	EventClick       = types.Event_Click
 )
 
-var handler func(Message) (Reply, error)
-
-// Handle sets the function that answers messages.
+// Handle sets the function that answers messages; for `init`. The host never calls `main`.
 func Handle(handle func(Message) (Reply, error)) {
-	handler = handle
-}
-
-// Answer asks the handler, for the bindings.
-func Answer(message Message) (Reply, error) {
-	return handler(message)
+	export_aviary_bot_handler.Answer = handle
 }
 
 // Text is a text of up to 2,048 bytes.

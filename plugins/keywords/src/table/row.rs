@@ -67,16 +67,20 @@ impl Row {
         })
     }
 
-    /// Refuses a row that would never answer, since one above it answers the same text.
-    pub(super) fn unless_told_before(self, exact: &mut BTreeMap<String, usize>, row: usize) -> Result<Self, String> {
-        if self.fit == Fit::Exact {
-            for word in &self.words {
-                if let Some(before) = exact.insert(word.clone(), row) {
-                    return Err(format!("`{}` is in row {before} already", excerpt(word)));
-                }
-            }
+    /// Leaves out the words that a row above answers already, and says which was the first; the others it goes on to answer.
+    pub(super) fn leave_what_is_told(&mut self, exact: &mut BTreeMap<String, usize>, row: usize) -> Result<(), String> {
+        if self.fit != Fit::Exact {
+            return Ok(());
         }
-        Ok(self)
+        let mut told = None;
+        self.words.retain(|word| {
+            let before = *exact.entry(word.clone()).or_insert(row);
+            if before != row {
+                told.get_or_insert_with(|| format!("`{}` is in row {before} already", excerpt(word)));
+            }
+            before == row
+        });
+        told.map_or(Ok(()), Err)
     }
 }
 
@@ -104,7 +108,7 @@ impl Header {
             return Err(format!("`{}` is right of the last column; a text with a comma needs \"…\"", excerpt(cell)));
         }
         let cells = Cells { header: self, record };
-        let words = cells.get(Column::Keyword).split(['|', '\n']).map(folded);
+        let words = cells.get(Column::Keyword).split(['|', '｜', '\n']).map(folded);
         let words: Vec<String> = words.filter(|word| !word.is_empty()).collect();
         let Some(first) = words.first() else {
             return Err(format!("there is no {}", shown(Column::Keyword)));

@@ -134,6 +134,18 @@ fn every_mistake_says_what_would_be_right() {
 }
 
 #[test]
+fn a_row_answers_those_of_its_words_that_no_row_above_does() {
+    let table = "关键词,回复\n价格,99 元\n地址｜价格,人民路 1 号\n地址,南京路 2 号\n";
+    assert_eq!(said(table, "价格").unwrap(), "99 元");
+    assert_eq!(said(table, "地址").unwrap(), "人民路 1 号");
+    assert_eq!(
+        mistakes(table),
+        "row 3 of the table: `价格` is in row 2 already; row 4 of the table: `地址` is in row 3 already"
+    );
+    Table::read("关键词,回复\n价格|价格,99 元\n").check().unwrap();
+}
+
+#[test]
 fn a_table_without_its_columns_is_no_table() {
     assert_eq!(
         mistakes("价格,99 元\n"),

@@ -56,16 +56,19 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Vec<Line>> {
 
 async fn line(bench: &Bench<'_>, what: &str, budget: Option<Budget>, bot: Bot) -> anyhow::Result<Line> {
     eprintln!("{what}");
-    let rounds = bench.run.rounds;
-    // On one thread, and nothing else runs in this process meanwhile.
-    let rounds = tokio::task::spawn_blocking(move || {
-        Builder::new_current_thread().enable_all().build()?.block_on(cpu_us(&bot, rounds))
-    });
-    Ok(Line::of_rounds(what, &rounds.await??, "µs", budget))
+    Ok(Line::of_rounds(what, &call_cpu_us(bot, bench.run.rounds).await?, "µs", budget))
 }
 
-/// Calls the bot's one plugin again and again, and returns the CPU time of a call in each round.
-async fn cpu_us(bot: &Bot, rounds: u32) -> anyhow::Result<Vec<f64>> {
+/// Calls the bot's one plugin again and again, and returns the CPU time of a call in each round, in µs.
+pub async fn call_cpu_us(bot: Bot, rounds: u32) -> anyhow::Result<Vec<f64>> {
+    // On one thread, and nothing else runs in this process meanwhile.
+    tokio::task::spawn_blocking(move || {
+        Builder::new_current_thread().enable_all().build()?.block_on(each_round(&bot, rounds))
+    })
+    .await?
+}
+
+async fn each_round(bot: &Bot, rounds: u32) -> anyhow::Result<Vec<f64>> {
     let app = in_process::load(bot).await?;
     let live = app.live();
     let serving = live.accounts().next().context("the bot has no account")?;

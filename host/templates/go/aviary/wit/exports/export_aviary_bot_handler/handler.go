@@ -2,14 +2,19 @@
 package export_aviary_bot_handler
 
 import (
-	"{{name}}/aviary"
-	types "{{name}}/aviary/wit/imports/aviary_bot_types"
-	wit "{{name}}/aviary/wit/types"
+	types "aviary/wit/imports/aviary_bot_types"
+	wit "aviary/wit/types"
 )
+
+// Answer is the bot's function, once aviary.Handle was called.
+var Answer func(types.Message) (*types.Reply, error)
 
 // Handle answers one message.
 func Handle(message types.Message) wit.Result[wit.Option[types.Reply], string] {
-	reply, err := aviary.Answer(message)
+	if Answer == nil {
+		return wit.Err[wit.Option[types.Reply], string]("the bot has no handler: call aviary.Handle in an init function")
+	}
+	reply, err := Answer(message)
 	switch {
 	case err != nil:
 		return wit.Err[wit.Option[types.Reply], string](err.Error())

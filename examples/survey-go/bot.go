@@ -1,6 +1,4 @@
-// Package export_aviary_bot_handler is the bot: wit-bindgen's code calls it under this name.
-//
-// Survey asks a few questions, one after the other, and counts the answers.
+// Command survey asks a few questions, one after the other, and counts the answers.
 //
 //	| what a user does                                            | answer                                  |
 //	|-------------------------------------------------------------|-----------------------------------------|
@@ -10,59 +8,59 @@
 //	| taps a menu item with the key `survey-result`               | what everybody answered                 |
 //	| unfollows                                                   | none; an open survey is forgotten       |
 //	| anything else                                               | none: the next plugin is asked          |
-package export_aviary_bot_handler
+package main
 
 import (
 	"strings"
 
-	wit "go.bytecodealliance.org/pkg/wit/types"
-
-	bot "wit_component/aviary_bot_types"
+	"aviary"
 )
 
-// Handle answers one message.
-func Handle(message bot.Message) wit.Result[wit.Option[bot.Reply], string] {
+func init() {
+	aviary.Handle(handle)
+}
+
+// The host calls the handler, never this.
+func main() {}
+
+func handle(message aviary.Message) (aviary.Reply, error) {
 	text, err := answer(message.Body)
-	switch {
-	case err != nil:
-		return wit.Err[wit.Option[bot.Reply], string](err.Error())
-	case text == "":
-		return wit.Ok[wit.Option[bot.Reply], string](wit.None[bot.Reply]())
-	default:
-		return wit.Ok[wit.Option[bot.Reply], string](wit.Some(bot.MakeReplyText(text)))
+	if err != nil || text == "" {
+		return nil, err
 	}
+	return aviary.Text(text), nil
 }
 
 // answer returns what is said; nothing leaves the message to the next plugin.
-func answer(body bot.Body) (string, error) {
+func answer(body aviary.Body) (string, error) {
 	switch body.Tag() {
-	case bot.Body_Text:
+	case aviary.BodyText:
 		return answered(strings.TrimSpace(body.Text().Content))
-	case bot.Body_Event:
+	case aviary.BodyEvent:
 		return happened(body.Event())
 	default:
 		return "", nil
 	}
 }
 
-func happened(event bot.Event) (string, error) {
+func happened(event aviary.Event) (string, error) {
 	switch event.Tag() {
-	case bot.Event_Click:
+	case aviary.EventClick:
 		switch event.Click().Key {
 		case "survey":
 			return begin()
 		case "survey-result":
 			return result()
 		}
-	case bot.Event_Scan:
+	case aviary.EventScan:
 		if event.Scan().Scene == "survey" {
 			return begin()
 		}
-	case bot.Event_Subscribe:
+	case aviary.EventSubscribe:
 		if event.Subscribe().Scene.SomeOr("") == "survey" {
 			return begin()
 		}
-	case bot.Event_Unsubscribe:
+	case aviary.EventUnsubscribe:
 		return "", forget()
 	}
 	return "", nil

@@ -1,11 +1,10 @@
-package export_aviary_bot_handler
+package main
 
 import (
 	"fmt"
 
-	wit "go.bytecodealliance.org/pkg/wit/types"
-
-	"wit_component/aviary_bot_kv"
+	"aviary/wit/imports/aviary_bot_kv"
+	wit "aviary/wit/types"
 )
 
 // How long an open survey waits for its next answer, in seconds.

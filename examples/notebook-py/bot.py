@@ -10,10 +10,9 @@
 Notes are in `kv`, in the user's own bucket: nobody else's call can open it.
 """
 
+from aviary import Body_Text, Message, Reply, text
 from componentize_py_types import Err
-from wit_world import exports
 from wit_world.imports import kv
-from wit_world.imports.types import Body_Text, Message, Reply, Reply_Text
 
 # How many notes one user may keep, and how long one may be: all of them fit into one reply.
 NOTES_MAX = 30
@@ -22,19 +21,18 @@ NOTE_CHARS_MAX = 20
 EMPTY = "记事本是空的。发送“记 买牛奶”，就记下一条。"
 
 
-class Handler(exports.Handler):
-    def handle(self, message: Message) -> Reply | None:
-        match message.body:
-            case Body_Text(text):
-                answer = reply_to(text.content.strip())
-                return Reply_Text(answer) if answer else None
-            case _:
-                return None
+def handle(message: Message) -> Reply | None:
+    match message.body:
+        case Body_Text(said):
+            answer = reply_to(said.content.strip())
+            return text(answer) if answer else None
+        case _:
+            return None
 
 
-def reply_to(text: str) -> str | None:
+def reply_to(said: str) -> str | None:
     try:
-        match text.split(maxsplit=1):
+        match said.split(maxsplit=1):
             case ["记", note]:
                 return add(kv.open(kv.Scope.USER), note)
             case ["删", number] if number.isdecimal():
@@ -44,12 +42,10 @@ def reply_to(text: str) -> str | None:
             case _:
                 return None
     except Err as error:
-        match error.value:
-            case kv.Error_Full():
-                return "记事本满了，请先删掉几条。"
-            # What the user cannot mend is a failure: the operator reads it in the log.
-            case other:
-                raise Err(f"kv: {other}") from error
+        # What the user cannot mend is a failure: the operator reads it in the log.
+        if not isinstance(error.value, kv.Error_Full):
+            raise
+        return "记事本满了，请先删掉几条。"
 
 
 def add(bucket: kv.Bucket, note: str) -> str:

@@ -1,4 +1,4 @@
-package export_aviary_bot_handler
+package main
 
 import (
 	"fmt"

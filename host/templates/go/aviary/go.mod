@@ -1,0 +1,3 @@
+module aviary
+
+go 1.25
