@@ -1,5 +1,5 @@
 //! Step 5: one message is dispatched once. WeChat sends a message up to three times; the second and third try are led to the
-//! first one's [`Exchange`] here.
+//! first one's exchange here.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
