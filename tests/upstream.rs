@@ -71,15 +71,8 @@ impl Upstream {
 
     /// Serves `https` with a certificate for this name.
     pub async fn tls(name: &str, script: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
-        let own = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate can be made");
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(own.signing_key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("ring has the ciphers")
-            .with_no_client_auth()
-            .with_single_cert(vec![own.cert.der().clone()], key)
-            .expect("the key belongs to the certificate");
-        Self::start(Some(TlsAcceptor::from(Arc::new(config))), own.cert.pem(), script).await
+        let (acceptor, certificate) = self_signed(name);
+        Self::start(Some(acceptor), certificate, script).await
     }
 
     async fn start(
@@ -200,4 +193,17 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
         }
     }
     Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Takes connections with a certificate for this name, which is given in PEM.
+pub fn self_signed(name: &str) -> (TlsAcceptor, String) {
+    let own = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate can be made");
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(own.signing_key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has the ciphers")
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .expect("the key belongs to the certificate");
+    (TlsAcceptor::from(Arc::new(config)), own.cert.pem())
 }

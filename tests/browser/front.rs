@@ -14,16 +14,9 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        ServerConfig,
-        crypto::ring,
-        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-    },
-};
+use tokio_rustls::TlsAcceptor;
 
-use crate::{fake_authorize, visitor::DOMAIN};
+use crate::{fake_authorize, upstream::self_signed, visitor::DOMAIN};
 
 /// Where WeChat asks for consent.
 const WECHAT: &str = "open.weixin.qq.com";
@@ -52,7 +45,8 @@ impl Front {
         let router = Router::new().fallback(site).with_state(sites.clone());
         let serving = tokio::spawn(async move { axum::serve(others, router).await.expect("it serves") });
         let accepting = tokio::spawn(async move {
-            let tls = tls();
+            // One certificate for all names: the browser is told to take any.
+            let (tls, _) = self_signed(DOMAIN);
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(pass_on(tls.clone(), stream, host.clone(), format!("127.0.0.1:{others_port}")));
             }
@@ -81,19 +75,6 @@ async fn listen() -> (TcpListener, u16) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
     let port = listener.local_addr().expect("it is bound").port();
     (listener, port)
-}
-
-/// One certificate for all names: the browser is told to take any.
-fn tls() -> TlsAcceptor {
-    let own = rcgen::generate_simple_self_signed([DOMAIN.to_owned()]).expect("a certificate can be made");
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(own.signing_key.serialize_der()));
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("ring has the ciphers")
-        .with_no_client_auth()
-        .with_single_cert(vec![own.cert.der().clone()], key)
-        .expect("the key belongs to the certificate");
-    TlsAcceptor::from(Arc::new(config))
 }
 
 /// Where a connection goes is said by the name that it is for.
