@@ -38,8 +38,9 @@ async fn json_is_posted_from_a_file_standard_input_or_the_line_itself() {
     let dir = bot(&wechat);
     let message = "{\"touser\":\"oAnn\",\"msgtype\":\"text\",\"text\":{\"content\":\"你好\"}}";
     fs::write(dir.path().join("message.json"), message).unwrap();
+    fs::write(dir.path().join("notepad.json"), format!("\u{feff}{message}")).unwrap();
     let path = "/cgi-bin/message/custom/send";
-    for data in ["message.json", message, &message.replace("你", "\\u4f60")] {
+    for data in ["message.json", "notepad.json", message, &message.replace("你", "\\u4f60")] {
         let posted = api(&dir, &["POST", path, "--data", data]).await;
         assert_eq!(
             (posted.code, posted.stdout.as_str()),
@@ -51,7 +52,7 @@ async fn json_is_posted_from_a_file_standard_input_or_the_line_itself() {
     let piped = finish_with(aviary(dir.path(), &["api", "POST", path, "--data", "-"]), message).await;
     assert_eq!(piped.code, Some(0), "{}", piped.stderr);
     let sent = wechat.sent();
-    assert_eq!(sent.len(), 4);
+    assert_eq!(sent.len(), 5);
     assert!(sent.iter().all(|sent| sent["text"]["content"] == "你好"), "{sent:?}");
 }
 
@@ -89,6 +90,7 @@ async fn what_wechat_refuses_comes_with_advice_and_exit_status_1() {
 async fn wrong_usage_is_told_before_anything_is_called() {
     let wechat = FakeWechat::start().await;
     let dir = bot(&wechat);
+    fs::write(dir.path().join("gbk.json"), b"{\"name\":\"\xc4\xe3\"}").unwrap();
     for (args, told) in [
         (&["DELETE", "/cgi-bin/x"][..], "it is GET or POST"),
         (&["GET", "cgi-bin/x"], "the path must begin with `/`"),
@@ -98,6 +100,9 @@ async fn wrong_usage_is_told_before_anything_is_called() {
         (&["POST", "/cgi-bin/x", "--data", "{no"], "is no JSON"),
         (&["POST", "/cgi-bin/x", "--data", "nowhere.json"], "nowhere.json cannot be read"),
         (&["POST", "/cgi-bin/x", "--form", "media=@nowhere.jpg"], "nowhere.jpg cannot be read"),
+        (&["POST", "/cgi-bin/x", "--data", "gbk.json"], "gbk.json is not UTF-8 text"),
+        (&["POST", "/cgi-bin/x", "--data", "/dev/zero"], "/dev/zero cannot be read: it is larger than 32 MiB"),
+        (&["POST", "/cgi-bin/x", "--form", "media=@/dev/zero"], "/dev/zero cannot be read: it is larger than 32 MiB"),
         (&["POST", "/cgi-bin/x", "--form", "media"], "has no `=`"),
         (&["GET", "/cgi-bin/x", "--account", "shop"], "there is no account `shop`; there are main"),
         (&["GET", "/cgi-bin/x", "--config", "nowhere.toml"], "nowhere.toml"),

@@ -1,7 +1,8 @@
 //! `aviary api`: calls WeChat's API in an account's name.
 
 use std::{
-    io::{IsTerminal, Read, Write},
+    fs::File,
+    io::{self, IsTerminal, Read, Write},
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
@@ -17,6 +18,9 @@ use crate::{
 
 /// How long the whole command may take: a file of some megabytes goes up in it, also when WeChat is busy for a while.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The most that is read to be posted: three times the largest file that WeChat takes, a video of 10 MB.
+const POSTED_BYTES_MAX: u64 = 32 << 20;
 
 /// Calls WeChat's API with the account's access_token: menus, QR codes, users, media, whatever WeChat offers.
 ///
@@ -137,16 +141,31 @@ fn call(args: &Args) -> anyhow::Result<Call> {
 
 /// Reads the JSON to post.
 fn json(data: &str) -> anyhow::Result<String> {
-    let text = match data {
-        "-" => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
-            text
-        }
-        json if json.starts_with(['{', '[']) => json.to_owned(),
-        file => std::fs::read_to_string(file).with_context(|| format!("{file} cannot be read"))?,
+    let (what, bytes) = match data {
+        "-" => ("standard input", bounded(std::io::stdin().lock()).context("standard input cannot be read")?),
+        json if json.starts_with(['{', '[']) => ("what is to be posted", json.as_bytes().to_vec()),
+        file => (file, read(file)?),
     };
-    api::in_raw_utf8(text).context("what is to be posted is no JSON")
+    let text = String::from_utf8(bytes).with_context(|| format!("{what} is not UTF-8 text"))?;
+    // Windows' editors begin a file with a mark that JSON does not have.
+    let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
+    api::in_raw_utf8(text).with_context(|| format!("{what} is no JSON"))
+}
+
+fn read(file: &str) -> anyhow::Result<Vec<u8>> {
+    File::open(file).and_then(bounded).with_context(|| format!("{file} cannot be read"))
+}
+
+/// Reads all there is, if it is no more than can be posted.
+fn bounded(source: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(POSTED_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > POSTED_BYTES_MAX {
+        let too_large =
+            format!("it is larger than {} MiB, which is all that this command posts", POSTED_BYTES_MAX >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, too_large));
+    }
+    Ok(bytes)
 }
 
 fn form(fields: &[String]) -> anyhow::Result<Form> {
@@ -155,7 +174,7 @@ fn form(fields: &[String]) -> anyhow::Result<Form> {
         let Some(file) = value.strip_prefix('@') else {
             return Ok(Field { name: name.to_owned(), file: None, data: value.into() });
         };
-        let data = std::fs::read(file).with_context(|| format!("{file} cannot be read"))?;
+        let data = read(file)?;
         let file_name = Path::new(file).file_name().unwrap_or_default().to_string_lossy().into_owned();
         let content_type = api::content_type(&file_name).to_owned();
         Ok(Field { name: name.to_owned(), file: Some((file_name, content_type)), data })
