@@ -538,8 +538,11 @@ impl Live {
     fn log(&self) {
         for Serving { account, chain, .. } in self.accounts().map(AsRef::as_ref) {
             let names: Vec<&str> = chain.plugins.iter().map(|plugin| &*plugin.name).collect();
-            let count = names.len();
-            info!(account = %account.name, "Account `{}` asks {count} plugins: {}", account.name, names.join(", "));
+            let name = &account.name;
+            match names.len() {
+                0 => info!(account = %name, "Account `{name}` has no plugin to ask"),
+                count => info!(account = %name, "Account `{name}` asks {count} plugins: {}", names.join(", ")),
+            }
             if let Some(forward) = chain.forward() {
                 let (name, url) = (&account.name, forward.url());
                 info!(account = %name, "Account `{name}` sends on to {url} what no plugin answers");

@@ -124,10 +124,11 @@ impl Web {
         let Some(unsaid) = self.told.turn((account.to_owned(), problem.cause()), Instant::now()) else { return };
         let status = problem.status().as_u16();
         let more = if unsaid > 0 { format!(" ({unsaid} more of this kind in between)") } else { String::new() };
-        let of = if account.is_empty() { String::new() } else { format!(" of account `{account}`") };
-        match problem.is_usual() {
-            true => info!(account, status, "A visitor{of} got {status}: {problem}{more}"),
-            false => warn!(account, status, "A visitor{of} got {status}: {problem}{more}"),
+        match (account, problem.is_usual()) {
+            ("", true) => info!(status, "A visitor got {status}: {problem}{more}"),
+            ("", false) => warn!(status, "A visitor got {status}: {problem}{more}"),
+            (_, true) => info!(account, status, "A visitor of account `{account}` got {status}: {problem}{more}"),
+            (_, false) => warn!(account, status, "A visitor of account `{account}` got {status}: {problem}{more}"),
         }
     }
 }
@@ -147,7 +148,8 @@ pub async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     let (is_json, language) = (place.is_json(), Language::of(request.headers()));
     // There are as many names as accounts: a stranger's own is none.
     let account = place.account().filter(|name| live.named(name).is_some()).unwrap_or_default().to_owned();
-    match answer(&app, &live, place, request, language).await {
+    // In a box, as all that few messages need: their future is as large as the largest of its parts, and is moved.
+    match Box::pin(answer(&app, &live, place, request, language)).await {
         Ok(response) => response,
         Err(trouble) => {
             app.web.tell(&app, &account, &trouble.problem);

@@ -45,7 +45,7 @@ pub async fn all(app: &Arc<App>) {
         }
     };
     if !owed.is_empty() {
-        info!("{} messages from before the start are still to be answered", owed.len());
+        info!("Messages from before the start that are still to be answered: {}", owed.len());
     }
     count_attempts(app, &mut owed).await;
     for (id, owed) in owed {
