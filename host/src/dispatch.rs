@@ -153,7 +153,7 @@ pub async fn run(chain: &Chain, question: &Question, deadline: Instant) -> Dispa
     if let Some(forward) = &chain.terms.forward
         && matches!(dispatch.outcome, Outcome::Passed | Outcome::Failed)
     {
-        dispatch.reply = forward.ask(question, deadline).await;
+        dispatch.reply = Box::pin(forward.ask(question, deadline)).await;
         dispatch.outcome = dispatch.reply.as_ref().map_or(Outcome::Failed, outcome_of);
         dispatch.is_forwarded = true;
     }

@@ -3,9 +3,13 @@
 //! The call that makes the reply, every try and the delivery of late replies change an [`Exchange`] through here, one at a
 //! time, and whoever is first decides: a reply reaches the user by the tries or by `deliver`, never by both.
 
-use std::{borrow::Cow, sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
-use tokio::{sync::watch, time::sleep_until};
+use tokio::{sync::Notify, time::sleep_until};
 
 use crate::{
     late::{Fetched, Held, Journal, Wait},
@@ -44,7 +48,9 @@ pub struct Exchange {
     /// Its turn in its user's queue, held until the user has the reply or has to wait for it: what they say next is answered
     /// after it.
     pub place: Held<Place>,
-    state: watch::Sender<State>,
+    state: Mutex<State>,
+    /// Wakes whoever waits for the state to become another.
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -146,42 +152,56 @@ impl Exchange {
     }
 
     fn with(began: Instant, state: State, journal: Journal) -> Arc<Self> {
-        let state = watch::Sender::new(state);
-        Arc::new(Self { began, journal, awaited: Held::default(), place: Held::default(), state })
+        let (state, changed) = (Mutex::new(state), Notify::new());
+        Arc::new(Self { began, journal, awaited: Held::default(), place: Held::default(), state, changed })
+    }
+
+    /// The state as it is now, locked.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the state is so.
+    async fn wait_until(&self, is_so: impl Fn(&State) -> bool) {
+        loop {
+            // Made before the look, so that no change is missed.
+            let changed = self.changed.notified();
+            if is_so(&self.state()) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Whether its user was told to ask for the reply.
     pub fn is_asked_for(&self) -> bool {
-        let state = self.state.borrow();
+        let state = self.state();
         state.was_asked_for || matches!(state.phase, Phase::PutOff(Some(_)))
     }
 
     /// Lets a try wait.
     pub fn begin(self: &Arc<Self>, arrived: Instant) -> Try {
-        let mut number = 0;
-        self.state.send_if_modified(|state| {
-            state.tries += 1;
-            state.open += 1;
-            number = state.tries;
-            // A try that comes changes nothing for those that wait.
-            false
-        });
-        Try { exchange: self.clone(), number, arrived }
+        let mut state = self.state();
+        state.tries += 1;
+        state.open += 1;
+        // Nobody is woken: a try that comes changes nothing for those that wait.
+        Try { exchange: self.clone(), number: state.tries, arrived }
     }
 
     /// Says what came of the call: every try is told, unless the user was put off.
     pub fn publish(&self, outcome: Outcome) {
-        self.state.send_if_modified(|state| {
-            if matches!(state.phase, Phase::Asked) {
-                state.phase = Phase::Replied(outcome);
-            }
-            !std::mem::replace(&mut state.is_over, true)
-        });
+        let mut state = self.state();
+        if matches!(state.phase, Phase::Asked) {
+            state.phase = Phase::Replied(outcome);
+        }
+        state.is_over = true;
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     /// What tries are told from now on, if that is settled.
     pub fn settled(&self) -> Option<Outcome> {
-        match &self.state.borrow().phase {
+        match &self.state().phase {
             Phase::Given(outcome) | Phase::PutOff(outcome) => Some(outcome.clone()),
             // Nothing is there that could be lost.
             Phase::Replied(None) => Some(None),
@@ -191,14 +211,12 @@ impl Exchange {
 
     /// Waits until the call is over.
     pub async fn over(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.state.subscribe().wait_for(|state| state.is_over).await;
+        self.wait_until(|state| state.is_over).await;
     }
 
     /// Waits until the user was put off.
     pub async fn put_off(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.state.subscribe().wait_for(|state| matches!(state.phase, Phase::PutOff(_))).await;
+        self.wait_until(|state| matches!(state.phase, Phase::PutOff(_))).await;
     }
 
     /// Waits until a try was given `outcome`, what came of the call, or until it is clear that none will be: the user was put
@@ -206,17 +224,16 @@ impl Exchange {
     /// given it.
     pub async fn fate<F: Future<Output = ()>>(&self, outcome: Outcome, next_try: impl Fn() -> F) -> Fate {
         let Some(answer) = outcome.filter(|answer| answer.reply != Reply::Nothing) else { return Fate::Told };
-        let mut state = self.state.subscribe();
         loop {
-            let alone = match &*state.borrow_and_update() {
+            let changed = self.changed.notified();
+            let alone = match &*self.state() {
                 State { phase: Phase::Given(_), .. } => return Fate::Told,
                 State { phase: Phase::PutOff(_), .. } => return Fate::Owed(answer),
                 State { open, .. } => *open == 0,
             };
-            // The sender lives as long as `self`.
             tokio::select! {
                 biased;
-                _ = state.changed() => {}
+                () = changed => {}
                 () = next_try(), if alone => if self.take_over() {
                     return Fate::Owed(answer);
                 }
@@ -226,15 +243,14 @@ impl Exchange {
 
     /// Takes a reply that no try waits for away from those to come, unless one comes this very moment.
     fn take_over(&self) -> bool {
-        let mut taken = false;
-        self.state.send_if_modified(|state| {
-            taken = state.open == 0 && matches!(state.phase, Phase::Replied(_));
-            if taken {
-                state.phase = Phase::PutOff(None);
-            }
-            taken
-        });
-        taken
+        let mut state = self.state();
+        let is_taken = state.open == 0 && matches!(state.phase, Phase::Replied(_));
+        if is_taken {
+            state.phase = Phase::PutOff(None);
+            drop(state);
+            self.changed.notify_waiters();
+        }
+        is_taken
     }
 }
 
@@ -246,49 +262,46 @@ impl Try {
 
     /// Waits until there is something to tell, and takes it.
     pub async fn outcome(&self) -> Told {
-        let mut state = self.exchange.state.subscribe();
-        // The sender lives as long as `self`.
-        let _ = state.wait_for(|state| !matches!(state.phase, Phase::Asked)).await;
-        drop(state);
+        self.something_to_tell().await;
         self.end(|| None)
     }
 
     /// Takes what there is to tell; if there is nothing yet, the user is put off with `words`, and this is what every later
     /// try is told, too.
     pub fn end(&self, words: impl FnOnce() -> Outcome) -> Told {
-        let mut told = Told::Again(None);
-        self.exchange.state.send_if_modified(|state| {
-            match &state.phase {
-                Phase::Asked => {
-                    let words = words();
-                    state.phase = Phase::PutOff(words.clone());
-                    told = Told::PutOff(words);
-                }
-                Phase::Replied(outcome) => {
-                    told = Told::First(outcome.clone());
-                    state.phase = Phase::Given(outcome.clone());
-                }
-                Phase::Given(outcome) | Phase::PutOff(outcome) => told = Told::Again(outcome.clone()),
+        let mut state = self.exchange.state();
+        let (phase, told) = match &state.phase {
+            Phase::Asked => {
+                let words = words();
+                (Phase::PutOff(words.clone()), Told::PutOff(words))
             }
-            !matches!(told, Told::Again(_))
-        });
+            Phase::Replied(outcome) => (Phase::Given(outcome.clone()), Told::First(outcome.clone())),
+            Phase::Given(outcome) | Phase::PutOff(outcome) => return Told::Again(outcome.clone()),
+        };
+        state.phase = phase;
+        drop(state);
+        self.exchange.changed.notify_waiters();
         told
     }
 
     /// Waits until this moment, and no longer than until there is something to tell. Returns whether there is.
     pub async fn wait_until(&self, moment: Instant) -> bool {
-        let mut state = self.exchange.state.subscribe();
         tokio::select! {
             biased;
-            _ = state.wait_for(|state| !matches!(state.phase, Phase::Asked)) => true,
+            () = self.something_to_tell() => true,
             () = sleep_until(moment.into()) => false,
         }
+    }
+
+    async fn something_to_tell(&self) {
+        self.exchange.wait_until(|state| !matches!(state.phase, Phase::Asked)).await;
     }
 }
 
 impl Drop for Try {
     fn drop(&mut self) {
-        self.exchange.state.send_modify(|state| state.open -= 1);
+        self.exchange.state().open -= 1;
+        self.exchange.changed.notify_waiters();
     }
 }
 

@@ -154,7 +154,8 @@ pub async fn first_try(app: &Arc<App>, serving: &Arc<Serving>, tried: &Try, call
         after.end();
         return outcome;
     }
-    wait(app, serving, &question, tried).await
+    // In a box: what most messages never need shall not make the future of all of them larger, which is moved.
+    Box::pin(wait(app, serving, &question, tried)).await
 }
 
 /// Waits for what a further try of a message is told.

@@ -135,7 +135,8 @@ fn serve<S: AsyncRead + AsyncWrite + Send + 'static, A: Answering>(
     let progress = stream.progress();
     let service = service_fn(move |request| {
         progress.asked();
-        let (progress, answer) = (progress.clone(), service.call(request));
+        // hyper moves the future of an answer about before it polls it: in a box that is a pointer.
+        let (progress, answer) = (progress.clone(), Box::pin(service.call(request)));
         async move {
             let answer = answer.await;
             progress.answered();

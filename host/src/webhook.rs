@@ -114,7 +114,7 @@ async fn push(
         }
         Claim::Again(tried) => {
             serving.chain.count_retry();
-            late::next_try(app, serving, &question, &tried).await
+            Box::pin(late::next_try(app, serving, &question, &tried)).await
         }
         Claim::Over(outcome) => {
             serving.chain.count_retry();

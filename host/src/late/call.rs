@@ -196,8 +196,11 @@ async fn answer(
     let (message, arrived) = (&question.message, exchange.began);
     let serving = app.live().named(&message.account)?.clone();
     let deadline = serving.account.late.ends(arrived);
-    if is_fetch && let Ok(Some(outcome)) = timeout_at(deadline.into(), fetch::next(app, question, exchange)).await {
-        return outcome;
+    if is_fetch {
+        let kept = Box::pin(fetch::next(app, question, exchange));
+        if let Ok(Some(outcome)) = timeout_at(deadline.into(), kept).await {
+            return outcome;
+        }
     }
     let Ok(mut place) = place else {
         warn!(account = %message.account, "A message stays unanswered: its user has too many under way");
@@ -237,8 +240,8 @@ async fn in_parts(app: &App, serving: &Serving, question: &Question, reply: Repl
         return Answer::of(reply);
     }
     serving.chain.count_late(LateStep::InParts);
-    let way = app.late.ways.of(serving, &question.message.from_user, Instant::now() + late.window).await;
-    match way {
+    let way = app.late.ways.of(serving, &question.message.from_user, Instant::now() + late.window);
+    match Box::pin(way).await {
         Some(Way::CustomerService) => Answer { rest, is_rest_sent: true, ..Answer::of(reply) },
         Some(Way::NextTry | Way::Barred) | None => {
             Answer { rest, closing: late.more_text.clone(), ..Answer::of(reply) }

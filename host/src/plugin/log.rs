@@ -1,6 +1,9 @@
 //! A guest's standard output and error, as lines of the host's log.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
@@ -46,12 +49,11 @@ impl Output {
             });
         let mut lines: Vec<String> = rest.by_ref().take(LINES_MAX).collect();
         let dropped = std::mem::take(&mut buffer.dropped);
-        let notes = [
-            (rest.count(), format!("lines were dropped: one call writes {LINES_MAX} at most")),
-            (dropped, format!("bytes were dropped: `log_bytes_max` is {}", buffer.bytes_max)),
-        ];
-        lines
-            .extend(notes.iter().filter(|(count, _)| *count > 0).map(|(count, note)| format!("({count} more {note})")));
+        // Nothing is put into words that is not said: most calls write nothing.
+        let note = |count, more: fmt::Arguments<'_>| (count > 0).then(|| format!("({count} more {more})"));
+        lines.extend(note(rest.count(), format_args!("lines were dropped: one call writes {LINES_MAX} at most")));
+        let bytes_max = buffer.bytes_max;
+        lines.extend(note(dropped, format_args!("bytes were dropped: `log_bytes_max` is {bytes_max}")));
         lines
     }
 
