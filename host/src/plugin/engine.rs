@@ -45,7 +45,7 @@ const SMALL_FILE_BYTES_MAX: usize = 768 << 10;
 /// How many memories, for each core, stay as the plugin left them that had them last, so that its next call finds them
 /// ready. Until there are so many, a plugin that is new gets memory that none had before: this is also what all the
 /// plugins together leave behind that were replaced.
-const WARM_MEMORIES_PER_CORE: u32 = 64;
+const WARM_MEMORIES_PER_CORE: u32 = 32;
 
 /// Which engine a plugin runs in. What it costs to make and to reset an instance decides what small guests cost, and the
 /// speed of the code what large ones cost. Measured in `tests/load/README.md`.
