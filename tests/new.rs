@@ -103,4 +103,9 @@ async fn a_project_is_written_where_nothing_is_and_only_under_a_plugins_name() {
         assert_eq!(refused.code, Some(2), "{name}: {}", refused.stderr);
         assert!(!dir.path().join(name).exists(), "{name}");
     }
+
+    // Its conversation would take the place of what pip reads.
+    let refused = finish(aviary(dir.path(), &["new", "requirements", "--lang", "python"])).await;
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert!(refused.stderr.contains("its conversation would be requirements.txt"), "{}", refused.stderr);
 }

@@ -64,7 +64,7 @@ fn list(parts: &[Part]) -> String {
         |Part { template, path, source }: &Part| format!("    ({template:?}, {path:?}, include_str!({source:?})),\n");
     format!(
         "/// Every file of every template: the template, the file's path in a project, and its text.\n\
-         const PARTS: &[(&str, &str, &str)] = &[\n{}];\n",
+         const PARTS: &[Part] = &[\n{}];\n",
         parts.iter().map(entry).collect::<String>()
     )
 }

@@ -10,6 +10,9 @@ use clap::ValueEnum;
 
 include!(concat!(env!("OUT_DIR"), "/templates.rs"));
 
+/// A template's file: the template, the path below it, and the text.
+type Part = (&'static str, &'static str, &'static str);
+
 /// How long a project's name may be: it becomes the name of files.
 const NAME_CHARS_MAX: usize = 60;
 
@@ -45,6 +48,11 @@ pub enum ProjectError {
          between them, with a letter first"
     )]
     Name { name: String },
+    #[error(
+        "`{name}` is no name for a plugin in this language: its conversation would be {name}.txt, which its tools read; \
+         choose another"
+    )]
+    Taken { name: String },
     #[error("{} is there already; choose another name, or remove it first", .dir.display())]
     InTheWay { dir: PathBuf },
     #[error("{}: {error}", .file.display())]
@@ -72,6 +80,11 @@ impl Language {
         }
     }
 
+    /// Its files, as they are before they are filled in.
+    fn parts(self) -> impl Iterator<Item = &'static Part> {
+        self.templates().iter().flat_map(|wanted| PARTS.iter().filter(move |(template, ..)| template == wanted))
+    }
+
     /// Where the contract lies. QuickJS's world is one of its own, which includes ours.
     fn contract(self) -> &'static str {
         match self {
@@ -96,7 +109,8 @@ impl Project {
     /// Plans a project.
     ///
     /// # Errors
-    /// A name that every language's tools, and the plugins directory, would not take.
+    /// A name that every language's tools, and the plugins directory, would not take; or whose conversation would be another
+    /// of the project's files.
     pub fn new(name: &str, language: Language, token: String) -> Result<Self, ProjectError> {
         let is_plain = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '-';
         let is_name = name.starts_with(|char: char| char.is_ascii_lowercase())
@@ -104,9 +118,12 @@ impl Project {
             && !name.contains("--")
             && name.chars().all(is_plain)
             && name.len() <= NAME_CHARS_MAX;
-        match is_name {
-            true => Ok(Self { name: name.into(), language, token }),
-            false => Err(ProjectError::Name { name: name.into() }),
+        let (name, conversation) = (name.to_owned(), format!("{name}.txt"));
+        let is_taken = language.parts().any(|(_, path, _)| *path == conversation);
+        match (is_name, is_taken) {
+            (false, _) => Err(ProjectError::Name { name }),
+            (true, true) => Err(ProjectError::Taken { name }),
+            (true, false) => Ok(Self { name, language, token }),
         }
     }
 
@@ -116,9 +133,10 @@ impl Project {
             path: format!("{}/{path}", self.language.contract()),
             text: (*text).into(),
         });
-        let templates = self.language.templates();
-        let parts = templates.iter().flat_map(|wanted| PARTS.iter().filter(move |(template, ..)| template == wanted));
-        let parts = parts.map(|(_, path, text)| ProjectFile { path: self.filled(path), text: self.filled(text) });
+        let parts = self
+            .language
+            .parts()
+            .map(|(_, path, text)| ProjectFile { path: self.filled(path), text: self.filled(text) });
         let mut files: Vec<ProjectFile> = contract.collect();
         for file in parts {
             files.retain(|other| other.path != file.path);

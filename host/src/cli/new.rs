@@ -25,7 +25,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let name = args.name.file_name().and_then(|name| name.to_str()).context("the plugin needs a name")?;
     let project = match Project::new(name, args.lang, new_token()?) {
         Ok(project) => project,
-        Err(error @ ProjectError::Name { .. }) => {
+        Err(error @ (ProjectError::Name { .. } | ProjectError::Taken { .. })) => {
             eprintln!("error: {error}");
             return Ok(ExitCode::from(2));
         }

@@ -1,4 +1,5 @@
-module {{name}}
+// A path that no package of Go, nor the one below, can have: the project may be named `aviary`, or `time`.
+module example.com/{{name}}
 
 go 1.25
 
