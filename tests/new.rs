@@ -80,6 +80,9 @@ async fn chat_loads_a_file_again_that_was_rebuilt() {
     chat.type_line("早").await;
     chat.line("the version before it stays").await;
     chat.line("< 鹦鹉：早").await;
+    chat.type_line("晚").await;
+    chat.line("< 鹦鹉：晚").await;
+    assert_eq!(chat.count("the version before it stays"), 1, "it is tried again when it changes");
     chat.kill().await;
 }
 

@@ -54,6 +54,7 @@ enum Source {
 /// written.
 struct Named {
     file: PathBuf,
+    /// When it was last tried.
     look: Look,
     code: Arc<Code>,
 }
@@ -188,14 +189,18 @@ impl Named {
         if look == self.look {
             return false;
         }
+        // What does not load is tried, and complained of, once.
+        self.look = look;
         match code(loader, config, &self.file, look).await {
-            Ok(code) => (self.look, self.code) = (look, code),
+            Ok(code) => {
+                self.code = code;
+                true
+            }
             Err(error) => {
                 eprintln!("{error:#}; the version before it stays");
-                return false;
+                false
             }
         }
-        true
     }
 
     fn plugin(&self, loader: &Loader) -> Plugin {
