@@ -6,7 +6,9 @@ use std::{fs, path::Path, process::Stdio};
 use tempfile::TempDir;
 
 use crate::{
-    plugins::{ECHO, PARROT},
+    bot::Setup,
+    fake_wechat::FakeWechat,
+    plugins::{CALLER, ECHO, PARROT},
     process::{Running, aviary, finish},
 };
 
@@ -50,6 +52,21 @@ async fn a_build_that_fails_is_told_and_the_version_before_it_answers() {
     dev.type_line("你好").await;
     dev.line("< 你好").await;
     assert_eq!(dev.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn who_only_tries_a_plugin_changes_no_account() {
+    let wechat = FakeWechat::start().await;
+    let grants = "[plugins.caller.grants]\ncustomer_service = \"anyone\"\n[dev]\nbuild = \"true\"\n";
+    let setup = Setup::new().account(&wechat.account()).settings(grants).plugin("10-caller.wasm", &CALLER);
+    let dir = setup.written();
+    for command in ["dev", "chat"] {
+        let mut tried = typed(dir.path(), &[command]);
+        tried.type_line("send me 你好").await;
+        tried.line("meets no network here").await;
+        tried.kill().await;
+    }
+    assert!(wechat.calls().is_empty());
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::progress;
 use crate::{
-    api::{Api, Apis},
+    api::Api,
     config::{Config, Grants, PluginSettings},
     conversation::Conversation,
     dispatch::Chain,
@@ -54,15 +54,15 @@ enum Source {
 /// written.
 struct Named {
     file: PathBuf,
-    /// When it was last tried.
+    /// As it was when it was last tried.
     look: Look,
     code: Arc<Code>,
 }
 
-/// The services of a project that is tried: real HTTP and WeChat's API, as far as its settings grant them. What is kept is gone
-/// at the end.
+/// The services of a bot that somebody talks to: real HTTP, as far as its settings grant it, but for WeChat's API: nobody who only
+/// talks means to change an account. What is kept is gone at the end.
 pub(super) fn reaching_out(config: &Config) -> Services {
-    Services { egress: Egress::network(&config.http), apis: Apis::of_command(config), ..Services::scratch() }
+    Services { egress: Egress::network(&config.http), ..Services::scratch() }
 }
 
 impl Bots {

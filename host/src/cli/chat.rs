@@ -12,13 +12,12 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::{
     bot::{Bot, CONFIG_FILE},
-    bots::Bots,
+    bots::{self, Bots},
 };
 use crate::{
     config::{Config, Log},
     conversation::{Conversation, DEFAULT_USER, Playback, Said},
     dispatch::{Said as Outcome, Step},
-    egress::Egress,
     plugin::services::Services,
     rehearsal::{self, Pace},
 };
@@ -58,8 +57,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     // What goes well is seen in the conversation.
     super::log::start(&Log { level: "warn".into(), ..config.log.clone() })?;
     let services = match &conversation {
-        // What the settings grant, but for WeChat's API: nobody who only talks means to change an account.
-        None if set_up => Services { egress: Egress::network(&config.http), ..Services::scratch() },
+        None if set_up => bots::reaching_out(&config),
         _ => Services::played(exchanges),
     };
     let bots = match set_up {
