@@ -1,14 +1,14 @@
 //! An author's loop: a project is written, built at every change, and answers anew. What the templates of each language come to
 //! is `templates.rs`.
 
-use std::{fs, path::Path, process::Stdio};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio};
 
 use tempfile::TempDir;
 
 use crate::{
     bot::Setup,
     fake_wechat::FakeWechat,
-    plugins::{CALLER, ECHO, PARROT},
+    plugins::{CALLER, ECHO, PARROT, WELCOME},
     process::{Running, aviary, finish},
 };
 
@@ -51,6 +51,55 @@ async fn a_build_that_fails_is_told_and_the_version_before_it_answers() {
     dev.line("The build failed").await;
     dev.type_line("你好").await;
     dev.line("< 你好").await;
+    assert_eq!(dev.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn an_edited_conversation_is_held_and_edited_settings_count_without_a_build() {
+    let dir = project();
+    fs::write(dir.path().join("bot.src"), &*WELCOME).unwrap();
+    let mut dev = typed(dir.path(), &["dev"]);
+    dev.type_line("[subscribe]").await;
+    dev.line("< 感谢您的关注!").await;
+
+    fs::write(dir.path().join("bot.txt"), "> [subscribe]\n< 感谢您的关注!\n").unwrap();
+    dev.line("bot.txt: all 1 expected replies came").await;
+
+    let config = fs::read_to_string(dir.path().join("aviary.toml")).unwrap();
+    let greeting = "[plugins.bot]\nenv = { TEXT = \"欢迎！\" }\n";
+    fs::write(dir.path().join("aviary.toml"), format!("{config}{greeting}")).unwrap();
+    dev.line("< 欢迎！").await;
+    assert_eq!(dev.count("Built in"), 1);
+
+    // Another command to build is another build.
+    fs::write(dir.path().join("aviary.toml"), config.replace("test -s bot.src", "echo anew") + greeting).unwrap();
+    dev.line("$ echo anew").await;
+    assert_eq!(dev.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn without_a_plugin_dev_tells_the_author_to_build_one_and_chat_does_not_begin() {
+    let dir = project();
+    fs::write(dir.path().join("aviary.toml"), "[accounts.main]\ntoken = \"abc\"\n[dev]\nbuild = \"./build.sh\"\n")
+        .unwrap();
+    let mut dev = typed(dir.path(), &["dev"]);
+    let told = "there is no plugin to ask in plugins; the build has to put NAME.wasm there";
+    dev.line("The build failed").await;
+    dev.line(told).await;
+    dev.type_line("你好").await;
+    let chat = finish(aviary(dir.path(), &["chat"])).await;
+    assert_eq!((chat.code, chat.stdout.as_str()), (Some(2), ""));
+    assert!(chat.stderr.contains("there is no plugin to ask in plugins; `aviary dev` builds"), "{}", chat.stderr);
+
+    // A build that works and puts it nowhere.
+    let passing = dir.path().join(".build.sh");
+    fs::write(&passing, "true").unwrap();
+    fs::set_permissions(&passing, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(&passing, dir.path().join("build.sh")).unwrap();
+    dev.line("Built in").await;
+    fs::write(dir.path().join("build.sh"), "cp bot.src plugins/bot.wasm").unwrap();
+    dev.line("< 你好").await;
+    assert_eq!(dev.count(told), 3, "after the first build, to the line that was typed, and after the second build");
     assert_eq!(dev.terminate().await, Some(0));
 }
 

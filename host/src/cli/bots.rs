@@ -125,6 +125,13 @@ impl Bots {
         Ok(changed)
     }
 
+    /// Says that there is nobody to ask, if that is so.
+    pub(super) fn lack(&self) -> Option<String> {
+        let dir = &self.config.plugins_dir;
+        let shown = self.config.file.parent().and_then(|base| dir.strip_prefix(base).ok()).unwrap_or(dir);
+        self.chain.plugins.is_empty().then(|| format!("there is no plugin to ask in {}", shown.display()))
+    }
+
     /// Takes new settings.
     pub(super) fn configure(&mut self, config: Config) {
         if let Source::Directory(set) = &mut self.source {

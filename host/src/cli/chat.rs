@@ -64,6 +64,12 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         true => Bots::of_directory(config, env, services).await?,
         false => Bots::of_files(config, &args.plugins, env, services).await?,
     };
+    if let Some(lack) = bots.lack() {
+        eprintln!(
+            "error: {lack}; `aviary dev` builds a project's, and `aviary check` tells why one that is there does not load"
+        );
+        return Ok(ExitCode::from(2));
+    }
     match conversation {
         Some(conversation) => replay(&bots, &conversation).await,
         None => talk(bots).await,

@@ -30,7 +30,10 @@ use super::{
 use crate::{
     config::{Config, Log},
     conversation::{Conversation, Playback, Said},
-    plugin::watch::{Watched, settle},
+    plugin::{
+        Plugin,
+        watch::{Watched, settle},
+    },
     rehearsal::{self, Pace},
 };
 
@@ -100,6 +103,8 @@ struct Workshop {
     bots: Bots,
     /// What it was last built from.
     sources: Sources,
+    /// Why it could not be looked at, once that was told.
+    trouble: Option<String>,
     playback: Playback,
     last_said: Option<String>,
 }
@@ -112,8 +117,10 @@ impl Workshop {
         let sources = look(&dir, &config)?;
         build(&dir, &config).await?;
         let bots = Bots::of_directory(config.clone(), Vec::new(), bots::reaching_out(&config)).await?;
-        let workshop = Self { dir, config, bots, sources, playback: Playback::default(), last_said: None };
+        let mut workshop =
+            Self { dir, config, bots, sources, trouble: None, playback: Playback::default(), last_said: None };
         workshop.rehearse().await;
+        workshop.say_again().await?;
         Ok(workshop)
     }
 
@@ -125,54 +132,102 @@ impl Workshop {
     }
 
     async fn hear(&mut self, line: &str) -> anyhow::Result<()> {
-        if let Some(push) = chat::push_of(&mut self.playback, line) {
-            self.last_said = Some(line.to_owned());
-            chat::say(&self.bots, &push).await?;
+        let Some(push) = chat::push_of(&mut self.playback, line) else { return Ok(()) };
+        self.last_said = Some(line.to_owned());
+        match self.lack() {
+            Some(lack) => eprintln!("{lack}"),
+            None => chat::say(&self.bots, &push).await?,
         }
         Ok(())
     }
 
-    /// Builds what changed, and loads what was built. Returns whether there was anything to tell.
-    async fn follow(&mut self) -> anyhow::Result<bool> {
-        let sources = look(&self.dir, &self.config)?;
-        let is_edited = sources != self.sources;
-        let mut is_built = false;
-        if is_edited {
-            println!();
-            self.sources = sources;
-            self.configure();
-            is_built = build(&self.dir, &self.config).await?;
-        }
-        // Another hand may have built it, too.
-        let is_reloaded = self.bots.reload().await?;
-        if is_reloaded || is_built {
-            self.rehearse().await;
-            self.bots.tidy().await;
-            if let Some(line) = self.last_said.clone() {
+    /// Asks anew what was said last, if there is anybody to ask.
+    async fn say_again(&mut self) -> anyhow::Result<()> {
+        match (self.lack(), self.last_said.clone()) {
+            (Some(lack), _) => eprintln!("{lack}"),
+            (None, Some(line)) => {
                 println!("> {}", line.trim());
                 self.hear(&line).await?;
             }
+            (None, None) => {}
         }
-        Ok(is_reloaded || is_edited)
+        Ok(())
     }
 
-    /// Takes the settings as they are now; a mistake in them leaves those before.
-    fn configure(&mut self) {
-        match Config::load(&self.config.file) {
+    fn lack(&self) -> Option<String> {
+        self.bots.lack().map(|lack| format!("{lack}; the build has to put NAME.wasm there"))
+    }
+
+    /// Builds what changed, and loads what was built. Returns whether there was anything to tell.
+    async fn follow(&mut self) -> anyhow::Result<bool> {
+        let changed = self.changed();
+        if !changed.is_empty() {
+            println!();
+        }
+        let (earlier, settings) = (self.config.dev.clone(), self.config.watched());
+        let is_configured = changed.iter().any(|file| settings.contains(file)) && self.configure();
+        let is_source = |file: &PathBuf| !settings.contains(file) && !self.is_conversation(file);
+        let needs_build = changed.iter().any(is_source) || self.config.dev != earlier;
+        let is_built = needs_build && build(&self.dir, &self.config).await?;
+        // Another hand may have built it, too.
+        let is_reloaded = self.bots.reload().await?;
+        let is_new = is_configured || is_built || is_reloaded;
+        if is_new || changed.iter().any(|file| self.is_conversation(file)) {
+            self.rehearse().await;
+        }
+        if is_new {
+            self.bots.tidy().await;
+            self.say_again().await?;
+        }
+        Ok(is_reloaded || !changed.is_empty())
+    }
+
+    /// Looks at the project again. What keeps it from that is told once, and may pass.
+    fn changed(&mut self) -> BTreeSet<PathBuf> {
+        match look(&self.dir, &self.config) {
+            Ok(sources) => {
+                let changed = sources.changed_since(&self.sources);
+                (self.sources, self.trouble) = (sources, None);
+                changed
+            }
+            Err(error) => {
+                let trouble = Some(format!("error: {error:#}; nothing is built until that is mended"));
+                if trouble != self.trouble {
+                    eprintln!("\n{}", trouble.as_deref().unwrap_or_default());
+                    self.trouble = trouble;
+                }
+                BTreeSet::new()
+            }
+        }
+    }
+
+    /// Whether only this command reads a file, when a plugin is built and loaded.
+    fn is_conversation(&self, file: &Path) -> bool {
+        self.bots.chain.plugins.iter().any(|plugin| *file == self.conversation(plugin))
+    }
+
+    fn conversation(&self, plugin: &Plugin) -> PathBuf {
+        self.dir.join(format!("{}.txt", plugin.name))
+    }
+
+    /// Takes the settings as they are now. Returns whether it could: a mistake in them leaves those before.
+    fn configure(&mut self) -> bool {
+        let config = Config::load(&self.config.file);
+        match &config {
             Ok(config) => {
                 self.config = config.clone();
-                self.bots.configure(config);
+                self.bots.configure(config.clone());
             }
             Err(error) => eprintln!("error: {error}; the settings before stay"),
         }
+        config.is_ok()
     }
 
     /// Holds every plugin to its conversation, if it has one.
     async fn rehearse(&self) {
         for plugin in &self.bots.chain.plugins {
-            let name = format!("{}.txt", plugin.name);
-            if let Ok(text) = fs::read_to_string(self.dir.join(&name)) {
-                println!("{name}: {}", self.replay(&text).await);
+            if let Ok(text) = fs::read_to_string(self.conversation(plugin)) {
+                println!("{}.txt: {}", plugin.name, self.replay(&text).await);
             }
         }
     }
@@ -209,7 +264,7 @@ async fn build(dir: &Path, config: &Config) -> anyhow::Result<bool> {
     let seconds = started.elapsed().as_secs_f64();
     match status.success() {
         true => println!("Built in {seconds:.1} s."),
-        false => eprintln!("The build failed ({status}) after {seconds:.1} s; the version before it stays."),
+        false => eprintln!("The build failed ({status}) after {seconds:.1} s; nothing new is loaded."),
     }
     Ok(status.success())
 }

@@ -14,7 +14,10 @@ pub struct Dev {
 const USUAL: [(&str, &str); 4] = [
     ("build.sh", "./build.sh"),
     ("package.json", "npm run --silent build"),
-    ("Cargo.toml", "cargo build --release --target wasm32-wasip2"),
+    (
+        "Cargo.toml",
+        "cargo build --release --target wasm32-wasip2 --target-dir target && cp target/wasm32-wasip2/release/*.wasm plugins/",
+    ),
     ("go.mod", "GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -ldflags=-checklinkname=0 -o plugins/bot.wasm ."),
 ];
 
@@ -54,7 +57,7 @@ mod tests {
         let config = load(ACCOUNT);
         assert_eq!(config.dev.build(dir.path()), None);
         fs::write(dir.path().join("Cargo.toml"), "").unwrap();
-        assert_eq!(config.dev.build(dir.path()), Some("cargo build --release --target wasm32-wasip2"));
+        assert!(config.dev.build(dir.path()).unwrap().starts_with("cargo build --release --target wasm32-wasip2 "));
         fs::write(dir.path().join("build.sh"), "").unwrap();
         assert_eq!(config.dev.build(dir.path()), Some("./build.sh"));
     }

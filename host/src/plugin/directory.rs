@@ -212,11 +212,10 @@ fn judge(path: &Path, names: &BTreeSet<String>) -> Judgement {
         let is_wasm = path.extension().is_some_and(|extension| extension == "wasm");
         return if is_wasm { refused("is not named in UTF-8, so it is no plugin") } else { Judgement::Other };
     };
-    let lower = file_name.to_ascii_lowercase();
-    let is_passing = file_name.ends_with('~') || PASSING.iter().any(|end| lower.ends_with(&format!(".{end}")));
-    if is_passing {
+    if is_passing(file_name) {
         return Judgement::Other;
     }
+    let lower = file_name.to_ascii_lowercase();
     if file_name.starts_with('.') {
         let why = "is hidden by the dot before its name, so it is no plugin; rename or remove it";
         return if lower.ends_with(".wasm") { refused(why) } else { Judgement::Other };
@@ -238,6 +237,12 @@ fn judge(path: &Path, names: &BTreeSet<String>) -> Judgement {
         Some(extension) if extension.eq_ignore_ascii_case("txt") => judge_canary(path, names),
         _ => Judgement::Other,
     }
+}
+
+/// Whether a file is only there for a while, by its name: it is still being written, or is what an editor keeps for itself.
+pub fn is_passing(file_name: &str) -> bool {
+    let lower = file_name.to_ascii_lowercase();
+    file_name.ends_with('~') || PASSING.iter().any(|end| lower.ends_with(&format!(".{end}")))
 }
 
 /// Whether a path is known to be no file; one that cannot be looked at now may be one.

@@ -1,14 +1,15 @@
-//! What a project is built from: every file that no build makes. A change is another content, not another time, so that
-//! what a build writes anew, and the same, does not have it start again.
+//! What a project is built from: every file that no build makes and no editor keeps for itself. A change is another content,
+//! not another time, so that what a build writes anew, and the same, does not have it start again.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
 
 use crate::{
-    plugin::Hash,
+    plugin::{Hash, directory::is_passing},
     stamp::{Stamp, open_file},
 };
 
@@ -21,8 +22,11 @@ const READ_BYTES_MAX: u64 = 1 << 20;
 /// Where builds of every language put what they make, and what they install.
 const MADE: [&str; 6] = ["target", "node_modules", "build", "dist", "vendor", "__pycache__"];
 
+/// Hidden files that settings or builds read. All others are an editor's or a system's own.
+const READ_HIDDEN: [&str; 2] = [".env", ".npmrc"];
+
 /// The files of a project, and what is in them.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Sources {
     files: BTreeMap<PathBuf, Hash>,
     pub(super) directories: BTreeSet<PathBuf>,
@@ -30,16 +34,23 @@ pub(super) struct Sources {
 
 impl Sources {
     /// Looks at a project. What lies in the `skipped` directories is not of it.
+    ///
+    /// A directory that is gone or closed is left out: no build reads it either. Only without `root` is there no project.
     pub(super) fn look(root: &Path, skipped: &[&Path]) -> io::Result<Self> {
         let (mut sources, mut left) = (Self::default(), vec![root.to_owned()]);
         while let Some(directory) = left.pop() {
-            for entry in fs::read_dir(&directory)? {
-                let entry = entry?;
-                let path = entry.path();
-                let kind = entry.file_type()?;
-                if kind.is_dir() && is_source(&path) && !skipped.contains(&path.as_path()) {
+            let entries = match fs::read_dir(&directory) {
+                Ok(entries) => entries,
+                Err(error) if directory == root => {
+                    return Err(io::Error::new(error.kind(), format!("{}: {error}", root.display())));
+                }
+                Err(_) => continue,
+            };
+            for (path, kind) in entries.filter_map(|entry| named(entry.ok()?)) {
+                if kind.is_dir() && is_source_directory(&path) && !skipped.contains(&path.as_path()) {
                     left.push(path);
                 } else if kind.is_file()
+                    && is_source_file(&path)
                     && let Some(hash) = content(&path)
                 {
                     sources.files.insert(path, hash);
@@ -55,11 +66,36 @@ impl Sources {
         }
         Ok(sources)
     }
+
+    /// Returns the files that were changed, made or removed since an earlier look.
+    pub(super) fn changed_since(&self, before: &Self) -> BTreeSet<PathBuf> {
+        let is_other = |path: &&PathBuf| self.files.get(*path) != before.files.get(*path);
+        self.files.keys().chain(before.files.keys()).filter(is_other).cloned().collect()
+    }
 }
 
-fn is_source(directory: &Path) -> bool {
-    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+fn named(entry: fs::DirEntry) -> Option<(PathBuf, fs::FileType)> {
+    Some((entry.path(), entry.file_type().ok()?))
+}
+
+fn is_source_directory(directory: &Path) -> bool {
+    let name = file_name(directory);
     !name.starts_with('.') && !MADE.contains(&&*name)
+}
+
+/// Whether a build may read a file. Backups, swap files, locks and autosaves lie beside what is being typed, and change with it:
+/// `.bot.js.swp`, `bot.js~`, `4913` (vim), `#bot.js#` (Emacs), `bot.js___jb_tmp___` (JetBrains), `.DS_Store`.
+fn is_source_file(file: &Path) -> bool {
+    let name = file_name(file);
+    let is_hidden = name.starts_with('.') && !READ_HIDDEN.contains(&&*name);
+    let is_editors = name.starts_with('#') || name.contains("___jb_") || name.ends_with(".bak");
+    let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
+    let is_for_people = name.starts_with("README");
+    !(is_hidden || is_editors || is_number || is_for_people || is_passing(&name))
+}
+
+fn file_name(path: &Path) -> Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
 }
 
 /// Names what is in a file; nothing for one that cannot be read, which may be gone already.
@@ -75,6 +111,8 @@ fn content(path: &Path) -> Option<Hash> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{Mode, OFlags};
+
     use super::*;
 
     fn project() -> tempfile::TempDir {
@@ -90,15 +128,21 @@ mod tests {
         Sources::look(dir.path(), &[&dir.path().join("plugins")]).unwrap()
     }
 
+    fn changed(dir: &tempfile::TempDir, before: &Sources) -> Vec<String> {
+        let changed = look(dir).changed_since(before);
+        changed.iter().map(|path| path.strip_prefix(dir.path()).unwrap().display().to_string()).collect()
+    }
+
     #[test]
-    fn another_content_and_another_file_are_changes() {
+    fn another_content_another_file_and_one_that_is_gone_are_changes() {
         let dir = project();
         let before = look(&dir);
         fs::write(dir.path().join("src/bot.js"), "two").unwrap();
-        let changed = look(&dir);
-        assert_ne!(changed, before);
-        fs::write(dir.path().join("src/more.js"), "").unwrap();
-        assert_ne!(look(&dir), changed);
+        assert_eq!(changed(&dir, &before), ["src/bot.js"]);
+        let before = look(&dir);
+        fs::write(dir.path().join(".env"), "CITY=上海").unwrap();
+        fs::remove_file(dir.path().join("src/bot.js")).unwrap();
+        assert_eq!(changed(&dir, &before), [".env", "src/bot.js"]);
     }
 
     #[test]
@@ -108,6 +152,47 @@ mod tests {
         fs::write(dir.path().join("src/bot.js"), "one").unwrap();
         fs::write(dir.path().join("plugins/bot.wasm"), "made").unwrap();
         fs::write(dir.path().join("node_modules/a.js"), "installed").unwrap();
-        assert_eq!(look(&dir), before);
+        assert_eq!(changed(&dir, &before), [""; 0]);
+    }
+
+    #[test]
+    fn what_an_editor_keeps_beside_a_file_and_what_people_read_are_none() {
+        let dir = project();
+        let before = look(&dir);
+        for kept in [
+            ".bot.js.swp",
+            ".bot.js.un~",
+            "bot.js~",
+            "4913",
+            "#bot.js#",
+            ".#bot.js",
+            "bot.js___jb_tmp___",
+            "bot.js.bak",
+        ] {
+            fs::write(dir.path().join("src").join(kept), "typed").unwrap();
+        }
+        fs::write(dir.path().join(".DS_Store"), "looked at").unwrap();
+        fs::write(dir.path().join("README.md"), "read").unwrap();
+        assert_eq!(changed(&dir, &before), [""; 0]);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_read_is_left_out() {
+        let dir = project();
+        // Nobody, root included, reads the last of these: the path to it is too long for the system.
+        let open = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut parent = rustix::fs::open(dir.path(), open, Mode::empty()).unwrap();
+        let name = "a".repeat(250);
+        for _ in 0..20 {
+            rustix::fs::mkdirat(&parent, &name, Mode::RWXU).unwrap();
+            parent = rustix::fs::openat(&parent, &name, open, Mode::empty()).unwrap();
+        }
+        assert_eq!(look(&dir).files.len(), 1);
+    }
+
+    #[test]
+    fn without_its_directory_there_is_no_project() {
+        let missing = Sources::look(Path::new("/nowhere/hello"), &[]).unwrap_err().to_string();
+        assert!(missing.starts_with("/nowhere/hello: No such file or directory"), "{missing}");
     }
 }
