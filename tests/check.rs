@@ -114,6 +114,18 @@ async fn the_conversation_beside_a_plugin_is_held() {
 }
 
 #[tokio::test]
+async fn whoever_checks_a_plugin_that_takes_long_is_told_what_for() {
+    let dir = bot("", "");
+    fs::write(dir.path().join("plugins/50-slow.wasm"), &*MISBEHAVE).unwrap();
+    // The conversation takes part in it, and a machine cannot be too fast for that.
+    fs::write(dir.path().join("plugins/50-slow.txt"), "> wait 1000\n< waited\n").unwrap();
+    let checked = check(dir.path(), &[]).await;
+    assert_eq!(checked.code, Some(0), "{}", checked.stdout);
+    let told = checked.stderr.lines().find(|line| line.contains("50-slow.wasm … ")).expect(&checked.stderr);
+    assert!(told.ends_with(" s"), "{told}");
+}
+
+#[tokio::test]
 async fn what_did_not_compile_before_is_tried_again() {
     let dir = bot("", "");
     fs::write(dir.path().join("plugins/50-half.wasm"), &ECHO[..ECHO.len() / 2]).unwrap();

@@ -10,6 +10,7 @@ use super::{
     imports::{self, Asker},
 };
 use crate::{
+    cli::progress,
     config::{Account, Config},
     plugin::{
         Hash, canary,
@@ -75,10 +76,10 @@ async fn load(loader: &Loader, file: &Path, terms: &Terms, hash: &mut Option<Has
     *hash = Some(source.content.hash);
     // What cannot be forgotten is found again below.
     let _ = loader.pardon(source.content).await;
-    if loader.is_new(source.content).await {
-        eprintln!("Compiling {} …", file.display());
-    }
-    loader.load(file, look, &source, terms, &Progress::unwatched()).await
+    let unwatched = Progress::unwatched();
+    let what = if loader.is_new(source.content).await { "Compiling" } else { "Loading" };
+    let load = loader.load(file, look, &source, terms, &unwatched);
+    progress::shown(&format!("{what} {}", file.display()), load).await
 }
 
 /// Prints a plugin, shown as a path; `askers` are the accounts that ask it.
