@@ -117,6 +117,20 @@ async fn a_table_in_no_encoding_that_is_known_is_refused_and_the_one_before_stay
                on) nor GBK text; save it as “CSV UTF-8”, Excel's other kind of CSV";
     assert!(told.contains(why), "{told}");
     assert_eq!(bot.says("价格").await, "99 元");
+
+    // Western Excel's plain CSV; as GBK it would be `cr鑝e`.
+    save(&bot, b"keyword,reply\ncr\xe8me,br\xfbler\n").await;
+    let told = bot.app.troubles().await.settings.expect("the settings are refused");
+    assert!(told.contains("nor GBK text; save it as"), "{told}");
+    assert_eq!(bot.says("价格").await, "99 元");
+
+    // A file that may just be read, and would be half as large again in UTF-8.
+    let long =
+        [b"\xb9\xd8\xbc\xfc\xb4\xca,\xbb\xd8\xb8\xb4\n\xbc\xdb\xb8\xf1,".as_slice(), &b"\xd4\xaa".repeat(520_000)]
+            .concat();
+    save(&bot, long).await;
+    let told = bot.app.troubles().await.settings.expect("the settings are refused");
+    assert!(told.contains("bytes in UTF-8, more than 1048576"), "{told}");
     bot.stop().await;
 }
 

@@ -13,6 +13,7 @@ mod expand;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod forward;
+mod gbk;
 mod grants;
 mod host;
 mod http;

@@ -90,7 +90,8 @@ impl Bot {
              # What a plugin may see and do, by its name:\n\
              # [plugins.welcome]\n\
              # env = {{ TEXT = \"感谢您的关注!\" }}\n\n\
-             # Words and what is said to them: a table for Excel or WPS, to be saved as “CSV UTF-8”. Mistakes in it are in the log.\n\
+             # Words and what is said to them: a table for Excel or WPS, to be saved as CSV (UTF-8 or GBK). Mistakes in it\n\
+             # are in the log.\n\
              [plugins.keywords]\n\
              match = [{{ type = \"text\" }}, {{ event = \"CLICK\" }}, {{ event = \"aviary_check\" }}]\n\
              env = {{ TABLE = \"${{file:{KEYWORDS_FILE}}}\" }}\n"

@@ -1,20 +1,19 @@
 //! Which files the settings come from: the main file, what it includes, `.env`, and what `${file:…}` names.
 
 use std::{
-    borrow::Cow,
     collections::BTreeSet,
     io::Read,
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
 
-use encoding_rs::GB18030;
 use glob::{MatchOptions, Pattern};
 
 use super::{
     document::{self, Node, Table, Value, dotted},
     error::{ConfigError, Place, Problems},
     expand::Variables,
+    gbk,
 };
 use crate::stamp::{Stamps, open_file};
 
@@ -144,23 +143,22 @@ pub(super) fn read_text(file: &Path, bytes_max: u64) -> Result<String, String> {
     if bytes.len() as u64 > bytes_max {
         return Err(format!("it is larger than {bytes_max} bytes"));
     }
-    let is_table = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-    String::from_utf8(bytes).or_else(|error| {
+    let text = String::from_utf8(bytes).or_else(|error| {
         let line = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|byte| *byte == b'\n').count();
-        match is_table.then(|| chinese(error.as_bytes())) {
-            Some(Some(text)) => Ok(text),
-            Some(None) => Err(format!(
-                "it is neither UTF-8 (from line {line} on) nor GBK text; save it as “CSV UTF-8”, Excel's other kind of CSV"
-            )),
-            None => Err(format!("it is not UTF-8 text, from line {line} on")),
+        if !file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
+            return Err(format!("it is not UTF-8 text, from line {line} on"));
         }
-    })
-}
-
-/// Reads what Excel calls just “CSV” on a Chinese system: GBK, of which GB18030 is the whole. No byte says so; another old encoding
-/// would come out as other characters, and then the table's columns have no name that is known.
-fn chinese(bytes: &[u8]) -> Option<String> {
-    GB18030.decode_without_bom_handling_and_without_replacement(bytes).map(Cow::into_owned)
+        gbk::decode(error.as_bytes()).ok_or_else(|| {
+            format!(
+                "it is neither UTF-8 (from line {line} on) nor GBK text; save it as “CSV UTF-8”, Excel's other kind of CSV"
+            )
+        })
+    })?;
+    // Of two bytes of GBK there are three in UTF-8.
+    match text.len() as u64 {
+        bytes if bytes > bytes_max => Err(format!("it has {bytes} bytes in UTF-8, more than {bytes_max}")),
+        _ => Ok(text),
+    }
 }
 
 fn shown(file: &Path, directory: &Path) -> Arc<str> {
