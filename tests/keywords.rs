@@ -134,6 +134,15 @@ async fn a_table_in_no_encoding_that_is_known_is_refused_and_the_one_before_stay
     bot.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_longer_than_a_message_comes_in_parts() {
+    let bot = setup(&format!("价格,,{}", "长".repeat(700))).start().await;
+    let first = bot.says("价格").await;
+    assert!(first.starts_with("长长") && first.ends_with("（未完，回复“继续”看下文）"), "{first}");
+    assert!(bot.says("继续").await.starts_with("长"));
+    bot.stop().await;
+}
+
 #[tokio::test]
 async fn a_new_bot_has_an_empty_table_and_check_tells_the_mistakes_in_it() {
     let dir = init().await;

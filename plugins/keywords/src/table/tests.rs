@@ -126,10 +126,17 @@ fn every_mistake_says_what_would_be_right() {
         "row 2 of the table: `b` is right of the last column; a text with a comma needs \"…\""
     );
     assert_eq!(row("价格,,a,,,\n价格|地址,,b,,,"), "row 3 of the table: `价格` is in row 2 already");
-    let long = row(&format!("价格,,{},,,", "a".repeat(2_049)));
+}
+
+#[test]
+fn a_reply_may_be_longer_than_a_message_unless_it_has_swallowed_the_rows_below_it() {
+    let long = format!("第一段，\n第二段, {}", "长".repeat(1_000));
+    assert_eq!(said(&format!("关键词,匹配,回复\n价格,,\"{long}\"\n"), "价格").as_deref(), Some(&*long));
+    let unclosed = format!("关键词,匹配,回复\n价格,,\"99 元\n{}", "地址,,人民路 1 号\n".repeat(100));
+    assert_eq!(said(&unclosed, "价格"), None);
     assert_eq!(
-        long,
-        "row 2 of the table: the reply `aaaaaaaaaaaaaaaaaaaa…` has 2049 bytes and WeChat takes 2048; is a `\"` missing?"
+        mistakes(&unclosed),
+        "row 2 of the table: of the 101 lines of `99 元 地址,,人民路 1 号 地址,…` most look like rows; is a `\"` missing?"
     );
 }
 
