@@ -7,7 +7,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{AccountOutcome, Label, OfAccount, account_outcome, call_seconds};
+use super::{
+    call_seconds,
+    label::{AccountOutcome, Label, OfAccount, account_outcome},
+};
 use crate::{forward::Failure, plugin::bindings::Reply};
 
 /// What came of a message that went to a webhook.

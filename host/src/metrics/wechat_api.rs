@@ -7,7 +7,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{AccountOutcome, Label, OfAccount, account_outcome};
+use super::label::{AccountOutcome, Label, OfAccount, account_outcome};
 
 /// The upper bounds of how long a call takes, in s: WeChat's answers take tens of milliseconds.
 const SECONDS: [f64; 9] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 120.0];
