@@ -7,6 +7,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tempfile::TempDir;
 use toolchains::{finish, trial, turn, with_tools};
 
+#[path = "dev_loop.rs"]
+mod dev_loop;
 #[path = "toolchains.rs"]
 mod toolchains;
 
@@ -85,15 +87,28 @@ fn test(language: &'static Language) -> Trial {
 }
 
 fn built(language: &Language) -> Result<(), Failed> {
-    let project = Project::new(language)?;
+    let project = Project::new(language, "hello")?;
     project.build()?;
     let said = project.chat(&["--replay", "hello.txt"])?;
     contains(&said, &["All 5 expected replies came."])?;
+    // All is well, and what the project's settings promise is granted under the names that it imports.
+    let checked = finish(project.aviary().arg("check"))?;
+    contains(&checked, &["\nAll is well.\n"])?;
+    if checked.contains("`kv` is not granted") || checked.contains("`http` is not granted") {
+        return Err(checked.into());
+    }
 
     if language.name == "js" {
         has_what_javascript_takes_for_granted(&project)?;
     }
+    if language.name == "go" {
+        // Named as what it imports, of its own and of Go's.
+        ["aviary", "time"].into_iter().try_for_each(|name| Project::new(language, name)?.build())?;
+    }
     let Fails { file, line, instead, shown } = &language.fails;
+    if ["js", "python"].contains(&language.name) {
+        dev_loop::answers_each_change(project.aviary(), &project.dir.join(file))?;
+    }
     project.edit(file, line, instead)?;
     project.build()?;
     fs::write(project.dir.join("failing.txt"), "> [image]\n<\n")?;
@@ -159,11 +174,11 @@ struct Project {
 }
 
 impl Project {
-    fn new(language: &Language) -> Result<Self, Failed> {
+    fn new(language: &Language, name: &str) -> Result<Self, Failed> {
         let temporary = tempfile::tempdir()?;
-        let dir = temporary.path().join("hello");
+        let dir = temporary.path().join(name);
         let mut new = Command::new(env!("CARGO_BIN_EXE_aviary"));
-        finish(new.args(["new", "hello", "--lang", language.name]).current_dir(temporary.path()))?;
+        finish(new.args(["new", name, "--lang", language.name]).current_dir(temporary.path()))?;
         let config = fs::read_to_string(dir.join("aviary.toml"))?;
         // A busy machine may take long for what is compiled last of all.
         fs::write(dir.join("aviary.toml"), format!("{config}\n[compile]\ntimeout_s = 600\n"))?;
@@ -179,7 +194,11 @@ impl Project {
     }
 
     fn chat(&self, args: &[&str]) -> Result<String, Failed> {
-        finish(with_tools(self.language, &self.dir, "aviary").arg("chat").args(args))
+        finish(self.aviary().arg("chat").args(args))
+    }
+
+    fn aviary(&self) -> Command {
+        with_tools(self.language, &self.dir, "aviary")
     }
 
     fn edit(&self, file: &str, from: &str, to: &str) -> Result<(), Failed> {
