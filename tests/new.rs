@@ -22,6 +22,14 @@ fn project() -> TempDir {
     dir
 }
 
+/// Writes a project's `build.sh` at once, so that no half of it runs.
+fn build_as(dir: &Path, script: &str) {
+    let passing = dir.join(".build.sh");
+    fs::write(&passing, script).unwrap();
+    fs::set_permissions(&passing, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(&passing, dir.join("build.sh")).unwrap();
+}
+
 /// A command that somebody types into.
 fn typed(dir: &Path, args: &[&str]) -> Running {
     let mut command = aviary(dir, args);
@@ -78,6 +86,31 @@ async fn an_edited_conversation_is_held_and_edited_settings_count_without_a_buil
 }
 
 #[tokio::test]
+async fn a_project_that_is_away_for_a_while_is_built_when_it_is_back() {
+    let outer = tempfile::tempdir().unwrap();
+    let (here, away) = (outer.path().join("bot"), outer.path().join("away"));
+    let config = "[accounts.main]\ntoken = \"abc\"\n[watch]\npoll_ms = 100\n";
+    fs::create_dir(&here).unwrap();
+    fs::write(here.join("aviary.toml"), config).unwrap();
+    build_as(&here, "cp bot.src plugins/bot.wasm");
+    fs::write(here.join("bot.src"), &*ECHO).unwrap();
+    let mut dev = typed(outer.path(), &["dev", "bot"]);
+    dev.type_line("你好").await;
+    dev.line("< 你好").await;
+
+    fs::rename(&here, &away).unwrap();
+    dev.line("bot: No such file or directory (os error 2); nothing is built until that is mended").await;
+    fs::rename(&away, &here).unwrap();
+    fs::remove_file(here.join("build.sh")).unwrap();
+    dev.line("`[dev] build` does not say how to build").await;
+    fs::write(here.join("bot.src"), &*PARROT).unwrap();
+    build_as(&here, "cp bot.src ./plugins/bot.wasm");
+    dev.line("< 鹦鹉：你好").await;
+    assert_eq!(dev.count("nothing is built until"), 1);
+    assert_eq!(dev.terminate().await, Some(0));
+}
+
+#[tokio::test]
 async fn without_a_plugin_dev_tells_the_author_to_build_one_and_chat_does_not_begin() {
     let dir = project();
     fs::write(dir.path().join("aviary.toml"), "[accounts.main]\ntoken = \"abc\"\n[dev]\nbuild = \"./build.sh\"\n")
@@ -92,12 +125,9 @@ async fn without_a_plugin_dev_tells_the_author_to_build_one_and_chat_does_not_be
     assert!(chat.stderr.contains("there is no plugin to ask in plugins; `aviary dev` builds"), "{}", chat.stderr);
 
     // A build that works and puts it nowhere.
-    let passing = dir.path().join(".build.sh");
-    fs::write(&passing, "true").unwrap();
-    fs::set_permissions(&passing, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::rename(&passing, dir.path().join("build.sh")).unwrap();
+    build_as(dir.path(), "true");
     dev.line("Built in").await;
-    fs::write(dir.path().join("build.sh"), "cp bot.src plugins/bot.wasm").unwrap();
+    build_as(dir.path(), "cp bot.src plugins/bot.wasm");
     dev.line("< 你好").await;
     assert_eq!(dev.count(told), 3, "after the first build, to the line that was typed, and after the second build");
     assert_eq!(dev.terminate().await, Some(0));

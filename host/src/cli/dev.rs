@@ -101,7 +101,7 @@ struct Workshop {
     dir: PathBuf,
     config: Config,
     bots: Bots,
-    /// What it was last built from.
+    /// As they were looked at last.
     sources: Sources,
     /// Why it could not be looked at, once that was told.
     trouble: Option<String>,
@@ -168,7 +168,7 @@ impl Workshop {
         let is_configured = changed.iter().any(|file| settings.contains(file)) && self.configure();
         let is_source = |file: &PathBuf| !settings.contains(file) && !self.is_conversation(file);
         let needs_build = changed.iter().any(is_source) || self.config.dev != earlier;
-        let is_built = needs_build && build(&self.dir, &self.config).await?;
+        let is_built = needs_build && self.build().await;
         // Another hand may have built it, too.
         let is_reloaded = self.bots.reload().await?;
         let is_new = is_configured || is_built || is_reloaded;
@@ -180,6 +180,14 @@ impl Workshop {
             self.say_again().await?;
         }
         Ok(is_reloaded || !changed.is_empty())
+    }
+
+    /// Builds it anew. What keeps it from that may pass: the next change is built again.
+    async fn build(&self) -> bool {
+        build(&self.dir, &self.config).await.unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            false
+        })
     }
 
     /// Looks at the project again. What keeps it from that is told once, and may pass.
