@@ -103,14 +103,16 @@ fn built(language: &Language) -> Result<(), Failed> {
     }
     if language.name == "go" {
         // Named as what it imports, of its own and of Go's.
-        ["aviary", "time"].into_iter().try_for_each(|name| Project::new(language, name)?.build())?;
+        ["aviary", "time"].into_iter().try_for_each(|name| Project::new(language, name)?.build().map(drop))?;
     }
     let Fails { file, line, instead, shown } = &language.fails;
     if ["js", "python"].contains(&language.name) {
         dev_loop::answers_each_change(project.aviary(), &project.dir.join(file))?;
     }
     project.edit(file, line, instead)?;
-    project.build()?;
+    if project.build()?.contains("npm install") {
+        return Err("what is installed already is installed again".into());
+    }
     fs::write(project.dir.join("failing.txt"), "> [image]\n<\n")?;
     contains(&project.chat(&["--replay", "failing.txt"])?, shown)
 }
@@ -185,12 +187,12 @@ impl Project {
         Ok(Self { _temporary: temporary, dir, language: language.name })
     }
 
-    /// Runs the build that the project declares.
-    fn build(&self) -> Result<(), Failed> {
+    /// Runs the build that the project declares, and returns its commands and what they wrote.
+    fn build(&self) -> Result<String, Failed> {
         let config = fs::read_to_string(self.dir.join("aviary.toml"))?;
         let build = config.lines().find_map(|line| line.strip_prefix("build = \"")?.strip_suffix('"'));
         let build = build.ok_or("aviary.toml declares no build")?;
-        finish(with_tools(self.language, &self.dir, "sh").args(["-x", "-c", build])).map(drop)
+        finish(with_tools(self.language, &self.dir, "sh").args(["-x", "-c", build]))
     }
 
     fn chat(&self, args: &[&str]) -> Result<String, Failed> {

@@ -99,7 +99,10 @@ impl Language {
             Self::Rust => {
                 "cargo build --release --target wasm32-wasip2 --target-dir target && cp target/wasm32-wasip2/release/{{crate}}.wasm plugins/{{name}}.wasm"
             }
-            Self::Js | Self::Ts => "npm install --no-audit --no-fund --loglevel=error && npm run --silent build",
+            // npm takes a second to find that nothing is to be installed.
+            Self::Js | Self::Ts => {
+                "[ node_modules/.package-lock.json -nt package.json ] || npm install --no-audit --no-fund --loglevel=error && npm run --silent build"
+            }
             Self::Python | Self::Go | Self::C => "./build.sh",
         }
     }
