@@ -9,6 +9,11 @@ void __component_type_object_force_link_bot(void) {}
 
 static const char *failure = "";
 
+/// Every line that is printed goes to the log at once: after a trap nothing would send what is still in a buffer.
+__attribute__((constructor)) static void print_by_lines(void) {
+    setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
+}
+
 answer_t pass(void) {
     return PASSED;
 }
@@ -69,7 +74,7 @@ bool exports_aviary_bot_handler_handle(message_t *message, exports_aviary_bot_ha
     ret->is_some = answer == REPLIED;
     if (answer == FAILED) bot_string_dup(err, failure);
     exports_aviary_bot_handler_message_free(message);
-    // What was printed goes to the log; this program never ends, which is when C would see to it.
+    // A last line without an end; this program never ends, which is when C would see to it.
     fflush(stdout);
     return answer != FAILED;
 }
