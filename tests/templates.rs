@@ -1,11 +1,15 @@
-//! What `aviary new` writes: in every language it is built as it says itself, and held to its conversation; and a failure in
-//! it shows its author where.
+//! What `aviary new` writes: in every language it is built as it says itself, by somebody who has none of the tools that it can
+//! install, and held to its conversation; and a failure in it shows its author where.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tempfile::TempDir;
-use toolchains::{finish, trial, turn, with_tools};
+use toolchains::{cache, finish, trial, turn};
 
 #[path = "toolchains.rs"]
 mod toolchains;
@@ -23,6 +27,9 @@ struct Fails {
     instead: &'static str,
     shown: &'static [&'static str],
 }
+
+/// What a project installs for itself where it is missing, as it is here.
+const INSTALLED: [&str; 3] = ["componentize-py", "go", "zig"];
 
 const LANGUAGES: [Language; 6] = [
     Language {
@@ -59,8 +66,8 @@ const LANGUAGES: [Language; 6] = [
         fails: Fails {
             file: "bot.c",
             line: "return image(reply, message->body.val.image.media_id)",
-            instead: r#"return fail("broken on purpose")"#,
-            shown: &["broken on purpose"],
+            instead: r#"__builtin_printf("the first line\n"); __builtin_printf("the second line\n"); abort()"#,
+            shown: &["the first line", "the second line", "unreachable"],
         },
     },
 ];
@@ -115,6 +122,14 @@ export async function handle({ body }) {
       return text((await Promise.all([1, Promise.resolve(2), (async () => 3)()])).join());
     case "coding":
       return text(new TextDecoder().decode(new TextEncoder().encode("你🦜é")) + new TextDecoder().decode(Uint8Array.of(0xff)));
+    case "large": {
+      const large = "鹦鹉 says hi! ".repeat(1 << 16);
+      const bytes = new TextEncoder().encode(large);
+      return text(`${bytes.length} ${new TextDecoder().decode(bytes) === large}`);
+    }
+    case "forgotten":
+      (async () => { await null; throw new RangeError("nobody waits"); })();
+      return text("answered");
     case "console":
       for await (const part of (async function* () { yield "one"; yield { two: 2 }; })()) console.log("part", part);
       return text(`${env.CITY} ${env.NONE}`);
@@ -134,6 +149,11 @@ const GLOBALS_TXT: &str = r#"! POST https://api.example.com/v1 -> 200 {"city":"�
 < 1,2,3
 > coding
 < 你🦜é�
+# A MiB, within the memory and the computing time that a call has unless the operator gives it more.
+> large
+< 1048576 true
+> forgotten
+< answered
 > console
 < 上海 undefined
 > never
@@ -148,14 +168,14 @@ fn has_what_javascript_takes_for_granted(project: &Project) -> Result<(), Failed
     project.build()?;
     let said = project.chat(&["--replay", "globals.txt"])?;
     fs::write(&file, bot)?;
-    contains(&said, &["| part one", r#"| part {"two":2}"#, "handle waits for a promise that nothing will settle"])
+    contains(&said, &["| part one", r#"| part {"two":2}"#, "handle waits for a promise that nothing will settle"])?;
+    contains(&said, &["| without `await`: RangeError: nobody waits"])
 }
 
 /// A project of `aviary new`.
 struct Project {
     _temporary: TempDir,
     dir: PathBuf,
-    language: &'static str,
 }
 
 impl Project {
@@ -167,7 +187,7 @@ impl Project {
         let config = fs::read_to_string(dir.join("aviary.toml"))?;
         // A busy machine may take long for what is compiled last of all.
         fs::write(dir.join("aviary.toml"), format!("{config}\n[compile]\ntimeout_s = 600\n"))?;
-        Ok(Self { _temporary: temporary, dir, language: language.name })
+        Ok(Self { _temporary: temporary, dir })
     }
 
     /// Runs the build that the project declares.
@@ -175,11 +195,23 @@ impl Project {
         let config = fs::read_to_string(self.dir.join("aviary.toml"))?;
         let build = config.lines().find_map(|line| line.strip_prefix("build = \"")?.strip_suffix('"'));
         let build = build.ok_or("aviary.toml declares no build")?;
-        finish(with_tools(self.language, &self.dir, "sh").args(["-x", "-c", build])).map(drop)
+        finish(self.newcomer("sh")?.args(["-x", "-c", build])).map(drop)
     }
 
     fn chat(&self, args: &[&str]) -> Result<String, Failed> {
-        finish(with_tools(self.language, &self.dir, "aviary").arg("chat").args(args))
+        finish(self.newcomer("aviary")?.arg("chat").args(args))
+    }
+
+    /// A program as a newcomer runs it in the project.
+    fn newcomer(&self, program: &str) -> Result<Command, Failed> {
+        let binaries = Path::new(env!("CARGO_BIN_EXE_aviary")).parent().ok_or("it is in a directory")?;
+        let path = env::var_os("PATH").unwrap_or_default();
+        let bare = env::split_paths(&path).filter(|dir| !INSTALLED.iter().any(|tool| dir.join(tool).exists()));
+        let path = env::join_paths([binaries.to_owned()].into_iter().chain(bare))?;
+        let mut command = Command::new(program);
+        // What Go needs is in the project.
+        command.current_dir(&self.dir).env("PATH", path).env("XDG_CACHE_HOME", cache()).env("GOPROXY", "off");
+        Ok(command)
     }
 
     fn edit(&self, file: &str, from: &str, to: &str) -> Result<(), Failed> {

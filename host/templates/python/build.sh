@@ -9,7 +9,7 @@ wanted="componentize-py $(sed -n 's/^componentize-py==//p' requirements.txt)"
 if [ "$(componentize-py --version 2>/dev/null)" != "$wanted" ]; then
     if [ "$(.venv/bin/componentize-py --version 2>/dev/null)" != "$wanted" ]; then
         python3 -m venv .venv
-        .venv/bin/pip install --quiet --requirement requirements.txt
+        .venv/bin/pip install --quiet --disable-pip-version-check --requirement requirements.txt
     fi
     PATH=$PWD/.venv/bin:$PATH
 fi
