@@ -90,7 +90,7 @@ export async function fetch(url: string, init: RequestInit = {}): Promise<Respon
       body: body === null ? null : bytesOf(body),
       timeoutMs,
     });
-    return new Response(url, answer.status, new Headers(answer.headers), Uint8Array.from(answer.body));
+    return new Response(url, answer.status, new Headers(answer.headers), answer.body);
   } catch (error) {
     throw new TypeError(`fetch ${url}: ${reason(error)}`);
   }

@@ -2,7 +2,7 @@
 
 import "./globals";
 import { handle } from "../bot";
-import { settled } from "./promise.js";
+import { settled, unhandled } from "./promise.js";
 import { traceback } from "./console";
 import type { Message, Reply } from "./aviary";
 
@@ -14,6 +14,8 @@ export const handler = {
       console.error(traceback(error));
       // The failure's text.
       throw error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+    } finally {
+      for (const reason of unhandled.values()) console.error(`without \`await\`: ${traceback(reason)}`);
     }
   },
 };
