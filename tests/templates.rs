@@ -97,79 +97,58 @@ fn built(language: &Language) -> Result<(), Failed> {
     let said = project.chat(&["--replay", "hello.txt"])?;
     contains(&said, &["All 5 expected replies came."])?;
 
-    if language.name == "js" {
-        has_what_javascript_takes_for_granted(&project)?;
-    }
     let Fails { file, line, instead, shown } = &language.fails;
+    if let Some(other) = other(language.name) {
+        does_what_another_bot_wants(&project, file, &other)?;
+    }
     project.edit(file, line, instead)?;
     project.build()?;
     fs::write(project.dir.join("failing.txt"), "> [image]\n<\n")?;
     contains(&project.chat(&["--replay", "failing.txt"])?, shown)
 }
 
-/// A bot that uses what QuickJS does not have by itself, and its conversation.
-const GLOBALS_JS: &str = r#"
-import { env, text } from "./aviary/aviary";
-export async function handle({ body }) {
-  switch (body.val.content) {
-    case "fetch": {
-      const answer = await fetch("https://api.example.com/v1", { method: "post", body: "你好", headers: { "X-A": "1" } });
-      return text(`${answer.status} ${(await answer.json()).city}`);
-    }
-    case "denied":
-      return fetch("https://other.example.com/").catch((error) => text(`${error.name}: ${error.message}`));
-    case "promises":
-      return text((await Promise.all([1, Promise.resolve(2), (async () => 3)()])).join());
-    case "coding":
-      return text(new TextDecoder().decode(new TextEncoder().encode("你🦜é")) + new TextDecoder().decode(Uint8Array.of(0xff)));
-    case "large": {
-      const large = "鹦鹉 says hi! ".repeat(1 << 16);
-      const bytes = new TextEncoder().encode(large);
-      return text(`${bytes.length} ${new TextDecoder().decode(bytes) === large}`);
-    }
-    case "forgotten":
-      (async () => { await null; throw new RangeError("nobody waits"); })();
-      return text("answered");
-    case "console":
-      for await (const part of (async function* () { yield "one"; yield { two: 2 }; })()) console.log("part", part);
-      return text(`${env.CITY} ${env.NONE}`);
-    case "never":
-      await new Promise(() => {});
-  }
+/// A bot that takes the place of the template's, its conversation, and what its author reads beside that.
+struct Other {
+    bot: &'static str,
+    conversation: &'static str,
+    shown: &'static [&'static str],
 }
-"#;
 
-const GLOBALS_TXT: &str = r#"! POST https://api.example.com/v1 -> 200 {"city":"北京"}
-! env CITY=上海
-> fetch
-< 200 北京
-> denied
-< TypeError: fetch https://other.example.com/: denied: *
-> promises
-< 1,2,3
-> coding
-< 你🦜é�
-# A MiB, within the memory and the computing time that a call has unless the operator gives it more.
-> large
-< 1048576 true
-> forgotten
-< answered
-> console
-< 上海 undefined
-> never
-<
-"#;
+/// What JavaScript's authors take for granted, and QuickJS does not have by itself.
+const GLOBALS: Other = Other {
+    bot: include_str!("templates/globals.js"),
+    conversation: include_str!("templates/globals.txt"),
+    shown: &[
+        "| part one",
+        r#"| part {"two":2}"#,
+        "handle waits for a promise that nothing will settle",
+        "| without `await`: RangeError: nobody waits",
+    ],
+};
 
-fn has_what_javascript_takes_for_granted(project: &Project) -> Result<(), Failed> {
-    let file = project.dir.join("bot.js");
+/// What languages whose bindings are generated here make of the host's results and errors.
+const fn reaching(bot: &'static str) -> Other {
+    Other { bot, conversation: include_str!("templates/reaching.txt"), shown: &["kv: invalid: ", "http: denied: "] }
+}
+
+fn other(language: &str) -> Option<Other> {
+    match language {
+        "js" => Some(GLOBALS),
+        "go" => Some(reaching(include_str!("templates/reaching.go"))),
+        "c" => Some(reaching(include_str!("templates/reaching.c"))),
+        _ => None,
+    }
+}
+
+fn does_what_another_bot_wants(project: &Project, file: &str, other: &Other) -> Result<(), Failed> {
+    let file = project.dir.join(file);
     let bot = fs::read_to_string(&file)?;
-    fs::write(&file, GLOBALS_JS)?;
-    fs::write(project.dir.join("globals.txt"), GLOBALS_TXT)?;
+    fs::write(&file, other.bot)?;
+    fs::write(project.dir.join("other.txt"), other.conversation)?;
     project.build()?;
-    let said = project.chat(&["--replay", "globals.txt"])?;
+    let said = project.chat(&["--replay", "other.txt"])?;
     fs::write(&file, bot)?;
-    contains(&said, &["| part one", r#"| part {"two":2}"#, "handle waits for a promise that nothing will settle"])?;
-    contains(&said, &["| without `await`: RangeError: nobody waits"])
+    contains(&said, other.shown)
 }
 
 /// A project of `aviary new`.

@@ -23,6 +23,43 @@ answer_t fail(const char *why) {
     return FAILED;
 }
 
+/// A failure with the host's own words. They stay until the call is over, which is when memory is freed.
+static answer_t fail_because(const char *what, bot_string_t why) {
+    size_t size = strlen(what) + why.len + 1;
+    char *said = malloc(size);
+    if (!said) abort();
+    snprintf(said, size, "%s%.*s", what, (int)why.len, (const char *)why.ptr);
+    return fail(said);
+}
+
+answer_t fail_kv(const aviary_bot_kv_error_t *error) {
+    switch (error->tag) {
+    case AVIARY_BOT_KV_ERROR_DENIED:
+        return fail_because("kv: denied: ", error->val.denied);
+    case AVIARY_BOT_KV_ERROR_FULL:
+        return fail_because("kv: full: ", error->val.full);
+    case AVIARY_BOT_KV_ERROR_INVALID:
+        return fail_because("kv: invalid: ", error->val.invalid);
+    default:
+        return fail_because("kv: unavailable: ", error->val.unavailable);
+    }
+}
+
+answer_t fail_http(const aviary_bot_http_error_t *error) {
+    switch (error->tag) {
+    case AVIARY_BOT_HTTP_ERROR_DENIED:
+        return fail_because("http: denied: ", error->val.denied);
+    case AVIARY_BOT_HTTP_ERROR_INVALID:
+        return fail_because("http: invalid: ", error->val.invalid);
+    case AVIARY_BOT_HTTP_ERROR_TIMEOUT:
+        return fail("http: nothing came in time");
+    case AVIARY_BOT_HTTP_ERROR_TOO_LARGE:
+        return fail("http: the answer was too large");
+    default:
+        return fail_because("http: unreachable: ", error->val.unreachable);
+    }
+}
+
 answer_t text(reply_t *reply, const char *content) {
     reply->tag = AVIARY_BOT_TYPES_REPLY_TEXT;
     bot_string_dup(&reply->val.text, content);
