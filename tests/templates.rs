@@ -123,6 +123,9 @@ const GLOBALS: Other = Other {
         r#"| part {"two":2}"#,
         "handle waits for a promise that nothing will settle",
         "| without `await`: RangeError: nobody waits",
+        "failed: it said: invalid: a key has 1 to 512 bytes",
+        "TypeError: handle returned a string, which is no reply",
+        "TypeError: a reply wants a string, and was given 5",
     ],
 };
 

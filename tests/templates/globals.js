@@ -1,4 +1,5 @@
 // A bot that uses what QuickJS does not have by itself.
+import kv from "aviary:bot/kv@0.1.0";
 import { env, text } from "./aviary/aviary";
 export async function handle({ body }) {
   switch (body.val.content) {
@@ -23,6 +24,12 @@ export async function handle({ body }) {
     case "console":
       for await (const part of (async function* () { yield "one"; yield { two: 2 }; })()) console.log("part", part);
       return text(`${env.CITY} ${env.NONE}`);
+    case "refused":
+      kv.open("user").set("", new TextEncoder().encode("a value"), null);
+    case "no reply":
+      return "a string";
+    case "no string":
+      return text(5);
     case "never":
       await new Promise(() => {});
   }
