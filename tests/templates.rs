@@ -134,9 +134,21 @@ const fn reaching(bot: &'static str) -> Other {
     Other { bot, conversation: include_str!("templates/reaching.txt"), shown: &["kv: invalid: ", "http: denied: "] }
 }
 
+/// What Python's runtime would answer with a trap.
+const REPLIES: Other = Other {
+    bot: include_str!("templates/replies.py"),
+    conversation: include_str!("templates/replies.txt"),
+    shown: &[
+        "TypeError: handle returned 'a string', which is no reply",
+        "bot.py\", line ",
+        "TypeError: a reply wants a str, and was given 5",
+    ],
+};
+
 fn other(language: &str) -> Option<Other> {
     match language {
         "js" => Some(GLOBALS),
+        "python" => Some(REPLIES),
         "go" => Some(reaching(include_str!("templates/reaching.go"))),
         "c" => Some(reaching(include_str!("templates/reaching.c"))),
         _ => None,
