@@ -24,7 +24,8 @@ export function traceback(error: unknown): string {
   return `${reason(error)}\n${(error.stack ?? "").trimEnd()}${cause}`;
 }
 
-function shown(value: unknown): string {
+/** A value in words. */
+export function shown(value: unknown): string {
   if (typeof value === "string") return value;
   if (value instanceof Error) return traceback(value);
   if (typeof value === "object" && value !== null) {

@@ -3,7 +3,7 @@
 import "./globals";
 import { handle } from "../bot";
 import { settled, unhandled } from "./promise.js";
-import { reason, traceback } from "./console";
+import { reason, shown, traceback } from "./console";
 import type { Message, Reply } from "./aviary";
 
 export const handler = {
@@ -23,6 +23,6 @@ export const handler = {
 /** What `handle` returned, if it is a reply: the runtime would end without a word of where it is from. */
 function reply(returned: Reply | undefined): Reply | null {
   if (returned === undefined || returned === null) return null;
-  if (typeof returned.tag !== "string") throw new TypeError(`handle returned ${returned}, which is no reply`);
+  if (typeof returned.tag !== "string") throw new TypeError(`handle returned ${shown(returned)}, which is no reply`);
   return returned;
 }
