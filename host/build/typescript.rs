@@ -27,8 +27,8 @@ fn known(resolve: &Resolve, id: InterfaceId) -> Result<(), String> {
     let is_written = |kind: &FunctionKind| matches!(kind, FunctionKind::Freestanding | FunctionKind::Method(_));
     match resolve.interfaces[id].functions.values().find(|function| !is_written(&function.kind)) {
         None => Ok(()),
-        Some(Function { name: function, kind, .. }) => Err(format!(
-            "`{function}` of {} is a {kind:?}, for which host/build/typescript.rs has no declaration; add one",
+        Some(Function { name: function, .. }) => Err(format!(
+            "`{function}` of {} is of a kind for which host/build/typescript.rs writes no declaration; add it there",
             name(resolve, id)
         )),
     }
