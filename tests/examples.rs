@@ -10,7 +10,7 @@ use std::{
 
 use assistant::Model;
 use libtest_mimic::{Arguments, Failed, Trial};
-use toolchains::{cache, finish, finish_within, trial, turn, workspace};
+use toolchains::{cache, finish, finish_within, trial, turn};
 
 #[path = "toolchains.rs"]
 mod toolchains;
@@ -31,12 +31,18 @@ const LANGUAGES: [(&str, &str, &str); 6] = [
     ("-c", "c", "c"),
 ];
 
-/// What the user of the assistant reads, whatever the model does.
-const STORIES: [(&str, Model, &str); 4] = [
-    ("a model that takes 8 s is heard by a later try", Model::After(Duration::from_secs(8)), "四十二。"),
-    ("what a model says after 30 s is kept until the user asks", Model::After(Duration::from_secs(30)), "四十二。"),
-    ("a streamed answer is one reply", Model::Streams, "四十二。"),
-    ("a model that fails gives a friendly text", Model::Fails, "我这会儿没能想出来，请稍后再问一次。"),
+/// What the user of the assistant reads, whatever the model does; with the grant for its history, and without.
+const STORIES: [(&str, Model, bool, &str); 5] = [
+    ("a model that takes 8 s is heard by a later try", Model::After(Duration::from_secs(8)), true, "四十二。"),
+    (
+        "what a model says after 30 s is kept until the user asks",
+        Model::After(Duration::from_secs(30)),
+        true,
+        "四十二。",
+    ),
+    ("a streamed answer is one reply", Model::Streams, true, "四十二。"),
+    ("an answer is given that no history can keep", Model::Streams, false, "四十二。"),
+    ("a model that fails gives a friendly text", Model::Fails, true, "我这会儿没能想出来，请稍后再问一次。"),
 ];
 
 fn main() {
@@ -51,14 +57,19 @@ fn main() {
         let language = language(|_, name| stem == name);
         trial(format!("docs/plugins/{}", name(&page)), language, move || turn(|| pages::follow(&page, language)))
     });
-    let stories = STORIES.iter().map(|(name, model, expected)| {
+    let stories = STORIES.iter().map(|(name, model, kv, expected)| {
         trial(format!("assistant-ts: {name}"), "ts", move || {
             build(&workspace().join("examples/assistant-ts"))?;
-            assistant::ask(*model, expected)
+            assistant::ask(*model, *kv, expected)
         })
     });
     let hanging = Trial::test("a build that hangs is stopped, and says at which step", a_build_that_hangs_is_stopped);
     libtest_mimic::run(&arguments, examples.chain(pages).chain(stories).chain([hanging]).collect()).exit();
+}
+
+/// The repository.
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the host's package stands in the workspace")
 }
 
 fn language(is_it: impl Fn(&str, &str) -> bool) -> &'static str {

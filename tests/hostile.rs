@@ -113,6 +113,16 @@ async fn a_trap_costs_one_call() {
 }
 
 #[tokio::test]
+async fn a_trap_names_the_functions_that_it_interrupted_within_bounds() {
+    let long = "x".repeat(100);
+    let deep = format!("(func $deep (result i32) (call ${long})) (func ${long} (result i32) unreachable)");
+    let deep = CoreModule::passing().with(&deep).handle("(call $deep)");
+    let told =
+        format!("trapped: wasm trap: wasm `unreachable` instruction executed, in {}, called by deep", &long[..60]);
+    attempts("", &[("deep", deep, &told)]).await;
+}
+
+#[tokio::test]
 async fn an_exception_nobody_catches_costs_one_call() {
     let throwing = CoreModule::passing().with("(tag $e)").handle("(throw $e)");
     attempts("", &[("throwing", throwing, "trapped: ")]).await;

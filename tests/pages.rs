@@ -42,6 +42,19 @@ fn html(response: &Response) -> &str {
     std::str::from_utf8(&response.body).expect("pages are UTF-8")
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_leads_back_from_the_login_to_what_was_asked_for() {
+    let wechat = FakeAuthorize::start().await;
+    let bot = start(&wechat, GRANTED).await;
+    let mut visitor = Visitor::new(&bot.origin);
+    let login = visitor.get(&format!("{PAGE}?from=menu&to=/%E5%BA%97")).await;
+    let login = login.header("location").trim_start_matches("https://shop.example.com");
+    assert_eq!(login, "/oauth/main/login?to=/pages/main/check-in/%3Ffrom%3Dmenu%26to%3D/%25E5%25BA%2597");
+    let wechat = visitor.get(login).await;
+    let back = visitor.get(&Asked::read(wechat.header("location")).agreed("base-1")).await;
+    assert_eq!(back.header("location"), "https://shop.example.com/pages/main/check-in/?from=menu&to=/%E5%BA%97");
+}
+
 /// A visitor who followed the page's own way to the login and back.
 async fn signed_in(bot: &Bot, code: &str) -> Visitor {
     let mut visitor = Visitor::new(&bot.origin);

@@ -1,11 +1,16 @@
-//! What `aviary new` writes: in every language it is built as it says itself, and held to its conversation; and a failure in
-//! it shows its author where.
+//! What `aviary new` writes: in every language it is built as it says itself, by somebody who has none of the tools that it can
+//! install, and held to its conversation; and a failure in it shows its author where.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    env, fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tempfile::TempDir;
-use toolchains::{finish, trial, turn, with_tools};
+use toolchains::{cache, finish, trial, turn};
 
 #[path = "dev_loop.rs"]
 mod dev_loop;
@@ -25,6 +30,9 @@ struct Fails {
     instead: &'static str,
     shown: &'static [&'static str],
 }
+
+/// What a project installs for itself where it is missing, as it is here.
+const INSTALLED: [&str; 3] = ["componentize-py", "go", "zig"];
 
 const LANGUAGES: [Language; 6] = [
     Language {
@@ -61,8 +69,8 @@ const LANGUAGES: [Language; 6] = [
         fails: Fails {
             file: "bot.c",
             line: "return image(reply, message->body.val.image.media_id)",
-            instead: r#"return fail("broken on purpose")"#,
-            shown: &["broken on purpose"],
+            instead: r#"__builtin_printf("the first line\n"); __builtin_printf("the second line\n"); abort()"#,
+            shown: &["the first line", "the second line", "unreachable"],
         },
     },
 ];
@@ -92,22 +100,22 @@ fn built(language: &Language) -> Result<(), Failed> {
     let said = project.chat(&["--replay", "hello.txt"])?;
     contains(&said, &["All 5 expected replies came."])?;
     // All is well, and what the project's settings promise is granted under the names that it imports.
-    let checked = finish(project.aviary().arg("check"))?;
+    let checked = finish(project.newcomer("aviary")?.arg("check"))?;
     contains(&checked, &["\nAll is well.\n"])?;
     if checked.contains("`kv` is not granted") || checked.contains("`http` is not granted") {
         return Err(checked.into());
     }
 
-    if language.name == "js" {
-        has_what_javascript_takes_for_granted(&project)?;
+    let Fails { file, line, instead, shown } = &language.fails;
+    if let Some(other) = other(language.name) {
+        does_what_another_bot_wants(&project, file, &other)?;
     }
     if language.name == "go" {
         // Named as what it imports, of its own and of Go's.
-        ["aviary", "time"].into_iter().try_for_each(|name| Project::new(language, name)?.build().map(drop))?;
+        ["aviary", "time"].into_iter().try_for_each(|name| project.beside(language, name)?.build().map(drop))?;
     }
-    let Fails { file, line, instead, shown } = &language.fails;
     if ["js", "python"].contains(&language.name) {
-        dev_loop::answers_each_change(project.aviary(), &project.dir.join(file))?;
+        dev_loop::answers_each_change(project.newcomer("aviary")?, &project.dir.join(file))?;
     }
     project.edit(file, line, instead)?;
     if project.build()?.contains("npm install") {
@@ -117,62 +125,69 @@ fn built(language: &Language) -> Result<(), Failed> {
     contains(&project.chat(&["--replay", "failing.txt"])?, shown)
 }
 
-/// A bot that uses what QuickJS does not have by itself, and its conversation.
-const GLOBALS_JS: &str = r#"
-import { env, text } from "./aviary/aviary";
-export async function handle({ body }) {
-  switch (body.val.content) {
-    case "fetch": {
-      const answer = await fetch("https://api.example.com/v1", { method: "post", body: "你好", headers: { "X-A": "1" } });
-      return text(`${answer.status} ${(await answer.json()).city}`);
-    }
-    case "denied":
-      return fetch("https://other.example.com/").catch((error) => text(`${error.name}: ${error.message}`));
-    case "promises":
-      return text((await Promise.all([1, Promise.resolve(2), (async () => 3)()])).join());
-    case "coding":
-      return text(new TextDecoder().decode(new TextEncoder().encode("你🦜é")) + new TextDecoder().decode(Uint8Array.of(0xff)));
-    case "console":
-      for await (const part of (async function* () { yield "one"; yield { two: 2 }; })()) console.log("part", part);
-      return text(`${env.CITY} ${env.NONE}`);
-    case "never":
-      await new Promise(() => {});
-  }
+/// A bot that takes the place of the template's, its conversation, and what its author reads beside that.
+struct Other {
+    bot: &'static str,
+    conversation: &'static str,
+    shown: &'static [&'static str],
 }
-"#;
 
-const GLOBALS_TXT: &str = r#"! POST https://api.example.com/v1 -> 200 {"city":"北京"}
-! env CITY=上海
-> fetch
-< 200 北京
-> denied
-< TypeError: fetch https://other.example.com/: denied: *
-> promises
-< 1,2,3
-> coding
-< 你🦜é�
-> console
-< 上海 undefined
-> never
-<
-"#;
+/// What JavaScript's authors take for granted, and QuickJS does not have by itself.
+const GLOBALS: Other = Other {
+    bot: include_str!("templates/globals.js"),
+    conversation: include_str!("templates/globals.txt"),
+    shown: &[
+        "| part one",
+        r#"| part {"two":2}"#,
+        "handle waits for a promise that nothing will settle",
+        "| without `await`: RangeError: nobody waits",
+        "failed: it said: invalid: a key has 1 to 512 bytes",
+        "TypeError: handle returned a string, which is no reply",
+        "TypeError: a reply wants a string, and was given 5",
+    ],
+};
 
-fn has_what_javascript_takes_for_granted(project: &Project) -> Result<(), Failed> {
-    let file = project.dir.join("bot.js");
+/// What languages whose bindings are generated here make of the host's results and errors.
+const fn reaching(bot: &'static str) -> Other {
+    Other { bot, conversation: include_str!("templates/reaching.txt"), shown: &["kv: invalid: ", "http: denied: "] }
+}
+
+/// What Python's runtime would answer with a trap.
+const REPLIES: Other = Other {
+    bot: include_str!("templates/replies.py"),
+    conversation: include_str!("templates/replies.txt"),
+    shown: &[
+        "TypeError: handle returned 'a string', which is no reply",
+        "bot.py\", line ",
+        "TypeError: a reply wants a str, and was given 5",
+    ],
+};
+
+fn other(language: &str) -> Option<Other> {
+    match language {
+        "js" => Some(GLOBALS),
+        "python" => Some(REPLIES),
+        "go" => Some(reaching(include_str!("templates/reaching.go"))),
+        "c" => Some(reaching(include_str!("templates/reaching.c"))),
+        _ => None,
+    }
+}
+
+fn does_what_another_bot_wants(project: &Project, file: &str, other: &Other) -> Result<(), Failed> {
+    let file = project.dir.join(file);
     let bot = fs::read_to_string(&file)?;
-    fs::write(&file, GLOBALS_JS)?;
-    fs::write(project.dir.join("globals.txt"), GLOBALS_TXT)?;
+    fs::write(&file, other.bot)?;
+    fs::write(project.dir.join("other.txt"), other.conversation)?;
     project.build()?;
-    let said = project.chat(&["--replay", "globals.txt"])?;
+    let said = project.chat(&["--replay", "other.txt"])?;
     fs::write(&file, bot)?;
-    contains(&said, &["| part one", r#"| part {"two":2}"#, "handle waits for a promise that nothing will settle"])
+    contains(&said, other.shown)
 }
 
 /// A project of `aviary new`.
 struct Project {
     _temporary: TempDir,
     dir: PathBuf,
-    language: &'static str,
 }
 
 impl Project {
@@ -184,7 +199,14 @@ impl Project {
         let config = fs::read_to_string(dir.join("aviary.toml"))?;
         // A busy machine may take long for what is compiled last of all.
         fs::write(dir.join("aviary.toml"), format!("{config}\n[compile]\ntimeout_s = 600\n"))?;
-        Ok(Self { _temporary: temporary, dir, language: language.name })
+        Ok(Self { _temporary: temporary, dir })
+    }
+
+    /// Another project in the same language, for which this one has installed what it needs.
+    fn beside(&self, language: &Language, name: &str) -> Result<Self, Failed> {
+        let project = Self::new(language, name)?;
+        symlink(self.dir.join(".venv"), project.dir.join(".venv"))?;
+        Ok(project)
     }
 
     /// Runs the build that the project declares, and returns its commands and what they wrote.
@@ -192,15 +214,23 @@ impl Project {
         let config = fs::read_to_string(self.dir.join("aviary.toml"))?;
         let build = config.lines().find_map(|line| line.strip_prefix("build = \"")?.strip_suffix('"'));
         let build = build.ok_or("aviary.toml declares no build")?;
-        finish(with_tools(self.language, &self.dir, "sh").args(["-x", "-c", build]))
+        finish(self.newcomer("sh")?.args(["-x", "-c", build]))
     }
 
     fn chat(&self, args: &[&str]) -> Result<String, Failed> {
-        finish(self.aviary().arg("chat").args(args))
+        finish(self.newcomer("aviary")?.arg("chat").args(args))
     }
 
-    fn aviary(&self) -> Command {
-        with_tools(self.language, &self.dir, "aviary")
+    /// A program as a newcomer runs it in the project.
+    fn newcomer(&self, program: &str) -> Result<Command, Failed> {
+        let binaries = Path::new(env!("CARGO_BIN_EXE_aviary")).parent().ok_or("it is in a directory")?;
+        let path = env::var_os("PATH").unwrap_or_default();
+        let bare = env::split_paths(&path).filter(|dir| !INSTALLED.iter().any(|tool| dir.join(tool).exists()));
+        let path = env::join_paths([binaries.to_owned()].into_iter().chain(bare))?;
+        let mut command = Command::new(program);
+        // What Go needs is in the project.
+        command.current_dir(&self.dir).env("PATH", path).env("XDG_CACHE_HOME", cache()).env("GOPROXY", "off");
+        Ok(command)
     }
 
     fn edit(&self, file: &str, from: &str, to: &str) -> Result<(), Failed> {

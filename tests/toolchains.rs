@@ -57,16 +57,6 @@ pub fn turn<T>(build: impl FnOnce() -> Result<T, Failed>) -> Result<T, Failed> {
     build()
 }
 
-/// A program in a directory, with a language's tools on the path, and our `aviary` before them all.
-pub fn with_tools(language: &str, dir: &Path, program: &str) -> Command {
-    let script = r#". ../toolchain/install.sh; tools "$1"; cd "$2"; PATH=$3:$PATH; shift 3; exec "$@""#;
-    let binaries = Path::new(env!("CARGO_BIN_EXE_aviary")).parent().expect("it is in a directory");
-    let mut command = Command::new("sh");
-    command.current_dir(workspace().join("examples/toolchain")).args(["-eu", "-c", script, "sh", language]);
-    command.arg(dir).arg(binaries).arg(program).env("XDG_CACHE_HOME", cache());
-    command
-}
-
 /// Runs a command to its end and returns all that it wrote.
 pub fn finish(command: &mut Command) -> Result<String, Failed> {
     finish_within(command, COMMAND_MAX)
@@ -101,9 +91,4 @@ pub fn finish_within(command: &mut Command, most: Duration) -> Result<String, Fa
 /// What was compiled is shared with the other tests, and the user's own cache is left alone.
 pub fn cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache")
-}
-
-/// The repository.
-pub fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the host's package stands in the workspace")
 }

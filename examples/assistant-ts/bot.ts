@@ -40,10 +40,10 @@ async function reply(body: Message["body"]): Promise<string | undefined> {
     return "好的，之前聊的我都忘了。";
   }
   const asked: Turn = { role: "user", content: question };
-  const history = remembered();
+  const history = optional(remembered) ?? [];
   try {
     const content = await answer([{ role: "system", content: env.PROMPT ?? PROMPT }, ...history, asked]);
-    remember([...history, asked, { role: "assistant", content }]);
+    optional(() => remember([...history, asked, { role: "assistant", content }]));
     return content;
   } catch (error) {
     // The user is told as a person would be; the operator reads why.
@@ -52,8 +52,18 @@ async function reply(body: Message["body"]): Promise<string | undefined> {
   }
 }
 
+/** Does what an answer can do without: one that was paid for is not lost because the history is full, or not granted. */
+function optional<T>(history: () => T): T | undefined {
+  try {
+    return history();
+  } catch (error) {
+    console.error("without history:", error);
+  }
+}
+
 async function answer(messages: Turn[]): Promise<string> {
-  const answer = await fetch(`${env.BASE_URL ?? BASE_URL}/chat/completions`, {
+  const base = (env.BASE_URL ?? BASE_URL).replace(/\/+$/, "");
+  const answer = await fetch(`${base}/chat/completions`, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ model: env.MODEL ?? MODEL, messages, stream: env.STREAM === "1" }),

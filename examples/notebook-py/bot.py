@@ -14,9 +14,10 @@ from aviary import Body_Text, Message, Reply, text
 from componentize_py_types import Err
 from wit_world.imports import kv
 
-# How many notes one user may keep, and how long one may be: all of them fit into one reply.
+# How many notes one user may keep, and how long one may be, in bytes of UTF-8, of which a Chinese character has three: all of
+# them fit into one reply, which has up to 2,048.
 NOTES_MAX = 30
-NOTE_CHARS_MAX = 20
+NOTE_BYTES_MAX = 60
 
 EMPTY = "记事本是空的。发送“记 买牛奶”，就记下一条。"
 
@@ -49,8 +50,8 @@ def reply_to(said: str) -> str | None:
 
 
 def add(bucket: kv.Bucket, note: str) -> str:
-    if len(note) > NOTE_CHARS_MAX:
-        return f"一条最多 {NOTE_CHARS_MAX} 个字。"
+    if len(note.encode()) > NOTE_BYTES_MAX:
+        return f"一条最多 {NOTE_BYTES_MAX // 3} 个汉字。"
     if len(bucket.keys("note/", None, NOTES_MAX)) == NOTES_MAX:
         return f"最多记 {NOTES_MAX} 条，请先删掉几条。"
     # Two messages at once get two numbers.

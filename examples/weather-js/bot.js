@@ -2,7 +2,7 @@
 //
 // | a message            | answer                                         |
 // |----------------------|------------------------------------------------|
-// | 天气 北京            | the weather there                              |
+// | 天气 北京，天气：北京 | the weather there                              |
 // | 天气                 | that of the setting CITY                       |
 // | a location           | the weather there                              |
 // | anything else        | none: the next plugin is asked                 |
@@ -15,6 +15,9 @@ const GEOCODING = "https://geocoding-api.open-meteo.com/v1/search";
 const FORECAST = "https://api.open-meteo.com/v1/forecast";
 
 const DAYS = ["今天", "明天", "后天"];
+
+/** The word alone, or apart from a place; a sentence that only begins with it, such as 天气不错啊, is not for this bot. */
+const QUESTION = /^天气(?:[\s:：]+(.{1,20}))?$/u;
 
 // WMO's codes, each up to the next.
 const SKIES = [
@@ -44,7 +47,7 @@ async function answerTo(body) {
   if (body.tag === "location") {
     return forecast(body.val.label || "您的位置", body.val.latitude, body.val.longitude);
   }
-  const asked = body.tag === "text" && /^天气\s*(.*)$/u.exec(body.val.content.trim());
+  const asked = body.tag === "text" && QUESTION.exec(body.val.content.trim());
   if (!asked) return undefined;
   const city = asked[1] || env.CITY;
   if (!city) return "请告诉我城市，例如：天气 北京";

@@ -98,8 +98,9 @@ fn generate(contract: &Path, workspace_dir: &Path, into: &Path) -> Result<(), St
 
     let (resolve, id) = world(contract)?;
     let types = into.join("quickjs/aviary");
+    let declarations = typescript::declarations(&resolve, id).map_err(|error| not("TypeScript", &error))?;
     fs::create_dir_all(&types)
-        .and_then(|()| fs::write(types.join("wit.d.ts"), typescript::declarations(&resolve, id)))
+        .and_then(|()| fs::write(types.join("wit.d.ts"), declarations))
         .map_err(|error| not("TypeScript", &error))
 }
 

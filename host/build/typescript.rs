@@ -8,14 +8,30 @@ use wit_bindgen_core::wit_parser::{
 };
 
 /// Returns the declarations of everything that a world imports: a module for each interface.
-pub(crate) fn declarations(resolve: &Resolve, world: WorldId) -> String {
+///
+/// # Errors
+/// A function of a kind that the contract has none of yet: left out, it would be missing in the languages that need types.
+pub(crate) fn declarations(resolve: &Resolve, world: WorldId) -> Result<String, String> {
     let mut text = "// Generated from wit/*.wit.\n".to_owned();
     for item in resolve.worlds[world].imports.values() {
         if let WorldItem::Interface { id, .. } = item {
+            known(resolve, *id)?;
             module(&mut text, resolve, *id);
         }
     }
-    text
+    Ok(text)
+}
+
+/// Refuses what `functions` does not write.
+fn known(resolve: &Resolve, id: InterfaceId) -> Result<(), String> {
+    let is_written = |kind: &FunctionKind| matches!(kind, FunctionKind::Freestanding | FunctionKind::Method(_));
+    match resolve.interfaces[id].functions.values().find(|function| !is_written(&function.kind)) {
+        None => Ok(()),
+        Some(Function { name: function, .. }) => Err(format!(
+            "`{function}` of {} is of a kind for which host/build/typescript.rs writes no declaration; add it there",
+            name(resolve, id)
+        )),
+    }
 }
 
 /// Writes an interface as a module: its types, and one default export with its functions.

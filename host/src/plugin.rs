@@ -257,7 +257,7 @@ impl Plugin {
             Some(Trap::Interrupt) if guest.clock.is_used_up() => Failure::Cpu { limit_ms: self.settings.limits.cpu_ms },
             Some(Trap::StackOverflow) => Failure::Stack,
             _ if guest.limiter.memory_refused() => Failure::Memory { limit_bytes: guest.limiter.memory_bytes_max() },
-            Some(trap) => Failure::Trap(trap.to_string()),
+            Some(trap) => Failure::Trap(limits::trapped(*trap, error)),
             None => Failure::Trap(limits::explained(error)),
         }
     }

@@ -15,7 +15,7 @@ use std::{
 use libtest_mimic::Failed;
 use tempfile::TempDir;
 
-use crate::toolchains::{cache, workspace};
+use crate::{toolchains::cache, workspace};
 
 /// What a model does with every question.
 #[derive(Clone, Copy, Debug)]
@@ -38,10 +38,10 @@ const FETCH: &str = "继续";
 /// How often the user asks for what is not there yet; each time the host waits as long as three tries last.
 const FETCHES_MAX: usize = 8;
 
-/// Asks the assistant one question. The user is to read `expected` once, however late, and the model to be asked once.
-pub fn ask(model: Model, expected: &str) -> Result<(), Failed> {
+/// Asks the assistant one question, with or without the grant that keeps its history. The user is to read `expected` once, however late, and the model to be asked once.
+pub fn ask(model: Model, kv: bool, expected: &str) -> Result<(), Failed> {
     let (origin, questions) = serve(model)?;
-    let bot = Bot::start(&origin)?;
+    let bot = Bot::start(&origin, kv)?;
     let mut read = bot.says("生命的意义是什么？")?;
     for _ in 0..FETCHES_MAX {
         if read != WAITING {
@@ -84,8 +84,11 @@ fn answer(mut stream: TcpStream, model: Model, seen: &Mutex<Vec<String>>) -> std
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    seen.lock().unwrap_or_else(PoisonError::into_inner).push(head);
+    seen.lock().unwrap_or_else(PoisonError::into_inner).push(head.clone());
     let whole = format!(r#"{{"choices":[{{"message":{{"content":"{ANSWER}"}}}}]}}"#);
+    if !head.starts_with("POST /v1/chat/completions ") {
+        return write!(stream, "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    }
     let (status, body) = match model {
         Model::After(time) => {
             // The story itself: a model that takes so long.
@@ -111,12 +114,12 @@ struct Bot {
 }
 
 impl Bot {
-    fn start(model: &str) -> Result<Self, Failed> {
+    fn start(model: &str, kv: bool) -> Result<Self, Failed> {
         let dir = tempfile::tempdir()?;
         fs::create_dir(dir.path().join("plugins"))?;
         let wasm = workspace().join("examples/assistant-ts/assistant-ts.wasm");
         fs::copy(wasm, dir.path().join("plugins/40-assistant.wasm"))?;
-        fs::write(dir.path().join("aviary.toml"), settings(model))?;
+        fs::write(dir.path().join("aviary.toml"), settings(model, kv))?;
         let mut process = aviary(dir.path()).arg("serve").stderr(Stdio::piped()).stdout(Stdio::null()).spawn()?;
         let log = process.stderr.take().ok_or("the log is a pipe")?;
         let mut lines = BufReader::new(log).lines().map_while(Result::ok);
@@ -146,7 +149,7 @@ impl Drop for Bot {
     }
 }
 
-fn settings(model: &str) -> String {
+fn settings(model: &str, kv: bool) -> String {
     format!(
         r#"
 listen = "127.0.0.1:0"
@@ -156,10 +159,10 @@ admin_listen = ""
 token = "abc"
 
 [plugins.assistant]
-env = {{ BASE_URL = "{model}" }}
+env = {{ BASE_URL = "{model}/v1/" }}
 
 [plugins.assistant.grants]
-kv = true
+kv = {kv}
 http = [{{ url = "{model}", private = true }}]
 "#
     )

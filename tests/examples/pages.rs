@@ -3,13 +3,15 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use libtest_mimic::Failed;
 
 use crate::{
     entries,
-    toolchains::{finish, with_tools, workspace},
+    toolchains::{cache, finish},
+    workspace,
 };
 
 /// Ends a file inside of a script.
@@ -32,6 +34,16 @@ pub fn follow(page: &Path, language: &str) -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
     let script = blocks.iter().map(Block::script).collect::<String>();
     finish(with_tools(language, dir.path(), "sh").args(["-eux", "-c", &script])).map(drop)
+}
+
+/// A program in a directory, with a language's tools on the path, and our `aviary` before them all.
+fn with_tools(language: &str, dir: &Path, program: &str) -> Command {
+    let script = r#". ../toolchain/install.sh; tools "$1"; cd "$2"; PATH=$3:$PATH; shift 3; exec "$@""#;
+    let binaries = Path::new(env!("CARGO_BIN_EXE_aviary")).parent().expect("it is in a directory");
+    let mut command = Command::new("sh");
+    command.current_dir(workspace().join("examples/toolchain")).args(["-eu", "-c", script, "sh", language]);
+    command.arg(dir).arg(binaries).arg(program).env("XDG_CACHE_HOME", cache());
+    command
 }
 
 /// A block of code that is to be done.

@@ -1,6 +1,7 @@
 //! Check-in: a page with a button, and a bot that says how often it was pressed. Both are one component, and share its keys.
 //!
-//! It wants the grants `kv = true` and `pages = true`. The page is `/pages/ACCOUNT/check-in-rs/`; the bot answers `签到`.
+//! It wants the grants `kv = true` and `pages = true`. The page is `/pages/ACCOUNT/check-in/`, by the plugin's name in the
+//! plugins directory; the bot answers `签到`.
 
 wit_bindgen::generate!({ path: "../../wit", world: "bot" });
 
@@ -10,8 +11,14 @@ use wasip2::http::types::{
     Fields, IncomingRequest, Method, OutgoingBody, OutgoingResponse, ResponseOutparam, StatusCode,
 };
 
-/// What is said where a user's own key may not be counted.
+/// What a visitor reads when the keys cannot be reached.
 const NO_COUNT: &str = "暂时无法签到，请稍后再试。";
+
+/// Under which key there is a number: everybody's, and each user's own.
+const KEY: &str = "count";
+
+/// How much of a page the host takes at once.
+const CHUNK_BYTES: usize = 4_096;
 
 struct CheckIn;
 
@@ -21,7 +28,7 @@ impl exports::aviary::bot::handler::Guest for CheckIn {
         if text.content != "签到" {
             return Ok(None);
         }
-        let (mine, all) = counts(0).map_err(|error| format!("{error:?}"))?;
+        let (mine, all) = counts().map_err(|error| format!("{error:?}"))?;
         Ok(Some(Reply::Text(format!("您签到 {mine} 次，大家一共 {all} 次。"))))
     }
 }
@@ -37,14 +44,19 @@ impl wasip2::exports::http::incoming_handler::Guest for CheckIn {
         match (said("aviary-openid"), request.method()) {
             (None, _) => {
                 let account = said("aviary-account").unwrap_or_default();
-                redirect(answer, 302, &format!("/oauth/{account}/login?to={base}"));
+                // Back to what was asked for, if it can be asked for again.
+                let here = match request.method() {
+                    Method::Get => request.path_with_query().unwrap_or(base),
+                    _ => base,
+                };
+                redirect(answer, 302, &format!("/oauth/{account}/login?to={}", encoded(&here)));
             }
-            (Some(_), Method::Post) => match counts(1) {
+            (Some(_), Method::Post) => match count() {
                 // The browser gets the page anew, so that reloading it counts nothing.
                 Ok(_) => redirect(answer, 303, &base),
                 Err(_) => say(answer, 503, NO_COUNT),
             },
-            (Some(_), _) => match counts(0) {
+            (Some(_), _) => match counts() {
                 Ok((mine, all)) => say(answer, 200, &format!("<b>您签到 {mine} 次</b><br>大家一共 {all} 次")),
                 Err(_) => say(answer, 503, NO_COUNT),
             },
@@ -54,11 +66,32 @@ impl wasip2::exports::http::incoming_handler::Guest for CheckIn {
 
 wasip2::http::proxy::export!(CheckIn with_types_in wasip2);
 
-/// Adds to the user's own number and to everybody's, and returns both.
-fn counts(more: i64) -> Result<(i64, i64), kv::Error> {
-    let mine = kv::open(Scope::User)?.increment("count", more, None)?;
-    let all = kv::open(Scope::Plugin)?.increment("count", more, None)?;
-    Ok((mine, all))
+/// Adds one to the user's own number and to everybody's.
+fn count() -> Result<(), kv::Error> {
+    for scope in [Scope::User, Scope::Plugin] {
+        kv::open(scope)?.increment(KEY, 1, None)?;
+    }
+    Ok(())
+}
+
+/// Returns the user's own number and everybody's.
+fn counts() -> Result<(u64, u64), kv::Error> {
+    let number = |scope| Ok(kv::open(scope)?.get(KEY)?.map_or(0, |digits| parsed(&digits)));
+    Ok((number(Scope::User)?, number(Scope::Plugin)?))
+}
+
+/// What `increment` keeps: a number, in decimal digits.
+fn parsed(digits: &[u8]) -> u64 {
+    str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or_default()
+}
+
+/// A path as the value of a parameter, percent-encoded.
+fn encoded(path: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    path.bytes().map(byte).collect()
 }
 
 fn redirect(answer: ResponseOutparam, status: StatusCode, to: &str) {
@@ -84,8 +117,12 @@ fn send(answer: ResponseOutparam, status: StatusCode, headers: &[(&str, &str)], 
     let body = response.body().expect("it is taken once");
     ResponseOutparam::set(answer, Ok(response));
     let stream = body.write().expect("it is taken once");
-    // A visitor who is gone reads nothing.
-    let _ = stream.blocking_write_and_flush(content.as_bytes());
+    for chunk in content.as_bytes().chunks(CHUNK_BYTES) {
+        if stream.blocking_write_and_flush(chunk).is_err() {
+            // A visitor who is gone reads nothing.
+            break;
+        }
+    }
     drop(stream);
     let _ = OutgoingBody::finish(body, None);
 }

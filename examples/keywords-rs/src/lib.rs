@@ -2,45 +2,63 @@
 //!
 //! ```toml
 //! [plugins.keywords]
+//! match = [{ type = "text" }, { event = "aviary_check" }]
 //! env = { WORDS = """
 //! 价格 = 每份 99 元
 //! 地址 | 在哪 = 人民路 1 号
 //! """ }
 //! ```
 //!
-//! Settings are environment variables. The bundled plugin `keywords` does the same with a table from a spreadsheet.
+//! Settings are environment variables. What is wrong with them is told when the host asks, in its log and by `aviary check`.
+//! The bundled plugin `keywords` does the same with a table from a spreadsheet.
 
 use std::env;
 
 wit_bindgen::generate!({ path: "../../wit", world: "bot" });
 
-use aviary::bot::types::{Body, Message, Reply};
+use aviary::bot::types::{Body, Event, Message, Reply};
+
+/// The event by which the host asks whether the settings are right, whenever they are new.
+const CHECK: &str = "aviary_check";
 
 struct Keywords;
 
 impl exports::aviary::bot::handler::Guest for Keywords {
     fn handle(message: Message) -> Result<Option<Reply>, String> {
-        let Body::Text(text) = message.body else { return Ok(None) };
-        let words = env::var("WORDS").map_err(|_| "the setting `WORDS` is missing".to_owned())?;
-        Ok(reply(&words, text.content.trim())?.map(|reply| Reply::Text(reply.to_owned())))
+        let words = env::var("WORDS").unwrap_or_default();
+        match message.body {
+            Body::Text(text) => Ok(reply(&words, text.content.trim()).map(|reply| Reply::Text(reply.to_owned()))),
+            Body::Event(Event::Other(name)) if name == CHECK => check(&words).map(|()| None),
+            _ => Ok(None),
+        }
     }
 }
 
 export!(Keywords);
 
-/// Finds what is said to a word.
-fn reply<'a>(words: &'a str, asked: &str) -> Result<Option<&'a str>, String> {
-    for (index, line) in words.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let (names, reply) = line
-            .split_once('=')
-            .ok_or_else(|| format!("line {} of `WORDS` is not `word = reply`: {line}", index + 1))?;
-        if names.split('|').any(|name| name.trim() == asked) {
-            return Ok(Some(reply.trim()));
-        }
+/// Finds what is said to a word. A line that is wrong answers nobody, and keeps no other from it.
+fn reply<'a>(words: &'a str, asked: &str) -> Option<&'a str> {
+    let is_asked = |names: &str| names.split(['|', '｜']).any(|name| name.trim() == asked);
+    lines(words).filter_map(Result::ok).find(|(names, _)| is_asked(names)).map(|(_, reply)| reply)
+}
+
+/// Tells the first mistake.
+fn check(words: &str) -> Result<(), String> {
+    match lines(words).find_map(Result::err) {
+        Some(mistake) => Err(mistake),
+        None if lines(words).next().is_none() => Err("the setting `WORDS` is missing or empty".into()),
+        None => Ok(()),
     }
-    Ok(None)
+}
+
+/// Returns the words and the reply of each line, or what is wrong with it.
+fn lines(words: &str) -> impl Iterator<Item = Result<(&str, &str), String>> {
+    let lines = words.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
+    lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(|(number, line)| {
+        match line.split_once('=').map(|(names, reply)| (names, reply.trim())) {
+            Some((_, "")) => Err(format!("line {number} of `WORDS` has no reply: {line}")),
+            Some(pair) => Ok(pair),
+            None => Err(format!("line {number} of `WORDS` is not `word = reply`: {line}")),
+        }
+    })
 }

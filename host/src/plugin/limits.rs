@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use wasmtime::ResourceLimiterAsync;
+use wasmtime::{ResourceLimiterAsync, Trap, WasmBacktrace};
 
 use super::turns::{Ask, Busy, Grown, Lane};
 use crate::{config::Limits, foreign::on_one_line};
@@ -244,6 +244,21 @@ pub(super) fn over_count(error: &wasmtime::Error) -> Option<String> {
         _ => return None,
     };
     Some(format!("it needs {count} {things} or more; raise its `limits.{setting}`"))
+}
+
+/// How many of the functions that a trap interrupted are named, and how long a name may be: the guest chose them.
+const FUNCTIONS_MAX: usize = 6;
+const FUNCTION_CHARS_MAX: usize = 60;
+
+/// Words a trap, with the functions that it interrupted, the innermost first. Many plugins have no names for them.
+pub(super) fn trapped(trap: Trap, error: &wasmtime::Error) -> String {
+    let frames = error.downcast_ref::<WasmBacktrace>().map(WasmBacktrace::frames).unwrap_or_default();
+    let named = frames.iter().filter_map(|frame| frame.func_name()).take(FUNCTIONS_MAX);
+    let names: Vec<String> = named.map(|name| on_one_line(name).chars().take(FUNCTION_CHARS_MAX).collect()).collect();
+    match names.is_empty() {
+        true => trap.to_string(),
+        false => format!("{trap}, in {}", names.join(", called by ")),
+    }
 }
 
 /// Words wasmtime's error so that it names the setting, if it is about one of the limits that wasmtime counts itself.

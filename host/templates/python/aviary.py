@@ -9,12 +9,12 @@ from wit_world.imports.types import Article, Reply, Reply_Image, Reply_News, Rep
 
 def text(content: str) -> Reply:
     """A text of up to 2,048 bytes."""
-    return Reply_Text(content)
+    return Reply_Text(_string(content))
 
 
 def image(media_id: str) -> Reply:
     """A picture, by its media id."""
-    return Reply_Image(media_id)
+    return Reply_Image(_string(media_id))
 
 
 def news(title: str, url: str, *, description: str | None = None, picture_url: str | None = None) -> Reply:
@@ -25,3 +25,10 @@ def news(title: str, url: str, *, description: str | None = None, picture_url: s
 def nothing() -> Reply:
     """Handled without a word: no other plugin is asked."""
     return Reply_Nothing()
+
+
+def _string(value: str) -> str:
+    """Refuses another type here, where the traceback shows who gave it."""
+    if not isinstance(value, str):
+        raise TypeError(f"a reply wants a str, and was given {value!r}")
+    return value

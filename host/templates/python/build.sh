@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds plugins/{{name}}.wasm. What it needs is installed into .venv, unless it is there.
+# Builds plugins/{{name}}.wasm. What requirements.txt names is installed into .venv, and again when that changed, unless its
+# componentize-py is on the path.
 #
 # The plugin contains Python itself: WASI stays in, so that time, random and print work.
 set -eu
@@ -7,9 +8,11 @@ cd "$(dirname "$0")"
 
 wanted="componentize-py $(sed -n 's/^componentize-py==//p' requirements.txt)"
 if [ "$(componentize-py --version 2>/dev/null)" != "$wanted" ]; then
-    if [ "$(.venv/bin/componentize-py --version 2>/dev/null)" != "$wanted" ]; then
+    if ! cmp -s requirements.txt .venv/installed; then
+        echo 'What requirements.txt names is installed into .venv.' >&2
         python3 -m venv .venv
-        .venv/bin/pip install --quiet --requirement requirements.txt
+        .venv/bin/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+        cp requirements.txt .venv/installed
     fi
     PATH=$PWD/.venv/bin:$PATH
 fi

@@ -12,7 +12,11 @@ import bot
 class Handler(exports.Handler):
     def handle(self, message: Message) -> Reply | None:
         try:
-            return bot.handle(message)
+            reply = bot.handle(message)
+            # The runtime would end without a word of where it is from.
+            if reply is not None and not isinstance(reply, Reply):
+                raise TypeError(f"handle returned {reply!r}, which is no reply")
+            return reply
         except Exception as error:
             traceback.print_exc()
             raise Err(f"{type(error).__name__}: {error}") from None

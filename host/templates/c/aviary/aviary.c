@@ -9,6 +9,11 @@ void __component_type_object_force_link_bot(void) {}
 
 static const char *failure = "";
 
+/// Every line that is printed goes to the log at once: after a trap nothing would send what is still in a buffer.
+__attribute__((constructor)) static void print_by_lines(void) {
+    setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
+}
+
 answer_t pass(void) {
     return PASSED;
 }
@@ -16,6 +21,43 @@ answer_t pass(void) {
 answer_t fail(const char *why) {
     failure = why;
     return FAILED;
+}
+
+/// A failure with the host's own words. They stay until the call is over, which is when memory is freed.
+static answer_t fail_because(const char *what, bot_string_t why) {
+    size_t size = strlen(what) + why.len + 1;
+    char *said = malloc(size);
+    if (!said) abort();
+    snprintf(said, size, "%s%.*s", what, (int)why.len, (const char *)why.ptr);
+    return fail(said);
+}
+
+answer_t fail_kv(const aviary_bot_kv_error_t *error) {
+    switch (error->tag) {
+    case AVIARY_BOT_KV_ERROR_DENIED:
+        return fail_because("kv: denied: ", error->val.denied);
+    case AVIARY_BOT_KV_ERROR_FULL:
+        return fail_because("kv: full: ", error->val.full);
+    case AVIARY_BOT_KV_ERROR_INVALID:
+        return fail_because("kv: invalid: ", error->val.invalid);
+    default:
+        return fail_because("kv: unavailable: ", error->val.unavailable);
+    }
+}
+
+answer_t fail_http(const aviary_bot_http_error_t *error) {
+    switch (error->tag) {
+    case AVIARY_BOT_HTTP_ERROR_DENIED:
+        return fail_because("http: denied: ", error->val.denied);
+    case AVIARY_BOT_HTTP_ERROR_INVALID:
+        return fail_because("http: invalid: ", error->val.invalid);
+    case AVIARY_BOT_HTTP_ERROR_TIMEOUT:
+        return fail("http: nothing came in time");
+    case AVIARY_BOT_HTTP_ERROR_TOO_LARGE:
+        return fail("http: the answer was too large");
+    default:
+        return fail_because("http: unreachable: ", error->val.unreachable);
+    }
 }
 
 answer_t text(reply_t *reply, const char *content) {
@@ -69,7 +111,7 @@ bool exports_aviary_bot_handler_handle(message_t *message, exports_aviary_bot_ha
     ret->is_some = answer == REPLIED;
     if (answer == FAILED) bot_string_dup(err, failure);
     exports_aviary_bot_handler_message_free(message);
-    // What was printed goes to the log; this program never ends, which is when C would see to it.
+    // A last line without an end; this program never ends, which is when C would see to it.
     fflush(stdout);
     return answer != FAILED;
 }

@@ -31,6 +31,10 @@ answer_t pass(void);
 /// A failure, in words that are there as long as the program is.
 answer_t fail(const char *why);
 
+/// A failure, for what `kv` or `http` says instead of a result.
+answer_t fail_kv(const aviary_bot_kv_error_t *error);
+answer_t fail_http(const aviary_bot_http_error_t *error);
+
 /// A text of up to 2,048 bytes.
 answer_t text(reply_t *reply, const char *content);
 

@@ -7,17 +7,23 @@ export type * from "aviary:bot/types@0.1.0";
 
 /** A text of up to 2,048 bytes. */
 export function text(content: string): Reply {
-  return { tag: "text", val: content };
+  return { tag: "text", val: string(content) };
 }
 
 /** A picture, by its media id. */
 export function image(mediaId: string): Reply {
-  return { tag: "image", val: mediaId };
+  return { tag: "image", val: string(mediaId) };
 }
 
 /** An article that opens a page. */
 export function news(title: string, url: string, more: Partial<Pick<Article, "description" | "picUrl">> = {}): Reply {
   return { tag: "news", val: [{ title, url, description: more.description ?? null, picUrl: more.picUrl ?? null }] };
+}
+
+/** Refuses another type here, where the traceback shows who gave it. */
+function string(value: string): string {
+  if (typeof value !== "string") throw new TypeError(`a reply wants a string, and was given ${value}`);
+  return value;
 }
 
 /** Handled without a word: no other plugin is asked. */

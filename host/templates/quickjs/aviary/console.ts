@@ -8,14 +8,24 @@ const CHUNK_BYTES = 4096;
 
 type Stream = ReturnType<typeof stdout.getStdout>;
 
-/** An error with its traceback, which QuickJS keeps apart from the message. */
-export function traceback(error: unknown): string {
-  if (!(error instanceof Error)) return `thrown: ${shown(error)}`;
-  const cause = error.cause === undefined ? "" : `\ncaused by ${traceback(error.cause)}`;
-  return `${error.name}: ${error.message}\n${(error.stack ?? "").trimEnd()}${cause}`;
+/** What was thrown, in words. */
+export function reason(error: unknown): string {
+  if (!(error instanceof Error)) return shown(error);
+  // What the host said instead of a result: a case of a variant in wit/.
+  const { payload } = error as { payload?: { tag?: string; val?: unknown } };
+  if (payload?.tag === undefined) return `${error.name}: ${error.message}`;
+  return payload.val === undefined ? payload.tag : `${payload.tag}: ${payload.val}`;
 }
 
-function shown(value: unknown): string {
+/** The same with its traceback, which QuickJS keeps apart from the message. */
+export function traceback(error: unknown): string {
+  if (!(error instanceof Error)) return `thrown: ${reason(error)}`;
+  const cause = error.cause === undefined ? "" : `\ncaused by ${traceback(error.cause)}`;
+  return `${reason(error)}\n${(error.stack ?? "").trimEnd()}${cause}`;
+}
+
+/** A value in words. */
+export function shown(value: unknown): string {
   if (typeof value === "string") return value;
   if (value instanceof Error) return traceback(value);
   if (typeof value === "object" && value !== null) {

@@ -1,7 +1,7 @@
 // `fetch`, on the host's HTTP: what aviary.toml grants under `http`, and no redirects.
 
 import http from "aviary:bot/http@0.1.0";
-import type { Error as HttpError } from "aviary:bot/http@0.1.0";
+import { reason } from "./console";
 
 export class Headers {
   #values = new Map<string, string>();
@@ -90,7 +90,7 @@ export async function fetch(url: string, init: RequestInit = {}): Promise<Respon
       body: body === null ? null : bytesOf(body),
       timeoutMs,
     });
-    return new Response(url, answer.status, new Headers(answer.headers), Uint8Array.from(answer.body));
+    return new Response(url, answer.status, new Headers(answer.headers), answer.body);
   } catch (error) {
     throw new TypeError(`fetch ${url}: ${reason(error)}`);
   }
@@ -99,11 +99,4 @@ export async function fetch(url: string, init: RequestInit = {}): Promise<Respon
 function bytesOf(body: string | Uint8Array | ArrayBuffer): Uint8Array {
   if (typeof body === "string") return new TextEncoder().encode(body);
   return body instanceof ArrayBuffer ? new Uint8Array(body) : body;
-}
-
-/** Why the host sent no request, or got no answer, in words. */
-function reason(error: unknown): string {
-  const known = (error as { payload?: HttpError }).payload ?? (error as HttpError);
-  if (typeof known?.tag !== "string") return String(error);
-  return "val" in known ? `${known.tag}: ${known.val}` : known.tag;
 }

@@ -2,18 +2,27 @@
 
 import "./globals";
 import { handle } from "../bot";
-import { settled } from "./promise.js";
-import { traceback } from "./console";
+import { settled, unhandled } from "./promise.js";
+import { reason, shown, traceback } from "./console";
 import type { Message, Reply } from "./aviary";
 
 export const handler = {
   handle(message: Message): Reply | null {
     try {
-      return settled(handle(message)) ?? null;
+      return reply(settled(handle(message)));
     } catch (error) {
       console.error(traceback(error));
       // The failure's text.
-      throw error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+      throw reason(error);
+    } finally {
+      for (const reason of unhandled.values()) console.error(`without \`await\`: ${traceback(reason)}`);
     }
   },
 };
+
+/** What `handle` returned, if it is a reply: the runtime would end without a word of where it is from. */
+function reply(returned: Reply | undefined): Reply | null {
+  if (returned === undefined || returned === null) return null;
+  if (typeof returned.tag !== "string") throw new TypeError(`handle returned ${shown(returned)}, which is no reply`);
+  return returned;
+}

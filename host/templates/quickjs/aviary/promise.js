@@ -4,6 +4,9 @@
 /** What is to run, in order. */
 const jobs = [];
 
+/** Promises that were rejected and that nobody waits for, with the reasons. */
+export const unhandled = new Map();
+
 const PENDING = 0;
 const FULFILLED = 1;
 const REJECTED = 2;
@@ -13,6 +16,7 @@ export class Promise {
   #value;
   /** Run once it is settled. */
   #waiting = [];
+  #isAwaited = false;
 
   constructor(executor) {
     let isDecided = false;
@@ -57,12 +61,15 @@ export class Promise {
   #settle(state, value) {
     this.#state = state;
     this.#value = value;
+    if (state === REJECTED && !this.#isAwaited) unhandled.set(this, value);
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const callback of waiting) jobs.push(() => callback(state, value));
   }
 
   #whenSettled(callback) {
+    this.#isAwaited = true;
+    unhandled.delete(this);
     if (this.#state === PENDING) this.#waiting.push(callback);
     else jobs.push(() => callback(this.#state, this.#value));
   }
@@ -169,18 +176,15 @@ function collect(values, each) {
   });
 }
 
-/** Runs jobs until a value is there, and returns it or throws what it was rejected with. */
+/** Runs all jobs, also those that nobody waits for, and returns what a value comes to or throws what it was rejected with. */
 export function settled(value) {
   let outcome;
   Promise.resolve(value).then(
     (value) => (outcome = { value }),
     (error) => (outcome = { error }),
   );
-  while (outcome === undefined) {
-    const job = jobs.shift();
-    if (job === undefined) throw new Error("handle waits for a promise that nothing will settle");
-    job();
-  }
+  while (jobs.length > 0) jobs.shift()();
+  if (outcome === undefined) throw new Error("handle waits for a promise that nothing will settle");
   if ("error" in outcome) throw outcome.error;
   return outcome.value;
 }

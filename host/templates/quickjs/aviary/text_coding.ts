@@ -1,30 +1,40 @@
-// `TextEncoder` and `TextDecoder`, for UTF-8.
+// `TextEncoder` and `TextDecoder`, for UTF-8. QuickJS's own functions do the work: a loop over the bytes of a large answer
+// would use up the call's computing time.
 
-const REPLACEMENT = 0xfffd;
+/** What QuickJS has, and TypeScript's library for ES2023 has not. */
+declare function btoa(bytes: string): string;
+declare const Uint8Array: typeof globalThis.Uint8Array & { fromBase64(text: string): Uint8Array };
+declare global {
+  interface String {
+    toWellFormed(): string;
+  }
+}
+
+/** Stands for bytes that are not UTF-8. */
+const REPLACEMENT = "\ufffd";
+
+/** How characters of three and of four bytes begin; another second byte would make them none, or the long form of a short one. */
+const OF_3 = "(?:\xe0[\xa0-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]|\xed[\x80-\x9f])";
+const OF_4 = "(?:\xf0[\x90-\xbf]|[\xf1-\xf3][\x80-\xbf]|\xf4[\x80-\x8f])";
+const TAIL = "[\x80-\xbf]";
+
+/** A whole character that is not ASCII; or what is there of one, or stands where none begins. */
+const PIECE = new RegExp(
+  `([\xc2-\xdf]${TAIL}|${OF_3}${TAIL}|${OF_4}${TAIL}{2})|${OF_3}|${OF_4}${TAIL}?|[\x80-\xff]`,
+  "g",
+);
+
+/** How many bytes become a string at once: each is an argument of one call. */
+const CHUNK_BYTES = 4096;
 
 export class TextEncoder {
   readonly encoding = "utf-8";
 
   encode(text = ""): Uint8Array {
-    const bytes: number[] = [];
-    // Iterating gives whole characters; half a surrogate pair is none.
-    for (const char of String(text)) {
-      const code = char.codePointAt(0) ?? REPLACEMENT;
-      push(bytes, code >= 0xd800 && code <= 0xdfff ? REPLACEMENT : code);
-    }
-    return Uint8Array.from(bytes);
+    // `unescape` makes a character of each byte. Half a surrogate pair has none.
+    const bytes = unescape(encodeURIComponent(String(text).toWellFormed()));
+    return Uint8Array.fromBase64(btoa(bytes));
   }
-}
-
-function push(bytes: number[], code: number): void {
-  if (code < 0x80) bytes.push(code);
-  else if (code < 0x800) bytes.push(0xc0 | (code >> 6), tail(code));
-  else if (code < 0x10000) bytes.push(0xe0 | (code >> 12), tail(code >> 6), tail(code));
-  else bytes.push(0xf0 | (code >> 18), tail(code >> 12), tail(code >> 6), tail(code));
-}
-
-function tail(code: number): number {
-  return 0x80 | (code & 0x3f);
 }
 
 export class TextDecoder {
@@ -37,38 +47,30 @@ export class TextDecoder {
   }
 
   decode(input: ArrayBuffer | ArrayBufferView = new Uint8Array()): string {
-    const bytes =
-      input instanceof ArrayBuffer
-        ? new Uint8Array(input)
-        : new Uint8Array(input.buffer, input.byteOffset, input.byteLength);
-    const parts: string[] = [];
-    // A mark of the byte order is not text.
-    let at = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? 3 : 0;
-    while (at < bytes.length) {
-      const [code, length] = next(bytes, at);
-      if (code === undefined && this.fatal) throw new TypeError(`TextDecoder: byte ${at} is not UTF-8`);
-      parts.push(String.fromCodePoint(code ?? REPLACEMENT));
-      at += length;
+    const bytes = characters(input).replace(/^\xef\xbb\xbf/, ""); // A mark of the byte order is not text.
+    try {
+      return decoded(bytes);
+    } catch {
+      if (this.fatal) throw new TypeError("TextDecoder: the bytes are not UTF-8");
+      return bytes.replace(PIECE, (piece, whole) => (whole === undefined ? REPLACEMENT : decoded(piece)));
     }
-    return parts.join("");
   }
 }
 
-/** The smallest code that takes so many bytes, by their number: a longer form of a smaller one is not UTF-8. */
-const SMALLEST = [0, 0, 0x80, 0x800, 0x10000];
-
-/** The character at a place, if it is one, and how many bytes it takes. */
-function next(bytes: Uint8Array, at: number): [code: number | undefined, length: number] {
-  const first = bytes[at] as number;
-  if (first < 0x80) return [first, 1];
-  const length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
-  if (first < 0xc2 || first > 0xf4) return [undefined, 1];
-  let code = first & (0xff >> (length + 1));
-  for (let more = 1; more < length; more += 1) {
-    const byte = bytes[at + more];
-    if (byte === undefined || (byte & 0xc0) !== 0x80) return [undefined, more];
-    code = (code << 6) | (byte & 0x3f);
+/** Bytes as a string with a character for each. */
+function characters(input: ArrayBuffer | ArrayBufferView): string {
+  const bytes =
+    input instanceof ArrayBuffer
+      ? new Uint8Array(input)
+      : new Uint8Array(input.buffer, input.byteOffset, input.byteLength);
+  const parts: string[] = [];
+  for (let at = 0; at < bytes.length; at += CHUNK_BYTES) {
+    parts.push(String.fromCharCode(...bytes.subarray(at, at + CHUNK_BYTES)));
   }
-  const isCharacter = code >= (SMALLEST[length] as number) && code <= 0x10ffff && (code < 0xd800 || code > 0xdfff);
-  return isCharacter ? [code, length] : [undefined, 1];
+  return parts.join("");
+}
+
+/** Text from the characters of its bytes. Throws if they are not UTF-8. */
+function decoded(bytes: string): string {
+  return decodeURIComponent(escape(bytes));
 }

@@ -1,6 +1,6 @@
 //! {{name}}: the bot. Every message starts it afresh; what has to outlive one is kept with `aviary::bot::kv`.
 
-mod reply;
+pub mod reply;
 
 wit_bindgen::generate!({ world: "bot" });
 

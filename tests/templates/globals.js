@@ -1,0 +1,36 @@
+// A bot that uses what QuickJS does not have by itself.
+import kv from "aviary:bot/kv@0.1.0";
+import { env, text } from "./aviary/aviary";
+export async function handle({ body }) {
+  switch (body.val.content) {
+    case "fetch": {
+      const answer = await fetch("https://api.example.com/v1", { method: "post", body: "你好", headers: { "X-A": "1" } });
+      return text(`${answer.status} ${(await answer.json()).city}`);
+    }
+    case "denied":
+      return fetch("https://other.example.com/").catch((error) => text(`${error.name}: ${error.message}`));
+    case "promises":
+      return text((await Promise.all([1, Promise.resolve(2), (async () => 3)()])).join());
+    case "coding":
+      return text(new TextDecoder().decode(new TextEncoder().encode("你🦜é")) + new TextDecoder().decode(Uint8Array.of(0xff)));
+    case "large": {
+      const large = "鹦鹉 says hi! ".repeat(1 << 16);
+      const bytes = new TextEncoder().encode(large);
+      return text(`${bytes.length} ${new TextDecoder().decode(bytes) === large}`);
+    }
+    case "forgotten":
+      (async () => { await null; throw new RangeError("nobody waits"); })();
+      return text("answered");
+    case "console":
+      for await (const part of (async function* () { yield "one"; yield { two: 2 }; })()) console.log("part", part);
+      return text(`${env.CITY} ${env.NONE}`);
+    case "refused":
+      kv.open("user").set("", new TextEncoder().encode("a value"), null);
+    case "no reply":
+      return "a string";
+    case "no string":
+      return text(5);
+    case "never":
+      await new Promise(() => {});
+  }
+}

@@ -1,0 +1,13 @@
+"""A bot whose replies are none."""
+
+from aviary import Message, Reply, text
+
+
+def handle(message: Message) -> Reply | None:
+    match message.body.value.content:
+        case "no reply":
+            return "a string"
+        case "no string":
+            return text(5)
+        case _:
+            return text("a reply")
