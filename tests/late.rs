@@ -443,6 +443,18 @@ async fn a_fetch_word_that_was_owed_waits_for_nobody_and_is_asked_about_like_a_t
     assert_eq!(read(&bot, &push("o1", "say next")).await, "next");
 }
 
+/// With WeChat's own times: what waited for a next try of the message would come after the word's try is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_while_the_message_is_asked_about_again_gets_the_reply_on_the_words_open_try() {
+    let setup = clocked(4_500, "");
+    owed(&setup, "wait 300", true, None).await;
+    let bot = setup.start().await;
+    let mut wechat = bot.simulator.clone();
+    wechat.timeout = Duration::from_secs(5);
+    let answer = wechat.push(&push("o1", "继续")).await.expect("it is answered before WeChat hangs up");
+    assert_eq!(bot.shown(&answer), "waited");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_put_off_when_the_host_stopped_is_answered_by_the_next_one() {
     let fake = FakeWechat::start().await;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::store::now_ms;
 
@@ -25,6 +26,8 @@ struct Waiting {
     since_ms: u64,
     /// Told when one of them is over.
     over: Arc<Notify>,
+    /// Cancelled when the user asks.
+    asked: CancellationToken,
 }
 
 /// That one message of a user is awaited. Dropped, it is over, and what came of it can be fetched.
@@ -50,6 +53,19 @@ impl PutOffUsers {
     pub fn over(&self, account: &str, openid: &str) -> Option<(u64, Arc<Notify>)> {
         let user = self.hasher.hash_one((account, openid));
         self.users().get(&user).map(|waiting| (waiting.since_ms, waiting.over.clone()))
+    }
+
+    /// Says that a user asks for what is being made for them.
+    pub fn ask(&self, account: &str, openid: &str) {
+        if let Some(asked) = self.asked(account, openid) {
+            asked.cancel();
+        }
+    }
+
+    /// What is cancelled when a user asks, if they were put off.
+    pub fn asked(&self, account: &str, openid: &str) -> Option<CancellationToken> {
+        let user = self.hasher.hash_one((account, openid));
+        self.users().get(&user).map(|waiting| waiting.asked.clone())
     }
 
     fn users(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {

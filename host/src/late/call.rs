@@ -118,7 +118,7 @@ impl Rest {
         let account = &question.message.account;
         let grace = app.live().named(account).map(|serving| serving.account.late.grace()).unwrap_or_default();
         let has_rest = outcome.as_ref().is_some_and(|answer| !answer.rest.is_empty());
-        let mut fate = pin!(exchange.fate(outcome, || next_try(&app, grace)));
+        let mut fate = pin!(exchange.fate(outcome, || next_try(&app, &question, &exchange, grace)));
         let fate = tokio::select! {
             biased;
             fate = &mut fate => fate,
@@ -164,11 +164,15 @@ impl Rest {
     }
 }
 
-/// Is over when WeChat's next try would have come: none comes to a host that stops.
-async fn next_try(app: &App, grace: Duration) {
+/// Is over when WeChat's next try would have come. None comes to a host that stops, nor of a message whose user was told to ask
+/// by the host before this one, and does.
+async fn next_try(app: &App, question: &Question, exchange: &Exchange, grace: Duration) {
+    let (account, openid) = (&question.message.account, &question.message.from_user);
+    let asked = app.late.users.asked(account, openid).filter(|_| exchange.is_asked_for());
     tokio::select! {
         () = sleep(grace) => {}
         () = app.stopping.cancelled() => {}
+        () = async { asked.unwrap_or_default().cancelled().await } => {}
     }
 }
 
