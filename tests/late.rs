@@ -323,7 +323,7 @@ async fn what_cannot_be_sent_holds_up_nothing_and_the_operator_is_told_once_with
     fake.refuses(SEND, 40_164, "invalid ip 1.2.3.4, not in whitelist");
     let bot = with_api(&fake, "").start().await;
     for openid in ["o1", "o2"] {
-        assert_eq!(read(&bot, &push(openid, "wait 1000")).await, "");
+        assert_eq!(read(&bot, &push(openid, "wait 2500")).await, "");
     }
     until(&bot, "sent_again", 2).await;
     let told = log.lines("Late replies of account `main` cannot be sent now, and are tried again: ");
@@ -385,6 +385,77 @@ async fn a_host_that_stops_sends_nothing_twice_and_asks_nobody_twice() {
     assert!(bot.app.metrics().contains(calls), "nobody is asked again: {}", bot.app.metrics());
 }
 
+/// WeChat's first try is over and the next one not there yet: the bot's work is not done twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_host_that_stops_had_no_try_for_is_given_to_the_next_hosts() {
+    let bot = setup("").start().await;
+    let slow = push("o1", "wait 1500");
+    assert_eq!(attempt(&bot, &slow).await, None);
+    let bot = bot.restart().await;
+    assert_eq!(three_tries(&bot, &slow).await, Some((1, "waited".into())));
+    until_nothing_is_owed(&bot).await;
+    assert_eq!(replied(&bot), 0, "nobody is asked again");
+}
+
+/// The same where the reply was there before the stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_the_next_try_when_the_host_stops_is_given_by_the_next_one() {
+    let bot = clocked(4_500, "").start().await;
+    let (slow, mut wechat) = (push("o1", "wait 300"), bot.simulator.clone());
+    wechat.timeout = Duration::from_millis(100);
+    assert!(wechat.push(&slow).await.is_err(), "WeChat hung up");
+    in_flight(&bot, 0).await;
+    let bot = bot.restart().await;
+    assert_eq!(bot.shown(&bot.push(&slow).await), "waited");
+    assert_eq!(replied(&bot), 0, "nobody is asked again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_try_that_is_open_when_the_host_stops_is_answered() {
+    let bot = setup("").start().await;
+    let (xml, simulator) = (push("o1", "wait 1500"), bot.simulator.clone());
+    let open = tokio::spawn(async move { simulator.push(&xml).await });
+    in_flight(&bot, 1).await;
+    let bot = bot.restart().await;
+    let answer = open.await.expect("it does not panic").expect("it is answered");
+    assert_eq!(bot.shown(&answer), "waited");
+    assert_eq!(bot.owed().await, 0);
+}
+
+/// What no try comes for is not lost, whether the host that stopped had it made or was ended before.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_host_that_stops_leaves_is_kept_where_no_try_comes() {
+    for shutdown_ms in [60_000, 1_500] {
+        let bot = setup("").settings(&format!("[listener]\nshutdown_ms = {shutdown_ms}")).start().await;
+        assert_eq!(attempt(&bot, &push("o1", "wait 3000")).await, None);
+        let bot = bot.restart().await;
+        until(&bot, "kept", 1).await;
+        until_nothing_is_owed(&bot).await;
+        assert_eq!(read(&bot, &push("o1", "继续")).await, "waited");
+        assert_eq!(replied(&bot), u64::from(shutdown_ms < 3_000));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_while_the_host_stops_gets_the_reply_that_is_made_meanwhile() {
+    let bot = setup("").start().await;
+    assert_eq!(three_tries(&bot, &push("o1", "wait 3000")).await.map(|(number, _)| number), Some(3));
+    let (word, simulator) = (push("o1", "继续"), bot.simulator.clone());
+    let open = tokio::spawn(async move { simulator.push(&word).await });
+    in_flight(&bot, 2).await;
+    let bot = bot.restart().await;
+    let answer = open.await.expect("it does not panic").expect("it is answered");
+    assert_eq!(bot.shown(&answer), "waited");
+}
+
+/// How often the plugin replied to this host.
+fn replied(bot: &Bot) -> u64 {
+    let name = "aviary_plugin_calls_total{account=\"main\",plugin=\"misbehave\",outcome=\"replied\"} ";
+    let text = bot.app.metrics();
+    let count = text.lines().find_map(|line| line.strip_prefix(name));
+    count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("{text}"))
+}
+
 /// Lays a message into the store, as a host that was killed leaves it.
 async fn owed(setup: &Setup, words: &str, is_asked_for: bool, reply: Option<&str>) {
     let store = Store::open(&setup.path("data")).expect("nobody has it yet");
@@ -398,6 +469,7 @@ async fn owed(setup: &Setup, words: &str, is_asked_for: bool, reply: Option<&str
         arrived_ms: u64::try_from(since_1970.as_millis()).expect("it is not the far future"),
         attempt: 1,
         is_asked_for,
+        is_for_next_try: false,
         reply,
     };
     store.owe(new_id(), owed, Instant::now() + PATIENCE).await.expect("it is written");
@@ -487,9 +559,8 @@ async fn a_reply_that_comes_as_the_window_closes_reaches_its_user_once() {
     let mut told = 0;
     for round in 0..MESSAGES {
         let openid = format!("o{round}");
-        if three_tries(&bot, &push(&openid, &format!("wait {}", 90 + round % 20))).await == Some((1, "waited".into())) {
-            told += 1;
-        }
+        // On a busy disk WeChat hangs up while it is written down, and a later try is told.
+        told += usize::from(read(&bot, &push(&openid, &format!("wait {}", 90 + round % 20))).await == "waited");
     }
     until_nothing_is_owed(&bot).await;
     let sent = fake.until_sent(MESSAGES - told).await;

@@ -70,6 +70,9 @@ pub struct App {
     previous: OnceAMinute<(String, &'static str)>,
     /// Messages in flight: a shutdown waits for them.
     pub tasks: TaskTracker,
+    /// What becomes of replies, from when they are made until a try was given them or they are written down. While they wait for
+    /// WeChat's next try, that is no message in flight; a shutdown ends the wait, and sees the end of it.
+    pub ending: TaskTracker,
     /// Cancelled when the host stops: what it owes is left to the next one.
     pub stopping: CancellationToken,
     started: Instant,
@@ -166,6 +169,7 @@ impl App {
             users: UserNames::new(config.log.user),
             previous: OnceAMinute::default(),
             tasks: TaskTracker::new(),
+            ending: TaskTracker::new(),
             stopping: CancellationToken::new(),
             started: Instant::now(),
             loads: loading.set.moved(),

@@ -154,12 +154,13 @@ pub async fn bury(app: &App, account: &str, openid: &str, reply: Vec<Reply>, id:
 }
 
 async fn begin(app: &Arc<App>, mut debt: Debt) {
-    if app.stopping.is_cancelled() {
-        // The host that is started next goes on with it.
-        return debt.write_down(app).await;
-    }
     let live = app.live();
     let Some(serving) = live.named(&debt.account) else { return debt.bury(app, NO_ACCOUNT).await };
+    let is_fetched = debt.is_asked_for && !app.late.ways.is_by_customer_service(serving);
+    if app.stopping.is_cancelled() && !is_fetched {
+        // The host that is started next goes on with it. What its user has to ask for can be had from this one still.
+        return debt.write_down(app).await;
+    }
     let deadline = Instant::now() + SEND_TAKES_MAX;
     if app.late.ways.is_sent(serving, &debt.openid, debt.is_asked_for, deadline).await {
         debt.write_down(app).await;

@@ -104,8 +104,10 @@ pub enum Told {
 pub enum Fate {
     /// A try was given it, or there was nothing to give.
     Told,
-    /// No try was: the reply is still to be delivered.
+    /// The user was put off: the reply is still to be delivered.
     Owed(Arc<Answer>),
+    /// No try came for it, and its user was told nothing.
+    Missed(Arc<Answer>),
 }
 
 impl Told {
@@ -235,7 +237,7 @@ impl Exchange {
                 biased;
                 () = changed => {}
                 () = next_try(), if alone => if self.take_over() {
-                    return Fate::Owed(answer);
+                    return Fate::Missed(answer);
                 }
             }
         }
@@ -378,7 +380,8 @@ mod tests {
         let exchange = exchange();
         drop(exchange.begin(Instant::now()));
         exchange.publish(said("b"));
-        assert!(is_owed(&exchange.fate(said("b"), || async {}).await, "b"));
+        let fate = exchange.fate(said("b"), || async {}).await;
+        assert!(matches!(fate, Fate::Missed(answer) if answer.reply == Reply::Text("b".to_owned())));
         assert_eq!(exchange.begin(Instant::now()).outcome().await, Told::Again(None));
     }
 

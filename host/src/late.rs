@@ -6,13 +6,15 @@
 //! 3. Elsewhere the tries are left open until WeChat hangs up, and the reply goes out on whichever is open then.
 //! 4. When the last one runs out, it is answered with `waiting_text`; the reply is kept for its user, who fetches it.
 //!
-//! Whatever ends a ladder without the reply is written down first ([`Journal`]): from then on it is `deliver`'s.
+//! Whatever ends a ladder without the reply is written down first ([`Journal`]): from then on it is `deliver`'s. So is what a host
+//! that stops had no try for (`leaving`): the next host has the reply, or asks again.
 
 mod awaited;
 mod call;
 pub mod fetch;
 mod held;
 mod journal;
+mod leaving;
 pub mod resume;
 mod typing;
 mod way;
@@ -154,6 +156,7 @@ pub async fn first_try(app: &Arc<App>, serving: &Arc<Serving>, tried: &Try, call
         after.end();
         return outcome;
     }
+    tokio::spawn(leaving::when_stopped(app.clone(), question.clone(), tried.exchange().clone()));
     // In a box: what most messages never need shall not make the future of all of them larger, which is moved.
     Box::pin(wait(app, serving, &question, tried)).await
 }
@@ -296,6 +299,7 @@ impl Owed {
             arrived_ms: now_ms().saturating_sub(age_ms),
             attempt: question.attempt,
             is_asked_for: false,
+            is_for_next_try: false,
             reply: None,
         }
     }

@@ -51,9 +51,11 @@ pub async fn run(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Out
     info!("Stopping: finishing {} messages", app.tasks.len());
     app.stopping.cancel();
     app.tasks.close();
+    app.ending.close();
     let drained = async {
         graceful.shutdown().await;
         app.tasks.wait().await;
+        app.ending.wait().await;
     };
     if timeout(settings.shutdown, drained).await.is_err() {
         warn!("Stopped with {} messages unfinished after {:?}", app.tasks.len(), settings.shutdown);

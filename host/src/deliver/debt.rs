@@ -96,6 +96,7 @@ impl Debt {
             arrived_ms: self.since_ms,
             attempt: 1,
             is_asked_for: self.is_asked_for,
+            is_for_next_try: false,
             reply: Some(self.parts.iter().cloned().collect()),
         };
         // Its name is known also if the store says so too late: then it is removed all the same.

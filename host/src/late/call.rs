@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{error, warn};
 
-use super::{Fetched, Way, fetch};
+use super::{Fetched, Way, fetch, leaving};
 use crate::{
     app::{App, Serving},
     dedupe::{Key, Slot},
@@ -38,7 +38,11 @@ pub struct Call {
     slot: Slot,
     place: Result<Place, Full>,
     is_fetch: bool,
+    made: Option<Parts>,
 }
+
+/// A reply as one message can hold it, and what follows it.
+type Parts = (Reply, Vec<Reply>);
 
 impl Call {
     /// Takes the message's place in its user's queue.
@@ -49,15 +53,22 @@ impl Call {
         let place = app.late.queues.join(&message.account, &message.from_user);
         let (app, in_flight) = (app.clone(), app.tasks.token());
         let rest = Rest { app, question: question.clone(), exchange, key: slot.key, outcome: None, in_flight };
-        Self { question, rest, slot, place, is_fetch }
+        Self { question, rest, slot, place, is_fetch, made: None }
+    }
+
+    /// The same of a message whose plugins replied before the host was started: nobody is asked.
+    pub fn replied(self, parts: Vec<Reply>) -> Self {
+        let mut parts = parts.into_iter();
+        let made = parts.next().map(|reply| (reply, parts.collect()));
+        Self { is_fetch: false, made, ..self }
     }
 
     /// Makes the reply and tells every try.
     pub async fn run(self) -> Afterwards {
-        let Self { question, rest, slot, place, is_fetch } = self;
+        let Self { question, rest, slot, place, is_fetch, made } = self;
         let (app, exchange) = (rest.app.clone(), rest.exchange.clone());
         let mut afterwards = Afterwards(Some(rest));
-        let outcome = answer(&app, &question, &exchange, place, is_fetch).await;
+        let outcome = answer(&app, &question, &exchange, place, is_fetch, made).await;
         if let Some(rest) = &mut afterwards.0 {
             rest.outcome = outcome.clone();
         }
@@ -115,6 +126,7 @@ impl Rest {
     async fn see_to(self) {
         let fetched = self.fetched();
         let Self { app, question, exchange, key, outcome, in_flight } = self;
+        let _ending = app.ending.token();
         let account = &question.message.account;
         let grace = app.live().named(account).map(|serving| serving.account.late.grace()).unwrap_or_default();
         let has_rest = outcome.as_ref().is_some_and(|answer| !answer.rest.is_empty());
@@ -122,7 +134,7 @@ impl Rest {
         let fate = tokio::select! {
             biased;
             fate = &mut fate => fate,
-            // Where only WeChat's next try is awaited, there is nothing that a host that stops should wait for.
+            // Where only WeChat's next try is awaited, nothing is in flight. A stop ends that, and waits for what follows.
             () = ready(()) => {
                 drop(in_flight);
                 fate.await
@@ -130,7 +142,12 @@ impl Rest {
         };
         let _in_flight = app.tasks.token();
         match fate {
-            Fate::Owed(answer) => owed(&app, &question, &exchange, &answer).await,
+            Fate::Missed(answer) if is_left(&app, &exchange, &answer) => {
+                let row = exchange.journal.close().await;
+                leaving::reply(&app, &question, &exchange, &answer, row).await;
+                exchange.place.let_go();
+            }
+            Fate::Owed(answer) | Fate::Missed(answer) => owed(&app, &question, &exchange, &answer).await,
             Fate::Told => {
                 if let Some(id) = exchange.journal.close().await {
                     deliver::settle(&app, account, id).await;
@@ -176,13 +193,14 @@ async fn next_try(app: &App, question: &Question, exchange: &Exchange, grace: Du
     }
 }
 
+/// Whether a reply is for the try that comes to the next host. What its user fetched or was told to ask for is kept as it is.
+fn is_left(app: &App, exchange: &Exchange, answer: &Answer) -> bool {
+    app.stopping.is_cancelled() && answer.fetched.is_none() && !exchange.is_asked_for()
+}
+
 /// Delivers what no try was given.
 async fn owed(app: &Arc<App>, question: &Question, exchange: &Exchange, answer: &Answer) {
     let id = exchange.journal.close().await;
-    if id.is_none() && app.stopping.is_cancelled() {
-        // Nobody was told anything: WeChat sends it again, to the host that is started next.
-        return;
-    }
     let Some(part) = answer.fetched else { return deliver::late(app, question, exchange, answer, id).await };
     fetch::put_back(app, part);
     if let Some(id) = id {
@@ -196,6 +214,7 @@ async fn answer(
     exchange: &Exchange,
     place: Result<Place, Full>,
     is_fetch: bool,
+    made: Option<Parts>,
 ) -> Outcome {
     let (message, arrived) = (&question.message, exchange.began);
     let serving = app.live().named(&message.account)?.clone();
@@ -217,8 +236,11 @@ async fn answer(
         return None;
     }
     exchange.place.hold(place);
-    let reply = ask(app, question, deadline, arrived).await?;
-    Some(Arc::new(in_parts(app, &serving, question, reply).await))
+    let parts = match made {
+        Some(parts) => parts,
+        None => parts::split(ask(app, question, deadline, arrived).await?, serving.account.late.more_text.len()),
+    };
+    Some(Arc::new(in_parts(app, &serving, question, parts).await))
 }
 
 /// Asks the plugins.
@@ -237,9 +259,8 @@ async fn ask(app: &App, question: &Question, deadline: Instant, arrived: Instant
 }
 
 /// Makes an answer of a reply that may be longer than one message.
-async fn in_parts(app: &App, serving: &Serving, question: &Question, reply: Reply) -> Answer {
+async fn in_parts(app: &App, serving: &Serving, question: &Question, (reply, rest): Parts) -> Answer {
     let late = &serving.account.late;
-    let (reply, rest) = parts::split(reply, late.more_text.len());
     if rest.is_empty() {
         return Answer::of(reply);
     }

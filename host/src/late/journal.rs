@@ -15,7 +15,7 @@ pub struct Journal(Mutex<Page>);
 enum Page {
     #[default]
     Blank,
-    /// The store did not say in time whether it is there.
+    /// The store did not say in time whether it is there, or it was written before its user was told anything.
     Unsure(Id),
     Written(Id),
     Closed,
@@ -41,6 +41,21 @@ impl Journal {
         *page = Page::Unsure(id);
         write(id).await?;
         *page = Page::Written(id);
+        Ok(())
+    }
+
+    /// Lets the message be written down before its user is told anything, unless it is already or is over. Once they are, it is
+    /// written anew in that row.
+    ///
+    /// # Errors
+    /// Those of `write`, as above.
+    pub async fn leave(&self, write: impl AsyncFnOnce(Id) -> Result<(), Unavailable>) -> Result<(), Unavailable> {
+        let mut page = self.0.lock().await;
+        if matches!(*page, Page::Blank) {
+            let id = new_id();
+            *page = Page::Unsure(id);
+            write(id).await?;
+        }
         Ok(())
     }
 
@@ -85,6 +100,17 @@ mod tests {
         let journal = Journal::default();
         assert!(journal.close_blank());
         journal.write(never).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_left_to_the_next_host_is_written_anew_once_its_user_was_told() {
+        let (journal, mut ids) = (Journal::default(), Vec::new());
+        journal.leave(async |id| Ok(ids.push(id))).await.unwrap();
+        journal.leave(never).await.unwrap();
+        journal.write(async |id| Ok(ids.push(id))).await.unwrap();
+        journal.leave(never).await.unwrap();
+        assert_eq!(ids[0], ids[1]);
+        assert_eq!(journal.close().await, Some(ids[0]));
     }
 
     #[tokio::test]

@@ -74,6 +74,9 @@ async fn count_attempts(app: &App, owed: &mut [(Id, Owed)]) {
 
 fn one(app: &Arc<App>, id: Id, mut owed: Owed) -> anyhow::Result<()> {
     match owed.reply.take() {
+        Some(parts) if owed.is_for_next_try && age(&owed) < TRIES_COME_FOR => {
+            take_up(app, id, &owed, |call| call.replied(parts))
+        }
         Some(parts) => {
             claim(app, &owed);
             // If there are too many, it does not wait for the others.
@@ -84,7 +87,7 @@ fn one(app: &Arc<App>, id: Id, mut owed: Owed) -> anyhow::Result<()> {
         None if owed.attempt > ATTEMPTS_MAX => {
             anyhow::bail!("the host ended {ATTEMPTS_MAX} times while its plugins were asked")
         }
-        None => ask_again(app, id, &owed),
+        None => take_up(app, id, &owed, |call| call),
     }
 }
 
@@ -97,7 +100,8 @@ fn claim(app: &App, owed: &Owed) {
     drop(app.dedupe.resume(Key::of(&question.message, &root), Exchange::new(Instant::now())));
 }
 
-fn ask_again(app: &Arc<App>, id: Id, owed: &Owed) -> anyhow::Result<()> {
+/// Goes on with a message where WeChat's next try may still join it.
+fn take_up(app: &Arc<App>, id: Id, owed: &Owed, how: impl FnOnce(Call) -> Call) -> anyhow::Result<()> {
     let live = app.live();
     let serving = live.named(&owed.account).context("its account is not there any more")?;
     let root = xml::parse(owed.xml.as_bytes())?;
@@ -106,8 +110,7 @@ fn ask_again(app: &Arc<App>, id: Id, owed: &Owed) -> anyhow::Result<()> {
         attempt: owed.attempt,
         ..Question::read(&owed.account, owed.xml.clone())?
     };
-    let age = Duration::from_millis(now_ms().saturating_sub(owed.arrived_ms));
-    let tries_before = (age < TRIES_COME_FOR).then_some(TRIES_BEFORE);
+    let tries_before = (age(owed) < TRIES_COME_FOR).then_some(TRIES_BEFORE);
     let exchange = Exchange::resumed(Instant::now(), tries_before, owed.is_asked_for, Journal::written(id));
     let key = Key::of(&question.message, &root);
     // Nothing new came yet, and each message has one row.
@@ -118,7 +121,11 @@ fn ask_again(app: &Arc<App>, id: Id, owed: &Owed) -> anyhow::Result<()> {
     if owed.is_asked_for && !is_fetch {
         exchange.awaited.hold(app.late.users.enter(&owed.account, &owed.openid));
     }
-    let call = Call::new(app, serving, question, slot, exchange);
+    let call = how(Call::new(app, serving, question, slot, exchange));
     tokio::spawn(async move { drop(call.run().await) });
     Ok(())
+}
+
+fn age(owed: &Owed) -> Duration {
+    Duration::from_millis(now_ms().saturating_sub(owed.arrived_ms))
 }

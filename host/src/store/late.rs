@@ -49,6 +49,9 @@ pub struct Owed {
     pub attempt: u32,
     /// Whether its user was told to ask for the reply.
     pub is_asked_for: bool,
+    /// Whether no try was told anything: the reply is for the next one. What hosts of before wrote says nothing of it.
+    #[serde(default)]
+    pub is_for_next_try: bool,
     /// What is still to be sent, once its plugins are done.
     pub reply: Option<Vec<Reply>>,
 }
@@ -293,6 +296,7 @@ mod tests {
             arrived_ms: 7,
             attempt: 1,
             is_asked_for: false,
+            is_for_next_try: false,
             reply: None,
         }
     }

@@ -1,0 +1,38 @@
+//! What a host that stops leaves to the one that is started next: messages of which no try was told anything yet.
+//!
+//! WeChat sends them again, but not for ever, and their plugins would be asked twice.
+
+use std::{sync::Arc, time::Instant};
+
+use super::fetch::WRITE_TAKES_MAX;
+use crate::{
+    app::App,
+    exchange::{Answer, Exchange},
+    plugin::question::Question,
+    store::late::{Id, Owed, new_id},
+};
+
+/// Writes a message down if the host stops while its plugins are asked: should the stop not wait so long, they are asked again by
+/// the next host, though none of WeChat's tries may be left for it.
+pub async fn when_stopped(app: Arc<App>, question: Question, exchange: Arc<Exchange>) {
+    tokio::select! {
+        biased;
+        () = exchange.over() => return,
+        () = app.stopping.cancelled() => {}
+    }
+    let _in_flight = app.tasks.token();
+    let (owed, deadline) = (Owed::of(&question, exchange.began), Instant::now() + WRITE_TAKES_MAX);
+    if let Err(why) = exchange.journal.leave(async |id| app.late.store.owe(id, owed, deadline).await).await {
+        app.late.tell("A message that is being answered could not be left to the next host", &why);
+    }
+}
+
+/// Writes a reply down that no try was given, in the message's row if it has one: WeChat's next try gets it from the next host.
+pub async fn reply(app: &App, question: &Question, exchange: &Exchange, answer: &Answer, row: Option<Id>) {
+    let message = Owed::of(question, exchange.began);
+    let owed = Owed { is_for_next_try: true, reply: Some(answer.parts()), ..message };
+    let deadline = Instant::now() + WRITE_TAKES_MAX;
+    if let Err(why) = app.late.store.owe(row.unwrap_or_else(new_id), owed, deadline).await {
+        app.late.tell("A reply could not be left to the next host, which will ask for it again", &why);
+    }
+}
