@@ -274,6 +274,23 @@ async fn a_send_that_the_user_cannot_get_now_becomes_a_kept_reply() {
     }
 }
 
+/// WeChat lets nobody write to this user before they write again: then they read of it, whatever they are answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_was_put_off_and_cannot_be_sent_to_reads_of_the_reply_with_the_next_answer() {
+    let kept = "（还有一条回复没看，回复“继续”查看）";
+    for (words, told) in [("say hi", format!("hi\n    | \n    | {kept}")), ("pass", kept.to_owned())] {
+        let fake = FakeWechat::start().await;
+        fake.refuses(SEND, 48_001, "api unauthorized");
+        let bot = with_api(&fake, "").start().await;
+        assert_eq!(read(&bot, &push("o1", "wait 2500")).await, "", "it was to be sent");
+        until(&bot, "kept", 1).await;
+        assert_eq!(read(&bot, &push("o2", "say hi")).await, "hi", "another user has nothing");
+        assert_eq!(read(&bot, &push("o1", words)).await, told);
+        assert_eq!(read(&bot, &push("o1", "say hi")).await, "hi", "it is told once");
+        assert_eq!(read(&bot, &push("o1", "继续")).await, "waited");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_wechat_is_tried_again_until_it_takes_the_message() {
     let fake = FakeWechat::start().await;

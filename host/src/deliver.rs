@@ -122,7 +122,8 @@ pub async fn again(app: &Arc<App>, letter: Id, dead: Dead) -> Result<Again, Unav
 pub async fn rest(app: Arc<App>, question: Question, exchange: Arc<Exchange>, answer: Arc<Answer>) {
     let (account, openid) = (&question.message.account, &question.message.from_user);
     let rest = Debt::new(account, openid, None, answer.rest.clone(), now_ms());
-    let mut debt = Debt { place: exchange.place.take(), is_begun: true, ..rest };
+    let is_asked_for = !answer.is_rest_sent;
+    let mut debt = Debt { place: exchange.place.take(), is_begun: true, is_asked_for, ..rest };
     if !answer.is_rest_sent {
         return debt.keep(&app).await;
     }

@@ -17,6 +17,7 @@ mod journal;
 mod leaving;
 pub mod resume;
 mod typing;
+mod untold;
 mod way;
 
 use std::{
@@ -34,6 +35,7 @@ pub use self::{
     fetch::Fetched,
     held::Held,
     journal::Journal,
+    untold::Untold,
     way::{NO_RIGHT, Way, Ways},
 };
 use crate::{
@@ -68,6 +70,7 @@ pub struct Late {
     pub ways: Ways,
     pub users: PutOffUsers,
     pub fetching: Fetching,
+    pub untold: Untold,
     pub backlog: Backlog,
     told: OnceAMinute<&'static str>,
     /// Of which accounts it was told lately that WeChat does not take their messages, by its code.
@@ -83,6 +86,7 @@ impl Late {
             ways: Ways::default(),
             users: PutOffUsers::default(),
             fetching: Fetching::default(),
+            untold: Untold::default(),
             backlog: Backlog::default(),
             told: OnceAMinute::default(),
             unsent: OnceAMinute::default(),

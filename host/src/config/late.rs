@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{account::words_for_a_user, section::Section};
 
-/// The longest `more_text`: with what goes before it, it must fit into one message.
+/// The longest `more_text` and `kept_text`: with what goes before it, it must fit into one message.
 const MORE_TEXT_BYTES_MAX: usize = 512;
 
 /// How many fetch words there may be, and how long each.
@@ -26,6 +26,8 @@ pub struct Late {
     pub waiting_text: Option<String>,
     /// What closes a part of a text when more of it is kept. May be empty.
     pub more_text: String,
+    /// What a user reads with an answer when something is kept of which they do not know. May be empty: nothing.
+    pub kept_text: String,
     /// The words that fetch what is kept. May be none.
     pub fetch_words: BTreeSet<String>,
     /// `keep_s`: how long a reply is kept, and how long sending it is tried. Default a day.
@@ -55,6 +57,7 @@ impl Late {
             background: section.millis("background_ms", 0..=600_000),
             waiting_text: section.parsed("waiting_text", words_for_a_user).flatten(),
             more_text: section.parsed("more_text", more_text).unwrap_or_default(),
+            kept_text: section.parsed("kept_text", more_text).unwrap_or_default(),
             fetch_words: fetch_words(section),
             keep: Duration::from_secs(section.number("keep_s", 60..=604_800)),
         }
@@ -70,7 +73,9 @@ impl Late {
             waiting.then_some("late.waiting_text` names none of `late.fetch_words`, so nobody learns how to ask");
         let more = names_none(&self.more_text);
         let more = more.then_some("late.more_text` names none of `late.fetch_words`, so nobody learns how to read on");
-        waiting.into_iter().chain(more)
+        let kept = names_none(&self.kept_text);
+        let kept = kept.then_some("late.kept_text` names none of `late.fetch_words`, so nobody learns how to get it");
+        waiting.into_iter().chain(more).chain(kept)
     }
 
     /// Whether a text, as a user typed it, asks for what is kept.
@@ -133,18 +138,28 @@ mod tests {
 
     #[test]
     fn words_can_be_left_out() {
-        let late = load(&format!("{ACCOUNT}[late]\nwaiting_text = \"\"\nmore_text = \"\"\nfetch_words = []\n")).late;
+        let late = load(&format!(
+            "{ACCOUNT}[late]\nwaiting_text = \"\"\nmore_text = \"\"\nkept_text = \"\"\nfetch_words = []\n"
+        ))
+        .late;
         assert_eq!((late.waiting_text, late.more_text.as_str(), late.fetch_words.len()), (None, "", 0));
     }
 
     #[test]
     fn words_that_name_no_fetch_word_are_noted() {
-        let notes = load(&format!("{ACCOUNT}late.fetch_words = [\"more\"]\nlate.more_text = \"(say more)\"\n")).notes;
+        let notes = load(&format!(
+            "{ACCOUNT}late.fetch_words = [\"more\"]\nlate.more_text = \"(say more)\"\n\
+             late.kept_text = \"(more is kept)\"\n"
+        ))
+        .notes;
         let waiting = "aviary.toml:1: `accounts.main.late.waiting_text` names none of `late.fetch_words`, so nobody learns how \
                        to ask";
         assert_eq!(notes, [waiting]);
         assert_eq!(
-            load(&format!("{ACCOUNT}[late]\nwaiting_text = \"\"\nmore_text = \"\"\nfetch_words = []\n")).notes,
+            load(&format!(
+                "{ACCOUNT}[late]\nwaiting_text = \"\"\nmore_text = \"\"\nkept_text = \"\"\nfetch_words = []\n"
+            ))
+            .notes,
             [""; 0]
         );
     }

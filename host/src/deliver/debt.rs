@@ -114,6 +114,9 @@ impl Debt {
     /// Keeps what is left of it for its user.
     pub(super) async fn keep(self, app: &App) {
         let parts = self.parts.iter().cloned().collect();
+        if !self.is_asked_for {
+            app.late.untold.enter(&self.account, &self.openid);
+        }
         if !self.keep_parts(app, self.id, parts, self.is_begun).await {
             self.bury(app, "its account is not there any more").await;
         }

@@ -15,11 +15,12 @@ use tokio::{
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{error, warn};
 
-use super::{Fetched, Way, fetch, leaving};
+use super::{Fetched, Way, fetch, leaving, untold};
 use crate::{
     app::{App, Serving},
     dedupe::{Key, Slot},
-    deliver, dispatch,
+    deliver,
+    dispatch::{self, expects_words},
     exchange::{Answer, Exchange, Fate, Outcome},
     metrics::LateStep,
     plugin::{
@@ -201,6 +202,10 @@ fn is_left(app: &App, exchange: &Exchange, answer: &Answer) -> bool {
 /// Delivers what no try was given.
 async fn owed(app: &Arc<App>, question: &Question, exchange: &Exchange, answer: &Answer) {
     let id = exchange.journal.close().await;
+    if untold::is_told_by(answer) {
+        // Nothing closes what is sent or kept.
+        app.late.untold.enter(&question.message.account, &question.message.from_user);
+    }
     let Some(part) = answer.fetched else { return deliver::late(app, question, exchange, answer, id).await };
     fetch::put_back(app, part);
     if let Some(id) = id {
@@ -236,11 +241,35 @@ async fn answer(
         return None;
     }
     exchange.place.hold(place);
+    let split = |reply| parts::split(reply, serving.account.late.more_text.len());
     let parts = match made {
-        Some(parts) => parts,
-        None => parts::split(ask(app, question, deadline, arrived).await?, serving.account.late.more_text.len()),
+        Some(parts) => Some(parts),
+        None => ask(app, question, deadline, arrived).await.map(split),
     };
-    Some(Arc::new(in_parts(app, &serving, question, parts).await))
+    let answer = match parts {
+        Some(parts) => Some(in_parts(app, &serving, question, parts).await),
+        None => None,
+    };
+    tell_of_kept(app, &serving, question, exchange, answer).map(Arc::new)
+}
+
+/// Tells a user with their answer, while a try can be given it, that another reply is kept for them of which they do not know.
+fn tell_of_kept(
+    app: &App,
+    serving: &Serving,
+    question: &Question,
+    exchange: &Exchange,
+    answer: Option<Answer>,
+) -> Option<Answer> {
+    let (message, text) = (&question.message, serving.account.late.kept_text.as_str());
+    let is_in_vain = app.late.untold.is_empty() || text.is_empty() || exchange.settled().is_some();
+    if is_in_vain || !expects_words(&message.body) || !untold::has_room(answer.as_ref(), text) {
+        return answer;
+    }
+    match app.late.untold.leave(&message.account, &message.from_user) {
+        true => Some(untold::with(answer, text)),
+        false => answer,
+    }
 }
 
 /// Asks the plugins.

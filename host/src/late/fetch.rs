@@ -43,6 +43,7 @@ pub struct Fetched {
 pub async fn next(app: &Arc<App>, question: &Question, exchange: &Exchange) -> Option<Outcome> {
     let (account, openid) = (&question.message.account, &question.message.from_user);
     app.late.users.ask(account, openid);
+    app.late.untold.leave(account, openid);
     loop {
         let over = app.late.users.over(account, openid);
         let put_off_ms = over.as_ref().map(|(since_ms, _)| *since_ms);
