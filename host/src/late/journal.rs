@@ -105,9 +105,17 @@ mod tests {
     #[tokio::test]
     async fn what_is_left_to_the_next_host_is_written_anew_once_its_user_was_told() {
         let (journal, mut ids) = (Journal::default(), Vec::new());
-        journal.leave(async |id| Ok(ids.push(id))).await.unwrap();
+        let note = async |id| {
+            ids.push(id);
+            Ok(())
+        };
+        journal.leave(note).await.unwrap();
         journal.leave(never).await.unwrap();
-        journal.write(async |id| Ok(ids.push(id))).await.unwrap();
+        let note = async |id| {
+            ids.push(id);
+            Ok(())
+        };
+        journal.write(note).await.unwrap();
         journal.leave(never).await.unwrap();
         assert_eq!(ids[0], ids[1]);
         assert_eq!(journal.close().await, Some(ids[0]));
