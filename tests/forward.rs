@@ -9,7 +9,12 @@ use aviary_wechat::{
     crypt::{self, AesKey},
     envelope, signature, xml,
 };
-use tokio::process::Command;
+use tokio::{
+    net::TcpSocket,
+    process::Command,
+    task::yield_now,
+    time::{sleep, timeout},
+};
 
 use crate::{
     bot::{Bot, PATIENCE, Setup, TOKEN, new_header},
@@ -302,10 +307,33 @@ async fn a_webhook_that_is_not_there_is_told_for_that_and_costs_an_apology() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = nobody.local_addr().unwrap();
     drop(nobody);
-    let bot = in_front_of(&format!("http://{address}"), "apology_text = \"抱歉\"").await;
+    // No longer than one try is open.
+    let bot = in_front_of(&format!("http://{address}"), "apology_text = \"抱歉\"\nlate.hold_ms = 5500").await;
     assert_eq!(bot.says("你好").await, "抱歉");
     assert_eq!(log.lines("failed: it cannot be reached: Connection refused").len(), 1);
     assert_eq!(log.lines("The webhook failed; user").len(), 1);
+}
+
+#[tokio::test]
+async fn a_webhook_that_is_being_restarted_loses_no_message_and_is_asked_once() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    // Bound and not listening yet: whoever connects is refused.
+    let bot = in_front_of(&format!("http://{}", socket.local_addr().unwrap()), "").await;
+    let (simulator, push) = (bot.simulator.clone(), bot.simulator.sign(&text_push("你好")).unwrap());
+    let asking = tokio::spawn(async move { simulator.send(&push).await });
+    let is_asking = async {
+        while bot.app.tasks.is_empty() {
+            yield_now().await;
+        }
+    };
+    timeout(PATIENCE, is_asking).await.unwrap();
+    // Nothing tells of a connection that was refused: long enough for one or two.
+    sleep(Duration::from_millis(700)).await;
+    let reply = "<xml><MsgType><![CDATA[text]]></MsgType><Content><![CDATA[在]]></Content></xml>";
+    let webhook = Upstream::on(socket.listen(16).unwrap(), move |_| ok("", reply));
+    assert_eq!(bot.shown(&asking.await.unwrap().unwrap()), "在");
+    assert_eq!(webhook.requests().len(), 1);
 }
 
 #[tokio::test]

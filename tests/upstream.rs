@@ -66,21 +66,28 @@ pub fn ok(headers: &str, body: impl AsRef<[u8]>) -> Answer {
 impl Upstream {
     /// Serves `http`. The script is given each request, header and body, and says what is answered.
     pub async fn plain(script: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
-        Self::start(None, String::new(), script).await
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+        Self::on(listener, script)
+    }
+
+    /// Serves `http` where this listens.
+    pub fn on(listener: TcpListener, script: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start(listener, None, String::new(), script)
     }
 
     /// Serves `https` with a certificate for this name.
     pub async fn tls(name: &str, script: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
         let (acceptor, certificate) = self_signed(name);
-        Self::start(Some(acceptor), certificate, script).await
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+        Self::start(listener, Some(acceptor), certificate, script)
     }
 
-    async fn start(
+    fn start(
+        listener: TcpListener,
         tls: Option<TlsAcceptor>,
         ca_pem: String,
         script: impl Fn(&str) -> Answer + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
         let address = listener.local_addr().expect("it is bound");
         let (open, requests) = (watch::Sender::new(0), Mutex::default());
         let seen = Arc::new(Seen { connections: AtomicUsize::new(0), requests, open });

@@ -3,7 +3,8 @@
 //!
 //! So a bot of before gets joined retries and, where the account has them, late replies, without a changed line: to it,
 //! Aviary is WeChat. It is asked once for each message, on a connection of its own, and no redirect is followed: what would
-//! ask twice could make a bot answer, or charge, twice.
+//! ask twice could make a bot answer, or charge, twice. Where no connection can be made, it was not asked: as WeChat would, we
+//! try again then, so that a bot that is being restarted loses no message.
 
 use std::{
     sync::Arc,
@@ -11,17 +12,23 @@ use std::{
 };
 
 use hyper::StatusCode;
-use tokio::{sync::Semaphore, time::timeout_at};
+use tokio::{
+    sync::Semaphore,
+    time::{sleep, timeout_at},
+};
 use tracing::warn;
 
 use crate::{
     config::Account,
-    conversation::{Answer, Encryption, Simulator},
+    conversation::{Answer, Encryption, Signed, Simulator},
     https::{Client, NoAnswer, without_parameters},
     metrics::{ForwardMetrics, ForwardOutcome, Metrics},
     plugin::{self, bindings::Reply, question::Question},
     reply,
 };
+
+/// How long after a connection that could not be made the next one is tried.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// The webhook behind an account.
 #[derive(Debug)]
@@ -35,6 +42,8 @@ pub struct Forward {
     /// As many messages as may be with it at once. The next ones wait, as long as theirs leaves time.
     places: Semaphore,
     places_max: usize,
+    /// How long a connection is tried: until WeChat's last try begins, so that this one can be told what came of it.
+    patience: Duration,
     reply_bytes_max: usize,
     metrics: ForwardMetrics,
 }
@@ -81,6 +90,7 @@ impl Forward {
             sealed,
             places: Semaphore::new(account.forward_calls_max),
             places_max: account.forward_calls_max,
+            patience: account.late.held().saturating_sub(account.late.window),
             reply_bytes_max,
             metrics: metrics.forward(&account.name),
         })
@@ -110,6 +120,33 @@ impl Forward {
         if deadline <= Instant::now() {
             return Err(Failure::NoTime);
         }
+        let wechat = if question.is_sealed { &self.sealed } else { &self.plain };
+        let push = wechat.sign(&String::from_utf8_lossy(&question.xml));
+        let push = push.map_err(|error| Failure::Unreachable { reason: error.to_string() })?;
+        let answer = self.send(wechat, &push, deadline).await?;
+        let reply = read(wechat, answer)?;
+        let (reply, warning) = reply::check(reply, &question.message, self.reply_bytes_max)?;
+        if let Some(warning) = warning {
+            warn!(account = %self.account, "Webhook {} of account `{}` {warning}", self.url, self.account);
+        }
+        Ok(reply)
+    }
+
+    /// Sends a push, and again as long as no connection can be made and there is time.
+    async fn send(&self, wechat: &Simulator, push: &Signed, deadline: Instant) -> Result<Answer, Failure> {
+        let patient_until = deadline.min(Instant::now() + self.patience);
+        loop {
+            match self.send_once(wechat, push, deadline).await {
+                // Whoever waits behind it may have its place meanwhile.
+                Err(Failure::Unreachable { .. }) if Instant::now() + AGAIN_AFTER < patient_until => {
+                    sleep(AGAIN_AFTER).await;
+                }
+                sent => return sent,
+            }
+        }
+    }
+
+    async fn send_once(&self, wechat: &Simulator, push: &Signed, deadline: Instant) -> Result<Answer, Failure> {
         let busy = Failure::Busy { max: self.places_max };
         let Ok(Ok(_place)) = timeout_at(deadline.into(), self.places.acquire()).await else { return Err(busy) };
         let left = deadline.saturating_duration_since(Instant::now());
@@ -117,16 +154,7 @@ impl Forward {
             // Those before it ended with its time.
             return Err(busy);
         }
-        let wechat = if question.is_sealed { &self.sealed } else { &self.plain };
-        let push = wechat.sign(&String::from_utf8_lossy(&question.xml));
-        let push = push.map_err(|error| Failure::Unreachable { reason: error.to_string() })?;
-        let answer = wechat.send_within(&push, left).await?;
-        let reply = read(wechat, answer)?;
-        let (reply, warning) = reply::check(reply, &question.message, self.reply_bytes_max)?;
-        if let Some(warning) = warning {
-            warn!(account = %self.account, "Webhook {} of account `{}` {warning}", self.url, self.account);
-        }
-        Ok(reply)
+        Ok(wechat.send_within(push, left).await?)
     }
 }
 
