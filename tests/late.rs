@@ -25,6 +25,9 @@ use crate::{
 /// How long a try is open here: WeChat's 5 s, shortened.
 const TRY: Duration = Duration::from_millis(600);
 
+/// What misses its try, also where a busy disk takes long to write down that it is owed: until then the try is left open.
+const SLOW: &str = "wait 3000";
+
 /// How soon to look again at numbers that nobody is told of.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -222,7 +225,7 @@ async fn in_flight(bot: &Bot, count: usize) {
 async fn where_the_account_may_a_late_reply_is_sent_once_and_the_user_sees_typing() {
     let fake = FakeWechat::start().await;
     let bot = with_api(&fake, "").start().await;
-    assert_eq!(read(&bot, &push("o1", "wait 1500")).await, "");
+    assert_eq!(read(&bot, &push("o1", SLOW)).await, "");
     let sent = fake.until_sent(1).await;
     assert_eq!((sent[0]["touser"].as_str(), text_of(&sent[0])), (Some("o1"), "waited"));
     assert!(fake.count(TYPING) >= 1);
@@ -258,7 +261,7 @@ async fn a_refusal_that_is_about_one_user_says_nothing_against_the_account() {
     let fake = FakeWechat::start().await;
     fake.refuses_times(TYPING, 1, 45_015, "response out of time limit");
     let bot = with_api(&fake, "").start().await;
-    assert_eq!(read(&bot, &push("o1", "wait 900")).await, "");
+    assert_eq!(read(&bot, &push("o1", SLOW)).await, "");
     assert_eq!(text_of(&fake.until_sent(1).await[0]), "waited");
 }
 
@@ -268,7 +271,7 @@ async fn a_send_that_the_user_cannot_get_now_becomes_a_kept_reply() {
         let fake = FakeWechat::start().await;
         fake.refuses(SEND, code, "refused");
         let bot = with_api(&fake, "deliver = \"customer-service\"").start().await;
-        assert_eq!(read(&bot, &push("o1", "wait 1000")).await, "");
+        assert_eq!(read(&bot, &push("o1", SLOW)).await, "");
         until(&bot, "kept", 1).await;
         assert_eq!(attempt(&bot, &push("o1", "继续")).await, Some("waited".into()), "{code}");
     }
@@ -282,7 +285,7 @@ async fn a_user_who_was_put_off_and_cannot_be_sent_to_reads_of_the_reply_with_th
         let fake = FakeWechat::start().await;
         fake.refuses(SEND, 48_001, "api unauthorized");
         let bot = with_api(&fake, "").start().await;
-        assert_eq!(read(&bot, &push("o1", "wait 2500")).await, "", "it was to be sent");
+        assert_eq!(read(&bot, &push("o1", SLOW)).await, "", "it was to be sent");
         until(&bot, "kept", 1).await;
         assert_eq!(read(&bot, &push("o2", "say hi")).await, "hi", "another user has nothing");
         assert_eq!(read(&bot, &push("o1", words)).await, told);
@@ -296,7 +299,7 @@ async fn a_busy_wechat_is_tried_again_until_it_takes_the_message() {
     let fake = FakeWechat::start().await;
     fake.refuses_times(SEND, 6, -1, "system error");
     let bot = with_api(&fake, "deliver = \"customer-service\"").start().await;
-    assert_eq!(read(&bot, &push("o1", "wait 800")).await, "");
+    assert_eq!(read(&bot, &push("o1", SLOW)).await, "");
     assert_eq!(text_of(&fake.until_sent(1).await[0]), "waited");
 }
 
@@ -305,7 +308,7 @@ async fn a_user_who_left_makes_a_dead_letter_with_wechats_words() {
     let fake = FakeWechat::start().await;
     fake.refuses(SEND, 43_004, "require subscribe");
     let bot = with_api(&fake, "deliver = \"customer-service\"").start().await;
-    assert_eq!(read(&bot, &push("o1", "wait 800")).await, "");
+    assert_eq!(read(&bot, &push("o1", SLOW)).await, "");
     until(&bot, "dead", 1).await;
     until_nothing_is_owed(&bot).await;
 }
@@ -325,7 +328,7 @@ async fn a_late_reply_is_not_overtaken_by_the_answer_to_what_its_user_said_after
     let fake = FakeWechat::start().await;
     let bot = with_api(&fake, "deliver = \"customer-service\"").start().await;
     let send = fake.holds(SEND);
-    assert_eq!(read(&bot, &push("o1", "wait 800")).await, "");
+    assert_eq!(read(&bot, &push("o1", SLOW)).await, "");
     fake.until_called(SEND, 1).await;
     // WeChat has not taken the first reply yet, and the second would be there at once.
     assert_eq!(read(&bot, &push("o1", "say second")).await, "", "it is put off, too");
@@ -340,7 +343,7 @@ async fn what_cannot_be_sent_holds_up_nothing_and_the_operator_is_told_once_with
     fake.refuses(SEND, 40_164, "invalid ip 1.2.3.4, not in whitelist");
     let bot = with_api(&fake, "").start().await;
     for openid in ["o1", "o2"] {
-        assert_eq!(read(&bot, &push(openid, "wait 2500")).await, "");
+        assert_eq!(read(&bot, &push(openid, SLOW)).await, "");
     }
     until(&bot, "sent_again", 2).await;
     let told = log.lines("Late replies of account `main` cannot be sent now, and are tried again: ");
@@ -384,10 +387,10 @@ async fn a_host_that_stops_sends_nothing_twice_and_asks_nobody_twice() {
     let bot = with_api(&fake, "deliver = \"customer-service\"").settings(KV).start().await;
     assert_eq!(read(&bot, &push("o1", "my count")).await, "1");
     let send = fake.holds(SEND);
-    assert_eq!(read(&bot, &push("o1", "wait 1000")).await, "");
+    assert_eq!(read(&bot, &push("o1", SLOW)).await, "");
     fake.until_called(SEND, 1).await;
     // What WeChat is just being sent is waited for; what it is not asked yet is left to the next host.
-    assert_eq!(read(&bot, &push("o2", "wait 1500")).await, "");
+    assert_eq!(read(&bot, &push("o2", SLOW)).await, "");
     let stopping = bot.app.stopping.clone();
     let (bot, _) = tokio::join!(bot.restart(), async {
         stopping.cancelled().await;

@@ -42,7 +42,8 @@ async fn start(setup: Setup) -> Bot {
 async fn with_dead_letter(fake: &FakeWechat) -> (Bot, u64) {
     fake.refuses(SEND, 43_004, "require subscribe");
     let bot = start(setup(fake)).await;
-    ask(&bot, "wait 1500").await;
+    // Longer than a busy disk takes to write down what is owed.
+    ask(&bot, "wait 3000").await;
     let listed = until(&bot, |late| late["counts"]["dead"] == 1).await;
     let id = listed["dead"][0]["id"].as_u64().expect("it has a number");
     (bot, id)
