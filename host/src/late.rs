@@ -28,7 +28,6 @@ use std::{
 use tokio::time::{sleep, timeout_at};
 use tracing::{error, warn};
 
-use self::fetch::Fetching;
 pub use self::{
     awaited::{PutOffUsers, Wait},
     call::Call,
@@ -38,6 +37,7 @@ pub use self::{
     untold::Untold,
     way::{NO_RIGHT, Way, Ways},
 };
+use self::{fetch::Fetching, leaving::Unfinished};
 use crate::{
     api::ApiError,
     app::{App, Serving},
@@ -154,13 +154,15 @@ pub async fn upkeep(app: &App) {
 pub async fn first_try(app: &Arc<App>, serving: &Arc<Serving>, tried: &Try, call: Call) -> Outcome {
     let question = call.question.clone();
     let late_at = serving.account.late.is_late_at(tried.arrived);
+    let unfinished = Unfinished::new(app, &question, tried.exchange());
     let running = Outliving::new(call.run());
     if let Ok(Ok(after)) = timeout_at(late_at.into(), running).await {
+        unfinished.end();
         let outcome = given(app, serving, &question, tried).await;
         after.end();
         return outcome;
     }
-    tokio::spawn(leaving::when_stopped(app.clone(), question.clone(), tried.exchange().clone()));
+    drop(unfinished);
     // In a box: what most messages never need shall not make the future of all of them larger, which is moved.
     Box::pin(wait(app, serving, &question, tried)).await
 }

@@ -230,17 +230,16 @@ async fn answer(
             return outcome;
         }
     }
-    let Ok(mut place) = place else {
-        warn!(account = %message.account, "A message stays unanswered: its user has too many under way");
-        serving.chain.count_unanswered();
-        return None;
-    };
-    if timeout_at(deadline.into(), place.turn()).await.is_err() {
-        warn!(account = %message.account, "A message stays unanswered: those of its user before it took all of its time");
-        serving.chain.count_unanswered();
-        return None;
+    match turn(place, deadline).await {
+        Ok(place) => exchange.place.hold(place),
+        // A reply that is made already is not lost for want of a turn.
+        Err(_) if made.is_some() => {}
+        Err(why) => {
+            warn!(account = %message.account, "A message stays unanswered: {why}");
+            serving.chain.count_unanswered();
+            return None;
+        }
     }
-    exchange.place.hold(place);
     let split = |reply| parts::split(reply, serving.account.late.more_text.len());
     let parts = match made {
         Some(parts) => Some(parts),
@@ -253,6 +252,14 @@ async fn answer(
     tell_of_kept(app, &serving, question, exchange, answer).map(Arc::new)
 }
 
+/// Waits for a message's turn in its user's queue.
+async fn turn(place: Result<Place, Full>, deadline: Instant) -> Result<Place, &'static str> {
+    let mut place = place.map_err(|Full| "its user has too many under way")?;
+    let turn = timeout_at(deadline.into(), place.turn()).await;
+    turn.map_err(|_| "those of its user before it took all of its time")?;
+    Ok(place)
+}
+
 /// Tells a user with their answer, while a try can be given it, that another reply is kept for them of which they do not know.
 fn tell_of_kept(
     app: &App,
@@ -263,6 +270,7 @@ fn tell_of_kept(
 ) -> Option<Answer> {
     let (message, text) = (&question.message, serving.account.late.kept_text.as_str());
     let is_in_vain = app.late.untold.is_empty() || text.is_empty() || exchange.settled().is_some();
+    let is_in_vain = is_in_vain || serving.account.late.fetch_words.is_empty();
     if is_in_vain || !expects_words(&message.body) || !untold::has_room(answer.as_ref(), text) {
         return answer;
     }

@@ -4,6 +4,8 @@
 
 use std::{sync::Arc, time::Instant};
 
+use tokio::runtime::Handle;
+
 use super::fetch::WRITE_TAKES_MAX;
 use crate::{
     app::App,
@@ -12,9 +14,34 @@ use crate::{
     store::late::{Id, Owed, new_id},
 };
 
+/// Holds a message whose plugins are asked while its first try waits. Dropped before it is told that they are done, since they
+/// take long or WeChat hung up, it sees to it that a stop leaves the message to the next host.
+#[derive(Debug)]
+pub struct Unfinished(Option<(Arc<App>, Question, Arc<Exchange>)>);
+
+impl Unfinished {
+    pub fn new(app: &Arc<App>, question: &Question, exchange: &Arc<Exchange>) -> Self {
+        Self(Some((app.clone(), question.clone(), exchange.clone())))
+    }
+
+    /// Says that the plugins are done.
+    pub fn end(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Without a runtime the process is at its end.
+        if let (Some((app, question, exchange)), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(when_stopped(app, question, exchange));
+        }
+    }
+}
+
 /// Writes a message down if the host stops while its plugins are asked: should the stop not wait so long, they are asked again by
 /// the next host, though none of WeChat's tries may be left for it.
-pub async fn when_stopped(app: Arc<App>, question: Question, exchange: Arc<Exchange>) {
+async fn when_stopped(app: Arc<App>, question: Question, exchange: Arc<Exchange>) {
     tokio::select! {
         biased;
         () = exchange.over() => return,
