@@ -74,9 +74,7 @@ async fn count_attempts(app: &App, owed: &mut [(Id, Owed)]) {
 
 fn one(app: &Arc<App>, id: Id, mut owed: Owed) -> anyhow::Result<()> {
     match owed.reply.take() {
-        Some(parts) if owed.is_for_next_try && age(&owed) < TRIES_COME_FOR => {
-            take_up(app, id, &owed, |call| call.replied(parts))
-        }
+        Some(parts) if may_be_told(app, &owed) => take_up(app, id, &owed, |call| call.replied(parts)),
         Some(parts) => {
             claim(app, &owed);
             // If there are too many, it does not wait for the others.
@@ -124,6 +122,11 @@ fn take_up(app: &Arc<App>, id: Id, owed: &Owed, how: impl FnOnce(Call) -> Call) 
     let call = how(Call::new(app, serving, question, slot, exchange));
     tokio::spawn(async move { drop(call.run().await) });
     Ok(())
+}
+
+/// Whether a try may come that is given the reply. Where its account is gone, none does, and the reply becomes a dead letter.
+fn may_be_told(app: &App, owed: &Owed) -> bool {
+    owed.is_for_next_try && age(owed) < TRIES_COME_FOR && app.live().named(&owed.account).is_some()
 }
 
 fn age(owed: &Owed) -> Duration {
