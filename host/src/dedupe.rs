@@ -1,18 +1,22 @@
 //! Step 5: one message is dispatched once. WeChat sends a message up to three times; the second and third try are led to the
 //! first one's exchange here.
 
+mod pushes;
+
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use aviary_wechat::xml::Element;
+use sha2::{Digest, Sha256};
+
+use self::pushes::{Push, Pushes};
 use crate::{
     exchange::{Exchange, Outcome, Try},
     plugin::bindings::Message,
 };
-use aviary_wechat::xml::Element;
-use sha2::{Digest, Sha256};
 
 /// How long a reply is kept for WeChat's next tries, which come within 15 s.
 const REPLY_KEPT: Duration = Duration::from_secs(30);
@@ -40,11 +44,6 @@ impl Key {
             }
         }
         hasher.finish()
-    }
-
-    /// Enough of it to tell two messages apart that came with one signature.
-    fn half(&self) -> u64 {
-        self.0.iter().take(8).fold(0, |half, byte| half << 8 | u64::from(*byte))
     }
 }
 
@@ -99,30 +98,14 @@ pub struct Dedupe {
 struct Memory {
     /// Messages that are being answered, or were answered so lately that a try may still come for the reply.
     recent: HashMap<Key, Entry>,
-    /// Messages of before: a try now is answered `success`. Nearly all are here, so little is kept of each.
-    past: HashSet<Key>,
-    /// In plain mode, where the signature does not cover the body: which message a signature came with, by half its key.
-    signatures: HashMap<u64, u64>,
-    /// What is to be forgotten, in the order it came.
-    ages: VecDeque<Age>,
+    /// All of them, to be forgotten in the order they came. Those that are here alone are of before: a try now is answered
+    /// `success`. In plain mode, where the signature does not cover the body, it is good for the message it came with.
+    pushes: Pushes,
     /// Whose reply is to be forgotten, and since when it is kept, in tenths of a second after the start.
     replies: VecDeque<(u32, Key)>,
     started: Instant,
     lifetime: Duration,
     keys_max: usize,
-}
-
-/// A push that is remembered: as small as can be, since there is one for every push of the last minutes.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, packed)]
-struct Age {
-    /// When its lifetime began, in tenths of a second after the memory's start.
-    since: u32,
-    key: Key,
-    /// What it was signed with; 0 where that does not matter.
-    signature: u64,
-    /// Whether the message is to be forgotten, too: not with a later try's signature.
-    first: bool,
 }
 
 #[derive(Debug)]
@@ -137,9 +120,7 @@ impl Dedupe {
     pub fn new(keys_max: usize, lifetime: Duration) -> Self {
         let memory = Memory {
             recent: HashMap::new(),
-            past: HashSet::new(),
-            signatures: HashMap::new(),
-            ages: VecDeque::new(),
+            pushes: Pushes::default(),
             replies: VecDeque::new(),
             started: Instant::now(),
             lifetime,
@@ -157,8 +138,7 @@ impl Dedupe {
 
     /// Returns how many messages it remembers.
     pub fn remembered(&self) -> usize {
-        let memory = self.lock();
-        memory.recent.len() + memory.past.len()
+        self.lock().pushes.messages()
     }
 
     /// Says whether a message is new. `signature`, given in plain mode only, is good for one message. A message signed
@@ -173,7 +153,7 @@ impl Dedupe {
         let again = match memory.recent.get(&key) {
             Some(Entry::Open(exchange)) => Some(Claim::Again(exchange.begin(now))),
             Some(Entry::Over(outcome)) => Some(Claim::Over(outcome.clone())),
-            None => memory.past.contains(&key).then_some(Claim::Over(None)),
+            None => memory.pushes.has(key).then_some(Claim::Over(None)),
         };
         memory.remember(key, signature, again.is_none(), now + ahead);
         again.unwrap_or_else(|| {
@@ -235,15 +215,15 @@ impl Memory {
 
     /// Whether a signature came with another message before.
     fn is_replayed(&self, signature: u64, key: Key) -> bool {
-        self.signatures.get(&signature).is_some_and(|bound| *bound != key.half())
+        self.pushes.signed(signature).is_some_and(|bound| bound != key)
     }
 
     /// Remembers a push from `since` on: its message if it is the first of it, and its signature if that is new.
-    fn remember(&mut self, key: Key, signature: u64, first: bool, since: Instant) {
-        let is_signed_anew = signature != 0 && self.signatures.insert(signature, key.half()).is_none();
-        if first || is_signed_anew {
+    fn remember(&mut self, key: Key, signature: u64, is_first: bool, since: Instant) {
+        let is_signed_anew = signature != 0 && self.pushes.signed(signature).is_none();
+        if is_first || is_signed_anew {
             let since = self.tenths(since);
-            self.ages.push_back(Age { since, first, key, signature: if is_signed_anew { signature } else { 0 } });
+            self.pushes.add(Push { since, key, signature: if is_signed_anew { signature } else { 0 }, is_first });
         }
     }
 
@@ -260,27 +240,23 @@ impl Memory {
             self.replies.pop_front();
             match self.recent.get(&key) {
                 Some(entry) if !entry.is_over() => self.replies.push_back((tenths, key)),
-                Some(_) => {
-                    self.recent.remove(&key);
-                    self.past.insert(key);
-                }
+                Some(_) => drop(self.recent.remove(&key)),
                 None => {}
             }
         }
         let lifetime = tenths_of(self.lifetime);
-        while let Some(&oldest) = self.ages.front()
-            && (tenths.saturating_sub(oldest.since) >= lifetime || self.ages.len() > self.keys_max)
+        while let Some(oldest) = self.pushes.oldest()
+            && (tenths.saturating_sub(oldest.since) >= lifetime || self.pushes.len() > self.keys_max)
         {
-            self.ages.pop_front();
+            self.pushes.forget_oldest();
+            let (key, is_first) = (oldest.key, oldest.is_first);
             // A call that still runs keeps its claim: its tries are still to come.
-            if oldest.first && self.recent.get(&oldest.key).is_some_and(|entry| !entry.is_over()) {
-                self.ages.push_back(Age { since: tenths, ..oldest });
+            if is_first && self.recent.get(&key).is_some_and(|entry| !entry.is_over()) {
+                self.pushes.add(Push { since: tenths, ..oldest });
                 break;
             }
-            self.signatures.remove(&{ oldest.signature });
-            if oldest.first {
-                self.recent.remove(&oldest.key);
-                self.past.remove(&oldest.key);
+            if is_first {
+                self.recent.remove(&key);
             }
         }
     }
@@ -417,8 +393,8 @@ mod tests {
             first(claim(&dedupe, key(n), None, now)).publish(None);
         }
         let memory = dedupe.lock();
-        let remembered = memory.recent.len() + memory.past.len();
-        assert!(remembered <= 12, "{remembered} messages are remembered");
+        let remembered = memory.pushes.messages();
+        assert!(remembered <= 12 && memory.recent.len() <= 12, "{remembered} messages are remembered");
         assert!(memory.recent.contains_key(&running.key));
     }
 
