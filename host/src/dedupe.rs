@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use self::pushes::{Push, Pushes};
 use crate::{
     exchange::{Exchange, Outcome, Try},
-    plugin::bindings::Message,
+    plugin::bindings::{Message, Reply},
 };
 
 /// How long a reply is kept for WeChat's next tries, which come within 15 s.
@@ -82,8 +82,8 @@ pub enum Claim {
     First(Slot, Try),
     /// It is being dispatched: wait for the same outcome.
     Again(Try),
-    /// It is over, and this is what every further try is told.
-    Over(Outcome),
+    /// It is over, and this is what every further try is given.
+    Over(Option<Reply>),
     /// Its signature already came with another message: somebody replays it.
     Replayed,
 }
@@ -112,7 +112,8 @@ struct Memory {
 enum Entry {
     /// Whose call, or whose tries, are not all over.
     Open(Arc<Exchange>),
-    Over(Outcome),
+    /// What its tries were given, and nothing else of its answer: for half a minute there is one for every message.
+    Over(Option<Box<Reply>>),
 }
 
 impl Dedupe {
@@ -152,7 +153,7 @@ impl Dedupe {
         }
         let again = match memory.recent.get(&key) {
             Some(Entry::Open(exchange)) => Some(Claim::Again(exchange.begin(now))),
-            Some(Entry::Over(outcome)) => Some(Claim::Over(outcome.clone())),
+            Some(Entry::Over(reply)) => Some(Claim::Over(reply.as_deref().cloned())),
             None => memory.pushes.has(key).then_some(Claim::Over(None)),
         };
         memory.remember(key, signature, again.is_none(), now + ahead);
@@ -181,7 +182,7 @@ impl Dedupe {
             && let Entry::Open(exchange) = entry
             && let Some(outcome) = exchange.settled()
         {
-            *entry = Entry::Over(outcome);
+            *entry = Entry::Over(outcome.map(|answer| Box::new(answer.shown().into_owned())));
         }
     }
 
@@ -297,7 +298,7 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{exchange::Answer, plugin::bindings::Reply};
+    use crate::exchange::Answer;
 
     const LIFETIME: Duration = Duration::from_secs(630);
 
@@ -324,7 +325,7 @@ mod tests {
     async fn again(claim: Claim) -> Outcome {
         match claim {
             Claim::Again(again) => again.outcome().await.outcome(),
-            Claim::Over(outcome) => outcome,
+            Claim::Over(reply) => reply.map(|reply| Arc::new(Answer::of(reply))),
             other => panic!("expected a joined claim, got {other:?}"),
         }
     }

@@ -116,9 +116,9 @@ async fn push(
             serving.chain.count_retry();
             Box::pin(late::next_try(app, serving, &question, &tried)).await
         }
-        Claim::Over(outcome) => {
+        Claim::Over(reply) => {
             serving.chain.count_retry();
-            outcome
+            reply.map(|reply| Arc::new(Answer::of(reply)))
         }
         Claim::Replayed => return Err(Refusal::Replayed { account: account.name.clone() }),
     };
