@@ -459,6 +459,19 @@ async fn what_a_host_that_stops_leaves_is_kept_where_no_try_comes() {
     }
 }
 
+/// WeChat's first try is still open when the host is ended, and its last may be over when the next host is up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_try_is_open_when_the_host_is_ended_is_left_to_the_next_one() {
+    let bot = setup("").settings("[listener]\nshutdown_ms = 0").start().await;
+    let (slow, simulator) = (push("o1", "wait 5000"), bot.simulator.clone());
+    let open = tokio::spawn(async move { simulator.push(&slow).await });
+    in_flight(&bot, 1).await;
+    let bot = bot.restart().await;
+    open.abort();
+    until(&bot, "kept", 1).await;
+    assert_eq!(read(&bot, &push("o1", "继续")).await, "waited");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_asks_while_the_host_stops_gets_the_reply_that_is_made_meanwhile() {
     let bot = setup("").start().await;

@@ -73,6 +73,9 @@ pub struct App {
     /// What becomes of replies, from when they are made until a try was given them or they are written down. While they wait for
     /// WeChat's next try, that is no message in flight; a shutdown ends the wait, and sees the end of it.
     pub ending: TaskTracker,
+    /// Messages that wait for their plugins, until they are written down for the next host: a shutdown waits for that, however
+    /// little time it has.
+    pub leaving: TaskTracker,
     /// Cancelled when the host stops: what it owes is left to the next one.
     pub stopping: CancellationToken,
     started: Instant,
@@ -170,6 +173,7 @@ impl App {
             previous: OnceAMinute::default(),
             tasks: TaskTracker::new(),
             ending: TaskTracker::new(),
+            leaving: TaskTracker::new(),
             stopping: CancellationToken::new(),
             started: Instant::now(),
             loads: loading.set.moved(),

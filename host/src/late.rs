@@ -37,7 +37,7 @@ pub use self::{
     untold::Untold,
     way::{NO_RIGHT, Way, Ways},
 };
-use self::{fetch::Fetching, leaving::Unfinished};
+use self::fetch::Fetching;
 use crate::{
     api::ApiError,
     app::{App, Serving},
@@ -154,15 +154,12 @@ pub async fn upkeep(app: &App) {
 pub async fn first_try(app: &Arc<App>, serving: &Arc<Serving>, tried: &Try, call: Call) -> Outcome {
     let question = call.question.clone();
     let late_at = serving.account.late.is_late_at(tried.arrived);
-    let unfinished = Unfinished::new(app, &question, tried.exchange());
     let running = Outliving::new(call.run());
     if let Ok(Ok(after)) = timeout_at(late_at.into(), running).await {
-        unfinished.end();
         let outcome = given(app, serving, &question, tried).await;
         after.end();
         return outcome;
     }
-    drop(unfinished);
     // In a box: what most messages never need shall not make the future of all of them larger, which is moved.
     Box::pin(wait(app, serving, &question, tried)).await
 }

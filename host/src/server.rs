@@ -21,10 +21,15 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_io_timeout::TimeoutStream;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use self::patience::Patient;
-use crate::{app::App, config, late, web};
+use crate::{
+    app::App,
+    config,
+    late::{self, fetch},
+    web,
+};
 
 /// How long to wait when the system has no more sockets to give.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -58,9 +63,20 @@ pub async fn run(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Out
         app.ending.wait().await;
     };
     if timeout(settings.shutdown, drained).await.is_err() {
-        warn!("Stopped with {} messages unfinished after {:?}", app.tasks.len(), settings.shutdown);
+        leave(&app, settings.shutdown).await;
     }
     app.close().await;
+}
+
+/// Waits until the next host can go on with what was not finished within `shutdown`.
+async fn leave(app: &App, shutdown: Duration) {
+    let unfinished = app.tasks.len();
+    app.leaving.close();
+    let left = async { tokio::join!(app.leaving.wait(), app.ending.wait()) };
+    match timeout(fetch::WRITE_TAKES_MAX, left).await {
+        Ok(_) => warn!("Stopped after {shutdown:?}; {unfinished} messages are left to the next host"),
+        Err(_) => error!("Stopped after {shutdown:?}; {unfinished} messages are unfinished, and not all are written down"),
+    }
 }
 
 /// Where connections come from.

@@ -64,12 +64,18 @@ impl Call {
         Self { is_fetch: false, made, ..self }
     }
 
-    /// Makes the reply and tells every try.
+    /// Makes the reply and tells every try. A host that stops meanwhile leaves the message to the next one, in case the stop
+    /// does not wait so long.
     pub async fn run(self) -> Afterwards {
         let Self { question, rest, slot, place, is_fetch, made } = self;
         let (app, exchange) = (rest.app.clone(), rest.exchange.clone());
         let mut afterwards = Afterwards(Some(rest));
-        let outcome = answer(&app, &question, &exchange, place, is_fetch, made).await;
+        let mut answer = pin!(answer(&app, &question, &exchange, place, is_fetch, made));
+        let outcome = tokio::select! {
+            biased;
+            outcome = &mut answer => outcome,
+            () = leaving::when_stopped(&app, &question, &exchange) => answer.await,
+        };
         if let Some(rest) = &mut afterwards.0 {
             rest.outcome = outcome.clone();
         }
