@@ -7,7 +7,7 @@ use aviary_host::{
     plugin::bindings::Reply,
     store::{
         Store,
-        late::{Owed, new_id},
+        late::{Kept, Owed, new_id},
     },
 };
 use tokio::{
@@ -280,8 +280,7 @@ async fn a_send_that_the_user_cannot_get_now_becomes_a_kept_reply() {
 /// WeChat lets nobody write to this user before they write again: then they read of it, whatever they are answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_who_was_put_off_and_cannot_be_sent_to_reads_of_the_reply_with_the_next_answer() {
-    let kept = "（还有一条回复没看，回复“继续”查看）";
-    for (words, told) in [("say hi", format!("hi\n    | \n    | {kept}")), ("pass", kept.to_owned())] {
+    for (words, told) in [("say hi", hi_and_more()), ("pass", KEPT_TEXT.to_owned())] {
         let fake = FakeWechat::start().await;
         fake.refuses(SEND, 48_001, "api unauthorized");
         let bot = with_api(&fake, "").start().await;
@@ -292,6 +291,109 @@ async fn a_user_who_was_put_off_and_cannot_be_sent_to_reads_of_the_reply_with_th
         assert_eq!(read(&bot, &push("o1", "say hi")).await, "hi", "it is told once");
         assert_eq!(read(&bot, &push("o1", "继续")).await, "waited");
     }
+}
+
+/// What closes an answer to somebody who knows nothing of a kept reply, or stands in the place of silence.
+const KEPT_TEXT: &str = "（还有一条回复没看，回复“继续”查看）";
+
+/// What a user reads who is answered `hi` and told of a kept reply.
+fn hi_and_more() -> String {
+    format!("hi\n    | \n    | {KEPT_TEXT}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_is_told_of_each_reply_that_they_know_nothing_of() {
+    let fake = FakeWechat::start().await;
+    fake.refuses(SEND, 45_047, "out of response count limit");
+    let bot = with_api(&fake, "deliver = \"customer-service\"").start().await;
+    for count in [1, 2] {
+        assert_eq!(read(&bot, &push("o1", SLOW)).await, "", "it was to be sent");
+        until(&bot, "kept", count).await;
+    }
+    for _ in 0..2 {
+        assert_eq!(read(&bot, &push("o1", "say hi")).await, hi_and_more());
+        assert_eq!(read(&bot, &push("o1", "继续")).await, "waited");
+    }
+    assert_eq!(read(&bot, &push("o1", "say hi")).await, "hi");
+}
+
+/// The host that is started next has learnt it from the store when this returns.
+async fn until_told(bot: &Bot) {
+    let telling = async { while read(bot, &push("o1", "say hi")).await != hi_and_more() {} };
+    timeout(PATIENCE, telling).await.expect("the user is told");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_knows_nothing_of_a_reply_is_told_after_a_restart_and_only_once() {
+    let setup = setup("");
+    kept(&setup, "waited", Duration::from_secs(60)).await;
+    kept(&setup, "expired", Duration::ZERO).await;
+    let bot = setup.start().await;
+    until_told(&bot).await;
+    assert_eq!(read(&bot, &push("o1", "say hi")).await, "hi", "of what is there no more nobody is told");
+    let bot = bot.restart().await;
+    assert_eq!(read(&bot, &push("o1", "继续")).await, "waited");
+    assert_eq!(read(&bot, &push("o1", "say hi")).await, "hi");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_word_fetches_what_the_user_was_just_told_of_also_while_they_read_a_long_text() {
+    let setup = setup("");
+    kept(&setup, "old", Duration::from_secs(60)).await;
+    let bot = setup.start().await;
+    attempt(&bot, &push("o1", "reply 5000")).await.expect("it is answered");
+    assert!(read(&bot, &push("o1", "继续")).await.starts_with("xxx"), "of the other one they know nothing");
+    until_told(&bot).await;
+    assert_eq!(read(&bot, &push("o1", "继续")).await, "old");
+    assert!(read(&bot, &push("o1", "继续")).await.starts_with("xxx"), "the rest is there still");
+}
+
+/// A plugin has nothing to say, and says so when its message's tries are over: to tell of something kept is no reply of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_tells_of_a_kept_reply_is_told_by_a_try_or_with_the_next_answer() {
+    let setup = setup("");
+    kept(&setup, "old", Duration::from_secs(60)).await;
+    let bot = setup.start().await;
+    for words in ["wait 1500", "pass"] {
+        assert_eq!(attempt(&bot, &push("o1", words)).await, None, "{words}");
+    }
+    let over = async {
+        while !(bot.app.tasks.is_empty() && bot.app.ending.is_empty()) {
+            sleep(LOOK_AGAIN).await;
+        }
+    };
+    timeout(PATIENCE, over).await.expect("both are over");
+    assert_eq!((metric(&bot, "kept"), bot.owed().await), (1, 0), "what waited, and nothing else");
+    for _ in ["old", "waited"] {
+        until_told(&bot).await;
+    }
+    assert_eq!(read(&bot, &push("o1", "say hi")).await, "hi");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_can_fetch_nobody_is_told() {
+    let setup = setup("fetch_words = []");
+    kept(&setup, "old", Duration::from_secs(60)).await;
+    let bot = setup.start().await;
+    for _ in 0..10 {
+        assert_eq!(read(&bot, &push("o1", "say hi")).await, "hi");
+    }
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+    u64::try_from(since_1970.as_millis()).expect("it is not the far future")
+}
+
+/// Lays a reply into the store of which its user knows nothing.
+async fn kept(setup: &Setup, text: &str, for_so_long: Duration) {
+    let store = Store::open(&setup.path("data")).expect("nobody has it yet");
+    let until_ms = now_ms() + u64::try_from(for_so_long.as_millis()).expect("it is not the far future");
+    let (account, openid, reply) = ("main".into(), "o1".into(), Reply::Text(text.to_owned()));
+    let kept = Kept { account, openid, reply, has_more: false, shown_ms: 0, until_ms, is_untold: true };
+    store.keep(None, vec![kept], Instant::now() + PATIENCE).await.expect("it is written");
+    store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -496,13 +598,12 @@ fn replied(bot: &Bot) -> u64 {
 async fn owed(setup: &Setup, words: &str, is_asked_for: bool, reply: Option<&str>) {
     let store = Store::open(&setup.path("data")).expect("nobody has it yet");
     let reply = reply.map(|text| vec![Reply::Text(text.to_owned())]);
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
     let owed = Owed {
         account: "main".into(),
         openid: "o1".into(),
         xml: push("o1", words),
         is_sealed: false,
-        arrived_ms: u64::try_from(since_1970.as_millis()).expect("it is not the far future"),
+        arrived_ms: now_ms(),
         attempt: 1,
         is_asked_for,
         is_for_next_try: false,

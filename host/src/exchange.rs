@@ -15,6 +15,7 @@ use crate::{
     late::{Fetched, Held, Journal, Wait},
     plugin::bindings::Reply,
     reply::parts,
+    store::late::Id,
     user_queue::Place,
 };
 
@@ -30,8 +31,10 @@ pub struct Answer {
     pub rest: Vec<Reply>,
     /// Whether that is sent by itself; else its user has to ask for it.
     pub is_rest_sent: bool,
-    /// Stands behind `reply` where its user has to ask.
+    /// Stands behind `reply`, or in the place of silence, where its user has to ask.
     pub closing: String,
+    /// Of which kept reply that tells, where it is another one.
+    pub tells_of: Option<Id>,
     /// Which kept part it is, where its user fetched it.
     pub fetched: Option<Fetched>,
 }
@@ -122,7 +125,12 @@ impl Told {
 impl Answer {
     /// An answer of one message.
     pub fn of(reply: Reply) -> Self {
-        Self { reply, rest: Vec::new(), is_rest_sent: false, closing: String::new(), fetched: None }
+        Self { reply, rest: Vec::new(), is_rest_sent: false, closing: String::new(), tells_of: None, fetched: None }
+    }
+
+    /// Whether there is nothing to give to a try.
+    fn is_silence(&self) -> bool {
+        self.reply == Reply::Nothing && self.closing.is_empty()
     }
 
     /// What a try is given.
@@ -225,7 +233,7 @@ impl Exchange {
     /// off, or no try has been open until `next_try` was over, the time in which one would have come. From then on no try is
     /// given it.
     pub async fn fate<F: Future<Output = ()>>(&self, outcome: Outcome, next_try: impl Fn() -> F) -> Fate {
-        let Some(answer) = outcome.filter(|answer| answer.reply != Reply::Nothing) else { return Fate::Told };
+        let Some(answer) = outcome.filter(|answer| !answer.is_silence()) else { return Fate::Told };
         loop {
             let changed = self.changed.notified();
             let alone = match &*self.state() {

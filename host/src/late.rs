@@ -17,7 +17,7 @@ mod journal;
 mod leaving;
 pub mod resume;
 mod typing;
-mod untold;
+pub mod untold;
 mod way;
 
 use std::{
@@ -146,6 +146,7 @@ pub async fn upkeep(app: &App) {
             Ok(0) => {}
             Err(why) => app.late.tell("Kept replies could not be looked at", &why),
         }
+        app.late.untold.forget_past(now_ms());
         sleep(UPKEEP_EVERY).await;
     }
 }

@@ -78,6 +78,11 @@ impl Late {
         waiting.into_iter().chain(more).chain(kept)
     }
 
+    /// Whether a user reads of what is kept without their knowing.
+    pub fn tells_of_kept(&self) -> bool {
+        !self.kept_text.is_empty() && !self.fetch_words.is_empty()
+    }
+
     /// Whether a text, as a user typed it, asks for what is kept.
     pub fn is_fetch_word(&self, text: &str) -> bool {
         self.fetch_words.contains(text.trim())

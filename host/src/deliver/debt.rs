@@ -11,13 +11,13 @@ use super::{
 };
 use crate::{
     app::App,
-    late::fetch::WRITE_TAKES_MAX,
+    late::{fetch::WRITE_TAKES_MAX, untold},
     metrics::LateStep,
     plugin::bindings::Reply,
     reply::parts,
     store::{
         Unavailable,
-        late::{Id, Kept, Owed, new_id},
+        late::{Id, Keeping, Kept, Owed, new_id},
         now_ms,
     },
     user_queue::Place,
@@ -114,10 +114,7 @@ impl Debt {
     /// Keeps what is left of it for its user.
     pub(super) async fn keep(self, app: &App) {
         let parts = self.parts.iter().cloned().collect();
-        if !self.is_asked_for {
-            app.late.untold.enter(&self.account, &self.openid);
-        }
-        if !self.keep_parts(app, self.id, parts, self.is_begun).await {
+        if !self.keep_parts(app, self.id, parts, self.is_begun, !self.is_asked_for).await {
             self.bury(app, "its account is not there any more").await;
         }
     }
@@ -130,27 +127,42 @@ impl Debt {
         if let Some(last) = self.parts.pop_back() {
             self.parts.push_back(parts::closed(last, &serving.account.late.more_text));
         }
-        self.keep_parts(app, None, kept.into(), true).await;
+        self.keep_parts(app, None, kept.into(), true, false).await;
         self.write_down(app).await;
     }
 
     /// Keeps parts in place of a row. Returns whether their account is there.
-    async fn keep_parts(&self, app: &App, row: Option<Id>, parts: Vec<Reply>, is_begun: bool) -> bool {
+    async fn keep_parts(
+        &self,
+        app: &App,
+        row: Option<Id>,
+        parts: Vec<Reply>,
+        is_begun: bool,
+        is_untold: bool,
+    ) -> bool {
         let live = app.live();
         let Some(serving) = live.named(&self.account) else { return false };
         let keep_ms = u64::try_from(serving.account.late.keep.as_millis()).unwrap_or(u64::MAX);
         let (now_ms, last) = (now_ms(), parts.len().saturating_sub(1));
+        let until_ms = now_ms.saturating_add(keep_ms);
         let kept = |(index, reply)| Kept {
             account: self.account.clone(),
             openid: self.openid.clone(),
             reply,
             has_more: index < last,
             shown_ms: if is_begun && index == 0 { now_ms } else { 0 },
-            until_ms: now_ms.saturating_add(keep_ms),
+            until_ms,
+            is_untold: is_untold && index == 0,
         };
         let parts = parts.into_iter().enumerate().map(kept).collect();
         match app.late.store.keep(row, parts, Instant::now() + WRITE_TAKES_MAX).await {
-            Ok(()) => serving.chain.count_late(LateStep::Kept),
+            Ok(Keeping { first, given_up }) => {
+                serving.chain.count_late(LateStep::Kept);
+                if is_untold {
+                    untold::enter(app, &self.account, &self.openid, first, until_ms);
+                }
+                given_up.into_iter().for_each(|id| app.late.untold.leave(&self.account, &self.openid, id));
+            }
             Err(why) => app.late.tell("A late reply could not be kept for its user", &why),
         }
         true

@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{error, warn};
 
-use super::{Fetched, Way, fetch, leaving, untold};
+use super::{Way, fetch, leaving, untold};
 use crate::{
     app::{App, Serving},
     dedupe::{Key, Slot},
@@ -103,9 +103,7 @@ impl Afterwards {
     /// Says that the first try was given what came of the call. That was all, unless something is written down.
     pub fn end(mut self) {
         if let Some(rest) = self.0.take_if(|rest| rest.exchange.journal.close_blank()) {
-            if let Some(part) = rest.fetched() {
-                fetch::shown(&rest.app, &rest.question.message.account, part);
-            }
+            given(&rest.app, &rest.question, rest.outcome.as_deref());
             rest.exchange.place.let_go();
         }
     }
@@ -124,20 +122,14 @@ impl Drop for Afterwards {
 }
 
 impl Rest {
-    /// The kept part that its user fetched with it.
-    fn fetched(&self) -> Option<Fetched> {
-        self.outcome.as_ref().and_then(|answer| answer.fetched)
-    }
-
     /// Waits until a try was given the reply, or delivers it otherwise.
     async fn see_to(self) {
-        let fetched = self.fetched();
         let Self { app, question, exchange, key, outcome, in_flight } = self;
         let _ending = app.ending.token();
         let account = &question.message.account;
         let grace = app.live().named(account).map(|serving| serving.account.late.grace()).unwrap_or_default();
         let has_rest = outcome.as_ref().is_some_and(|answer| !answer.rest.is_empty());
-        let mut fate = pin!(exchange.fate(outcome, || next_try(&app, &question, &exchange, grace)));
+        let mut fate = pin!(exchange.fate(outcome.clone(), || next_try(&app, &question, &exchange, grace)));
         let fate = tokio::select! {
             biased;
             fate = &mut fate => fate,
@@ -159,9 +151,7 @@ impl Rest {
                 if let Some(id) = exchange.journal.close().await {
                     deliver::settle(&app, account, id).await;
                 }
-                if let Some(part) = fetched {
-                    fetch::shown(&app, account, part);
-                }
+                given(&app, &question, outcome.as_deref());
                 // What follows a reply keeps the place until it is there, too.
                 if !has_rest {
                     exchange.place.let_go();
@@ -202,20 +192,36 @@ async fn next_try(app: &App, question: &Question, exchange: &Exchange, grace: Du
 
 /// Whether a reply is for the try that comes to the next host. What its user fetched or was told to ask for is kept as it is.
 fn is_left(app: &App, exchange: &Exchange, answer: &Answer) -> bool {
-    app.stopping.is_cancelled() && answer.fetched.is_none() && !exchange.is_asked_for()
+    let is_reply = answer.fetched.is_none() && answer.reply != Reply::Nothing;
+    app.stopping.is_cancelled() && is_reply && !exchange.is_asked_for()
 }
 
-/// Delivers what no try was given.
+/// Sees to what follows from it that a try was given an answer.
+fn given(app: &Arc<App>, question: &Question, answer: Option<&Answer>) {
+    let Some(answer) = answer else { return };
+    if let Some(part) = answer.fetched {
+        fetch::shown(app, &question.message, part);
+    }
+    if let Some(id) = answer.tells_of {
+        let told = untold::given(app.clone(), question.message.account.clone(), id);
+        tokio::spawn(app.ending.track_future(told));
+    }
+}
+
+/// Delivers what no try was given. What only tells of something kept is told with the next answer.
 async fn owed(app: &Arc<App>, question: &Question, exchange: &Exchange, answer: &Answer) {
     let id = exchange.journal.close().await;
-    if untold::is_told_by(answer) {
-        // Nothing closes what is sent or kept.
-        app.late.untold.enter(&question.message.account, &question.message.from_user);
+    let (account, openid) = (&question.message.account, &question.message.from_user);
+    if let Some(kept) = answer.tells_of {
+        app.late.untold.untell(account, openid, kept);
     }
-    let Some(part) = answer.fetched else { return deliver::late(app, question, exchange, answer, id).await };
-    fetch::put_back(app, part);
+    match answer.fetched {
+        Some(part) => fetch::put_back(app, part),
+        None if answer.reply == Reply::Nothing => exchange.place.let_go(),
+        None => return deliver::late(app, question, exchange, answer, id).await,
+    }
     if let Some(id) = id {
-        deliver::settle(app, &question.message.account, id).await;
+        deliver::settle(app, account, id).await;
     }
 }
 
@@ -274,15 +280,14 @@ fn tell_of_kept(
     exchange: &Exchange,
     answer: Option<Answer>,
 ) -> Option<Answer> {
-    let (message, text) = (&question.message, serving.account.late.kept_text.as_str());
-    let is_in_vain = app.late.untold.is_empty() || text.is_empty() || exchange.settled().is_some();
-    let is_in_vain = is_in_vain || serving.account.late.fetch_words.is_empty();
-    if is_in_vain || !expects_words(&message.body) || !untold::has_room(answer.as_ref(), text) {
+    let (message, late) = (&question.message, &serving.account.late);
+    let is_in_vain = app.late.untold.is_empty() || !late.tells_of_kept() || exchange.settled().is_some();
+    if is_in_vain || !expects_words(&message.body) || !untold::has_room(answer.as_ref(), &late.kept_text) {
         return answer;
     }
-    match app.late.untold.leave(&message.account, &message.from_user) {
-        true => Some(untold::with(answer, text)),
-        false => answer,
+    match app.late.untold.tell(&message.account, &message.from_user, |id| app.late.fetching.has(id)) {
+        Some(id) => Some(untold::with(answer, &late.kept_text, id)),
+        None => answer,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     app::App,
     exchange::{Answer, Exchange, Outcome},
     metrics::LateStep,
-    plugin::question::Question,
+    plugin::{bindings::Message, question::Question},
     store::late::{Id, Kept},
 };
 
@@ -43,7 +43,6 @@ pub struct Fetched {
 pub async fn next(app: &Arc<App>, question: &Question, exchange: &Exchange) -> Option<Outcome> {
     let (account, openid) = (&question.message.account, &question.message.from_user);
     app.late.users.ask(account, openid);
-    app.late.untold.leave(account, openid);
     loop {
         let over = app.late.users.over(account, openid);
         let put_off_ms = over.as_ref().map(|(since_ms, _)| *since_ms);
@@ -72,9 +71,10 @@ async fn take(app: &Arc<App>, account: &str, openid: &str, put_off_ms: Option<u6
         }
     };
     kept.retain(|(id, _)| !app.late.fetching.has(*id));
+    let told = app.late.untold.told(account, openid);
     let live = app.live();
     let serving = live.named(account)?;
-    while let Some(index) = choose(&kept, put_off_ms) {
+    while let Some(index) = choose(&kept, put_off_ms, &told) {
         let (id, Kept { reply, has_more, .. }) = kept.remove(index);
         if !app.late.fetching.take(id) {
             // Somebody else was faster.
@@ -88,17 +88,25 @@ async fn take(app: &Arc<App>, account: &str, openid: &str, put_off_ms: Option<u6
     None
 }
 
-/// Which of the kept parts the user means: what they read of last. That is the text of which they saw a part, unless they
-/// were told of a reply since; then it is the first reply of which they saw nothing, also if it is still being made.
-fn choose(kept: &[(Id, Kept)], put_off_ms: Option<u64>) -> Option<usize> {
+/// Which of the kept parts the user means: what they read of last. That is the text of which they saw a part, unless they were
+/// told of a reply since, with another answer (`told`) or when they were put off: then it is that reply, also if it is still
+/// being made. What they know nothing of comes behind what they know of.
+fn choose(kept: &[(Id, Kept)], put_off_ms: Option<u64>, told: &HashMap<Id, u64>) -> Option<usize> {
+    let told_ms = |index: usize| told.get(&kept[index].0).copied();
     let is_first = |index: &usize| index.checked_sub(1).is_none_or(|before| !kept[before].1.has_more);
     let firsts = || (0..kept.len()).filter(is_first);
-    let begun = firsts().filter(|index| kept[*index].1.shown_ms > 0).max_by_key(|index| kept[*index].1.shown_ms);
+    let read_ms = |index: usize| kept[index].1.shown_ms.max(told_ms(index).unwrap_or_default());
+    let begun = firsts().filter(|index| kept[*index].1.shown_ms > 0).max_by_key(|index| read_ms(*index));
     let new = || firsts().filter(|index| kept[*index].1.shown_ms == 0);
-    let told_ms = put_off_ms.into_iter().chain(new().map(|index| kept[index].0 / ID_OF_MS)).max();
+    let known = || new().filter(|index| !kept[*index].1.is_untold || told_ms(*index).is_some());
+    let known_ms = known().map(|index| told_ms(index).unwrap_or(kept[index].0 / ID_OF_MS));
+    let last_ms = put_off_ms.into_iter().chain(known_ms).max();
     match begun {
-        Some(index) if told_ms.is_none_or(|told_ms| told_ms <= kept[index].1.shown_ms) => Some(index),
-        begun => new().next().or(begun.filter(|_| put_off_ms.is_none())),
+        Some(index) if last_ms.is_none_or(|last_ms| last_ms <= read_ms(index)) => Some(index),
+        begun => {
+            let told_last = new().filter(|index| told_ms(*index).is_some()).max_by_key(|index| told_ms(*index));
+            told_last.or(known().next()).or(new().next()).or(begun.filter(|_| put_off_ms.is_none()))
+        }
     }
 }
 
@@ -106,9 +114,10 @@ fn choose(kept: &[(Id, Kept)], put_off_ms: Option<u64>) -> Option<usize> {
 const ID_OF_MS: u64 = 1_000;
 
 /// Says that a try was given a part.
-pub fn shown(app: &Arc<App>, account: &str, part: Fetched) {
+pub fn shown(app: &Arc<App>, message: &Message, part: Fetched) {
     app.late.fetching.lock().insert(part.id, true);
-    tokio::spawn(forget_later(app.clone(), account.to_owned(), part));
+    app.late.untold.leave(&message.account, &message.from_user, part.id);
+    tokio::spawn(forget_later(app.clone(), message.account.clone(), part));
 }
 
 /// Says that no try was: it is kept as before.
@@ -144,7 +153,8 @@ async fn forget(app: &App, account: &str, ids: Vec<Id>) {
 }
 
 impl Fetching {
-    fn has(&self, id: Id) -> bool {
+    /// Whether a part is on its way to its user, or they have it.
+    pub fn has(&self, id: Id) -> bool {
         self.lock().contains_key(&id)
     }
 
@@ -173,9 +183,20 @@ mod tests {
     fn kept(parts: &[(u64, bool, u64)]) -> Vec<(Id, Kept)> {
         let part = |&(ms, has_more, shown_ms): &(u64, bool, u64)| {
             let (account, openid, reply) = ("main".into(), "o1".into(), Reply::Nothing);
-            (ms * ID_OF_MS, Kept { account, openid, reply, has_more, shown_ms, until_ms: u64::MAX })
+            let kept = Kept { account, openid, reply, has_more, shown_ms, until_ms: u64::MAX, is_untold: false };
+            (ms * ID_OF_MS, kept)
         };
         parts.iter().map(part).collect()
+    }
+
+    /// The same, none of it known to its user.
+    fn untold(parts: &[(u64, bool, u64)]) -> Vec<(Id, Kept)> {
+        kept(parts).into_iter().map(|(id, part)| (id, Kept { is_untold: true, ..part })).collect()
+    }
+
+    /// Which of them is chosen, where the user was put off or not.
+    fn choose(kept: &[(Id, Kept)], put_off_ms: Option<u64>) -> Option<usize> {
+        super::choose(kept, put_off_ms, &HashMap::new())
     }
 
     #[test]
@@ -195,5 +216,24 @@ mod tests {
         assert_eq!(choose(&kept(&[(10, true, 10), (11, false, 0), (20, false, 0)]), None), Some(2));
         assert_eq!(choose(&kept(&[(10, true, 10), (11, false, 0), (20, false, 20)]), None), Some(2));
         assert_eq!(choose(&kept(&[(10, false, 10)]), Some(20)), None, "it is still being made");
+    }
+
+    #[test]
+    fn what_the_user_was_just_told_of_is_read_first_however_old_it_is() {
+        let told = |parts: &[(Id, Kept)], index: usize, ms| super::choose(parts, None, &[(parts[index].0, ms)].into());
+        let begun = [kept(&[(10, false, 30)]), untold(&[(20, false, 0)])].concat();
+        assert_eq!((choose(&begun, None), told(&begun, 1, 40)), (Some(0), Some(1)));
+        let new = [kept(&[(10, false, 0)]), untold(&[(20, false, 0), (25, false, 0)])].concat();
+        assert_eq!((choose(&new, None), told(&new, 2, 40)), (Some(0), Some(2)));
+        // Read on since.
+        let read_on = [untold(&[(20, false, 0)]), kept(&[(30, false, 50)])].concat();
+        assert_eq!(told(&read_on, 0, 40), Some(1));
+    }
+
+    #[test]
+    fn what_the_user_knows_nothing_of_is_better_than_nothing() {
+        assert_eq!(choose(&untold(&[(20, false, 0)]), None), Some(0));
+        let begun = [kept(&[(10, false, 15)]), untold(&[(20, false, 0)])].concat();
+        assert_eq!(choose(&begun, None), Some(0), "they are reading another text");
     }
 }

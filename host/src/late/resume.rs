@@ -9,7 +9,7 @@ use anyhow::Context;
 use aviary_wechat::xml;
 use tracing::{info, warn};
 
-use super::{Call, Journal, fetch::WRITE_TAKES_MAX};
+use super::{Call, Journal, fetch::WRITE_TAKES_MAX, untold};
 use crate::{
     app::App,
     dedupe::Key,
@@ -48,6 +48,7 @@ pub async fn all(app: &Arc<App>) {
         info!("Messages from before the start that are still to be answered: {}", owed.len());
     }
     count_attempts(app, &mut owed).await;
+    tokio::spawn(untold::recall(app.clone()));
     for (id, owed) in owed {
         let (account, openid) = (owed.account.clone(), owed.openid.clone());
         if let Err(why) = one(app, id, owed) {

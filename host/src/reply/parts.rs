@@ -17,10 +17,11 @@ pub fn split(reply: Reply, closing_bytes: usize) -> (Reply, Vec<Reply>) {
     }
 }
 
-/// Adds the words that close a part behind which others follow.
+/// Adds the words that close a part behind which others follow. They can also stand alone.
 pub fn closed(part: Reply, closing: &str) -> Reply {
     match part {
         Reply::Text(text) => Reply::Text(text + closing),
+        Reply::Nothing => Reply::Text(closing.to_owned()),
         part => part,
     }
 }

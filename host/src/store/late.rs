@@ -16,7 +16,7 @@ use tracing::error;
 
 use super::{Store, Unavailable, kv::space::joined, now_ms};
 use crate::plugin::bindings::Reply;
-pub use kept::Kept;
+pub use kept::{Keeping, Kept, UntoldReply};
 use kept::{KEPT, KEPT_AGES};
 
 /// The contract that rows are written with: `Reply` is its type.

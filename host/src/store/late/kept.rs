@@ -35,22 +35,46 @@ pub struct Kept {
     pub shown_ms: u64,
     /// When it is given up, in ms since 1970.
     pub until_ms: u64,
+    /// Whether its user knows nothing of it. What hosts of before wrote says nothing of that.
+    #[serde(default)]
+    pub is_untold: bool,
+}
+
+/// What came of keeping a reply.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keeping {
+    /// Where its first part is.
+    pub first: Id,
+    /// What the user has to do without for it.
+    pub given_up: Vec<Id>,
+}
+
+/// A reply of which its user knows nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UntoldReply {
+    pub id: Id,
+    pub account: String,
+    pub openid: String,
+    pub until_ms: u64,
 }
 
 impl Store {
     /// Keeps the parts of a reply for their user, in place of the owed message.
-    pub async fn keep(&self, owed: Option<Id>, parts: Vec<Kept>, deadline: Instant) -> Result<(), Unavailable> {
-        let Some(Kept { account, openid, .. }) = parts.first().cloned() else { return Ok(()) };
+    pub async fn keep(&self, owed: Option<Id>, parts: Vec<Kept>, deadline: Instant) -> Result<Keeping, Unavailable> {
+        let Some(Kept { account, openid, .. }) = parts.first().cloned() else { return Ok(Keeping::default()) };
         let rows: Vec<_> = parts.iter().map(to_bytes).collect();
         let bytes = rows.iter().map(Vec::len).sum();
         let prefix = joined(&[&account, &openid]);
         self.write_late(&account, bytes, deadline, move |transaction| {
             remove_owed(transaction, owed)?;
             let (mut kept, mut ages) = (transaction.open_table(KEPT)?, transaction.open_table(KEPT_AGES)?);
-            let mut id = new_id();
-            for row in &rows {
+            let (mut id, mut keeping) = (new_id(), Keeping::default());
+            for (index, row) in rows.iter().enumerate() {
                 while ages.get(id)?.is_some() {
                     id += 1;
+                }
+                if index == 0 {
+                    keeping.first = id;
                 }
                 let key = [&prefix, id.to_be_bytes().as_slice()].concat();
                 kept.insert(key.as_slice(), row.as_slice())?;
@@ -60,12 +84,13 @@ impl Store {
             for key in of_user.iter().take(of_user.len().saturating_sub(KEPT_MAX)) {
                 let row = kept.remove(key.as_slice())?.and_then(|row| from_bytes(row.value()));
                 ages.remove(id_of(key))?;
+                keeping.given_up.push(id_of(key));
                 if let Some(row) = row {
                     let why = format!("its user has more than {KEPT_MAX} replies, or parts of them, to ask for");
                     give_up(transaction, row, why)?;
                 }
             }
-            Ok(())
+            Ok(keeping)
         })
         .await
     }
@@ -121,21 +146,53 @@ impl Store {
         .await
     }
 
-    /// Writes down that a user was just shown the part before this one.
-    pub async fn show(&self, account: &str, next: Id, deadline: Instant) -> Result<(), Unavailable> {
-        self.write_late(account, 0, deadline, move |transaction| {
-            let Some(key) = transaction.open_table(KEPT_AGES)?.get(next)?.map(|key| key.value().to_vec()) else {
-                return Ok(());
-            };
-            let mut kept = transaction.open_table(KEPT)?;
-            let row = kept.get(key.as_slice())?.and_then(|row| from_bytes::<Kept>(row.value()));
-            if let Some(row) = row {
-                kept.insert(key.as_slice(), to_bytes(&Kept { shown_ms: now_ms(), ..row }).as_slice())?;
+    /// Every reply of which its user knows nothing.
+    pub async fn untold(&self, deadline: Instant) -> Result<Vec<UntoldReply>, Unavailable> {
+        self.read_late(deadline, |transaction| {
+            let mut untold = Vec::new();
+            for entry in transaction.open_table(KEPT)?.iter()? {
+                let (key, row) = entry?;
+                let row = from_bytes::<Kept>(row.value()).filter(|row| row.is_untold);
+                untold.extend(row.map(|Kept { account, openid, until_ms, .. }| UntoldReply {
+                    id: id_of(key.value()),
+                    account,
+                    openid,
+                    until_ms,
+                }));
             }
-            Ok(())
+            Ok(untold)
         })
         .await
     }
+
+    /// Writes down that a user knows of a reply.
+    pub async fn tell_of(&self, account: &str, id: Id, deadline: Instant) -> Result<(), Unavailable> {
+        self.write_late(account, 0, deadline, move |transaction| {
+            change(transaction, id, |kept| Kept { is_untold: false, ..kept })
+        })
+        .await
+    }
+
+    /// Writes down that a user was just shown the part before this one.
+    pub async fn show(&self, account: &str, next: Id, deadline: Instant) -> Result<(), Unavailable> {
+        self.write_late(account, 0, deadline, move |transaction| {
+            change(transaction, next, |kept| Kept { shown_ms: now_ms(), ..kept })
+        })
+        .await
+    }
+}
+
+/// Changes what is kept, if it still is.
+fn change(transaction: &WriteTransaction, id: Id, change: impl FnOnce(Kept) -> Kept) -> Result<(), redb::Error> {
+    let Some(key) = transaction.open_table(KEPT_AGES)?.get(id)?.map(|key| key.value().to_vec()) else {
+        return Ok(());
+    };
+    let mut kept = transaction.open_table(KEPT)?;
+    let row = kept.get(key.as_slice())?.and_then(|row| from_bytes::<Kept>(row.value()));
+    if let Some(row) = row {
+        kept.insert(key.as_slice(), to_bytes(&change(row)).as_slice())?;
+    }
+    Ok(())
 }
 
 fn remove_kept(transaction: &WriteTransaction, id: Id) -> Result<(), redb::Error> {
@@ -182,7 +239,7 @@ mod tests {
 
     fn kept(openid: &str, text: &str, until_ms: u64) -> Kept {
         let (account, openid) = ("main".into(), openid.into());
-        Kept { account, openid, reply: Reply::Text(text.into()), has_more: false, shown_ms: 0, until_ms }
+        Kept { account, openid, reply: Reply::Text(text.into()), has_more: false, shown_ms: 0, until_ms, is_untold: false }
     }
 
     fn text(text: &str) -> Vec<Reply> {
@@ -247,5 +304,20 @@ mod tests {
         store.show("main", 1, later()).await.unwrap();
         let shown: Vec<_> = store.kept("main", "o1", later()).await.unwrap();
         assert_eq!(shown.iter().map(|(_, kept)| kept.shown_ms > 0).collect::<Vec<_>>(), [false, true]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn whose_user_knows_nothing_of_it_is_found_until_they_were_told() {
+        let store = Store::scratch();
+        let untold = |openid, text| Kept { is_untold: true, ..kept(openid, text, 7) };
+        let first = store.keep(None, vec![untold("o1", "a"), kept("o1", "b", 7)], later()).await.unwrap().first;
+        let second = store.keep(None, vec![untold("o2", "c")], later()).await.unwrap().first;
+        let found = store.untold(later()).await.unwrap();
+        assert_eq!(found.iter().map(|reply| (reply.id, &*reply.openid)).collect::<Vec<_>>(), [(first, "o1"), (second, "o2")]);
+        store.tell_of("main", first, later()).await.unwrap();
+        store.tell_of("main", 1, later()).await.unwrap();
+        let (account, openid) = ("main".into(), "o2".into());
+        let left = UntoldReply { id: second, account, openid, until_ms: 7 };
+        assert_eq!(store.untold(later()).await.unwrap(), [left]);
     }
 }
