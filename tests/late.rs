@@ -596,19 +596,33 @@ fn replied(bot: &Bot) -> u64 {
 
 /// Lays a message into the store, as a host that was killed leaves it.
 async fn owed(setup: &Setup, words: &str, is_asked_for: bool, reply: Option<&str>) {
-    let store = Store::open(&setup.path("data")).expect("nobody has it yet");
     let reply = reply.map(|text| vec![Reply::Text(text.to_owned())]);
-    let owed = Owed {
+    lay(setup, Owed { is_asked_for, reply, ..message(words) }).await;
+}
+
+/// Lays a message into the store of which one try came, and was told nothing.
+async fn left(setup: &Setup, words: &str, reply: Option<&str>) {
+    let reply = reply.map(|text| vec![Reply::Text(text.to_owned())]);
+    lay(setup, Owed { tries: 1, is_for_next_try: true, reply, ..message(words) }).await;
+}
+
+fn message(words: &str) -> Owed {
+    Owed {
         account: "main".into(),
         openid: "o1".into(),
         xml: push("o1", words),
         is_sealed: false,
         arrived_ms: now_ms(),
         attempt: 1,
-        is_asked_for,
+        tries: 3,
+        is_asked_for: false,
         is_for_next_try: false,
-        reply,
-    };
+        reply: None,
+    }
+}
+
+async fn lay(setup: &Setup, owed: Owed) {
+    let store = Store::open(&setup.path("data")).expect("nobody has it yet");
     store.owe(new_id(), owed, Instant::now() + PATIENCE).await.expect("it is written");
     store.close().await;
 }
@@ -662,6 +676,32 @@ async fn whoever_asks_while_the_message_is_asked_about_again_gets_the_reply_on_t
     wechat.timeout = Duration::from_secs(5);
     let answer = wechat.push(&push("o1", "继续")).await.expect("it is answered before WeChat hangs up");
     assert_eq!(bot.shown(&answer), "waited");
+}
+
+/// The same where nobody was told anything before the host stopped: the user asks of their own accord, and no plugin is.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_while_a_reply_waits_for_wechats_next_try_gets_it() {
+    for reply in [Some("late"), None] {
+        let setup = clocked(4_500, "");
+        left(&setup, "say late", reply).await;
+        let bot = setup.start().await;
+        let mut wechat = bot.simulator.clone();
+        wechat.timeout = Duration::from_secs(5);
+        let answer = wechat.push(&push("o1", "继续")).await.expect("it is answered before WeChat hangs up");
+        assert_eq!(bot.shown(&answer), "late");
+        assert_eq!(replied(&bot), u64::from(reply.is_none()));
+    }
+}
+
+/// A reply that was to be fetched is kept anew by the next host, and whoever asks before that is done waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_before_a_reply_is_kept_again_gets_it() {
+    let setup = setup("");
+    owed(&setup, "say late", true, Some("late")).await;
+    let bot = setup.start_unloaded().await;
+    let (fetch, simulator) = (push("o1", "继续"), bot.simulator.clone());
+    let answer = simulator.push(&fetch).await.expect("it is answered");
+    assert_eq!(bot.shown(&answer), "late");
 }
 
 #[tokio::test(flavor = "multi_thread")]

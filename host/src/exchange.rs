@@ -6,7 +6,7 @@
 use std::{
     borrow::Cow,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::{sync::Notify, time::sleep_until};
@@ -42,8 +42,9 @@ pub struct Answer {
 /// A message whose tries and call are not all over. Its parts hold on to it.
 #[derive(Debug)]
 pub struct Exchange {
-    /// When its first try came.
+    /// When its first try came, or this host took it up, and how old it was then.
     pub began: Instant,
+    before: Duration,
     /// Its row in the store, if it has one.
     pub journal: Journal,
     /// Held while its user was put off and may ask for the reply.
@@ -66,6 +67,17 @@ struct State {
     is_over: bool,
     /// Whether the host before this one told its user to ask for the reply.
     was_asked_for: bool,
+}
+
+/// What the host before this one says of a message.
+#[derive(Clone, Copy, Debug)]
+pub struct Before {
+    /// How old it is by now.
+    pub age: Duration,
+    /// How many tries of it came, where one more may come. None: its user was put off.
+    pub tries: Option<u32>,
+    /// Whether its user was told to ask for the reply.
+    pub is_asked_for: bool,
 }
 
 /// How far it is. It only ever moves downwards.
@@ -150,20 +162,29 @@ impl Answer {
 impl Exchange {
     /// A message of which nothing came before.
     pub fn new(began: Instant) -> Arc<Self> {
-        Self::with(began, State::default(), Journal::default())
+        Self::with(began, Duration::ZERO, State::default(), Journal::default())
     }
 
-    /// A message that the host before this one wrote down. `tries_before` came to that one,
-    /// and more may come; none: that is over, and its user was put off.
-    pub fn resumed(began: Instant, tries_before: Option<u32>, was_asked_for: bool, journal: Journal) -> Arc<Self> {
-        let phase = if tries_before.is_some() { Phase::Asked } else { Phase::PutOff(None) };
-        let tries = tries_before.unwrap_or_default();
-        Self::with(began, State { phase, tries, was_asked_for, ..State::default() }, journal)
+    /// A message that the host before this one wrote down.
+    pub fn resumed(began: Instant, before: Before, journal: Journal) -> Arc<Self> {
+        let phase = if before.tries.is_some() { Phase::Asked } else { Phase::PutOff(None) };
+        let (tries, was_asked_for) = (before.tries.unwrap_or_default(), before.is_asked_for);
+        Self::with(began, before.age, State { phase, tries, was_asked_for, ..State::default() }, journal)
     }
 
-    fn with(began: Instant, state: State, journal: Journal) -> Arc<Self> {
+    fn with(began: Instant, before: Duration, state: State, journal: Journal) -> Arc<Self> {
         let (state, changed) = (Mutex::new(state), Notify::new());
-        Arc::new(Self { began, journal, awaited: Held::default(), place: Held::default(), state, changed })
+        Arc::new(Self { began, before, journal, awaited: Held::default(), place: Held::default(), state, changed })
+    }
+
+    /// How old it was at this moment.
+    pub fn age_at(&self, moment: Instant) -> Duration {
+        self.before + moment.saturating_duration_since(self.began)
+    }
+
+    /// How many tries of it came.
+    pub fn tries(&self) -> u32 {
+        self.state().tries
     }
 
     /// The state as it is now, locked.
@@ -317,8 +338,6 @@ impl Drop for Try {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::{
         task::yield_now,
         time::{sleep, timeout},
@@ -390,6 +409,15 @@ mod tests {
         exchange.publish(said("b"));
         let fate = exchange.fate(said("b"), || async {}).await;
         assert!(matches!(fate, Fate::Missed(answer) if answer.reply == Reply::Text("b".to_owned())));
+        assert_eq!(exchange.begin(Instant::now()).outcome().await, Told::Again(None));
+    }
+
+    #[tokio::test]
+    async fn what_was_put_off_before_a_restart_waits_for_no_try() {
+        let before = Before { age: Duration::ZERO, tries: None, is_asked_for: false };
+        let exchange = Exchange::resumed(Instant::now(), before, Journal::default());
+        exchange.publish(said("a"));
+        assert!(is_owed(&fate(&exchange, said("a")).await, "a"));
         assert_eq!(exchange.begin(Instant::now()).outcome().await, Told::Again(None));
     }
 

@@ -56,6 +56,9 @@ use crate::{
 /// WeChat tries three times. Where a try went astray, one that begins two windows after the first is the last.
 const TRIES_MAX: u32 = 3;
 
+/// How long after a message WeChat sends it again: 5 s after each of its tries began it hangs up, and the third is the last.
+const TRIES_COME_FOR: Duration = Duration::from_secs(15);
+
 /// How often kept replies are looked at that nobody fetched.
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 
@@ -130,9 +133,9 @@ impl config::Late {
         arrived + self.window * 2 / 3
     }
 
-    /// How long to wait for WeChat's next try where none is open.
-    pub fn grace(&self) -> Duration {
-        self.window * 2
+    /// How long to wait for WeChat's next try of a message of this age, where none is open.
+    pub fn grace(&self, age: Duration) -> Duration {
+        (self.window * 2).min(TRIES_COME_FOR.saturating_sub(age))
     }
 }
 
@@ -196,8 +199,8 @@ async fn wait(app: &Arc<App>, serving: &Arc<Serving>, question: &Question, tried
 /// Waits for the last try's reply. Its user is told to wait when it runs out.
 async fn last_try(app: &Arc<App>, serving: &Arc<Serving>, question: &Question, tried: &Try) -> Outcome {
     let late = &serving.account.late;
-    let held = (tried.exchange().began + late.held()).max(tried.arrived);
-    let ends = held.min(tried.arrived + late.window);
+    let age = tried.exchange().age_at(tried.arrived);
+    let ends = tried.arrived + late.held().saturating_sub(age).min(late.window);
     let is_sent = app.late.ways.is_by_customer_service(serving);
     let words = late.waiting_text.clone().filter(|_| !is_sent && expects_words(&question.message.body));
     let words = words.map(|text| Arc::new(Answer::of(Reply::Text(text))));
@@ -214,7 +217,9 @@ async fn put_off(
     ends: Instant,
     words: Outcome,
 ) -> Outcome {
-    let owed = Owed { is_asked_for: words.is_some(), ..Owed::of(question, tried.exchange().began) };
+    let is_last = tried.number >= TRIES_MAX || app.late.ways.is_by_customer_service(serving);
+    let message = Owed::of(question, tried.exchange());
+    let owed = Owed { is_asked_for: words.is_some(), is_for_next_try: !is_last, ..message };
     // In a task of its own: what is written has to be remembered, whether or not this try is still open then.
     let journaled = tokio::spawn(journal(app.clone(), owed, tried.exchange().clone(), ends));
     if tried.wait_until(ends).await {
@@ -285,16 +290,14 @@ async fn see_to(app: &Arc<App>, serving: &Arc<Serving>, question: &Question, tri
 }
 
 fn is_last(tried: &Try, late: &config::Late) -> bool {
-    let began = tried.exchange().began;
-    tried.number >= TRIES_MAX
-        || tried.arrived >= began + late.window * 2
-        || began + late.held() <= tried.arrived + late.window
+    let age = tried.exchange().age_at(tried.arrived);
+    tried.number >= TRIES_MAX || age >= late.window * 2 || late.held() <= age + late.window
 }
 
 impl Owed {
-    /// What is written down of a message that came at `arrived`.
-    fn of(question: &Question, arrived: Instant) -> Self {
-        let age_ms = u64::try_from(arrived.elapsed().as_millis()).unwrap_or(u64::MAX);
+    /// What is written down of a message, of which WeChat may send another try.
+    fn of(question: &Question, exchange: &Exchange) -> Self {
+        let age_ms = u64::try_from(exchange.age_at(Instant::now()).as_millis()).unwrap_or(u64::MAX);
         Self {
             account: question.message.account.clone(),
             openid: question.message.from_user.clone(),
@@ -302,9 +305,72 @@ impl Owed {
             is_sealed: question.is_sealed,
             arrived_ms: now_ms().saturating_sub(age_ms),
             attempt: question.attempt,
+            tries: exchange.tries(),
             is_asked_for: false,
-            is_for_next_try: false,
+            is_for_next_try: true,
             reply: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Config, Deliver},
+        exchange::Before,
+    };
+
+    const PUSH: &str = "<xml><ToUserName>gh</ToUserName><FromUserName>o1</FromUserName><CreateTime>1</CreateTime>\
+                        <MsgType>text</MsgType><Content>hi</Content><MsgId>7</MsgId></xml>";
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// The settings of an account that has none.
+    fn defaults() -> config::Late {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[accounts.main]\ntoken = \"secret7\"\n").unwrap();
+        let late = Config::load(file.path()).unwrap().accounts[0].late.clone();
+        assert_eq!((late.deliver, late.window.as_millis(), late.hold.as_secs()), (Deliver::Auto, 4_500, 14));
+        late
+    }
+
+    /// A message of which the host before this one had so many tries, of this age.
+    fn left(tries: u32, age: Duration) -> Arc<Exchange> {
+        let before = Before { age, tries: Some(tries), is_asked_for: false };
+        Exchange::resumed(Instant::now(), before, Journal::default())
+    }
+
+    /// Whether a try that comes so long after `exchange` began here is the last.
+    fn is_last_after(exchange: &Arc<Exchange>, after: Duration) -> bool {
+        is_last(&exchange.begin(exchange.began + after), &defaults())
+    }
+
+    #[test]
+    fn the_third_try_is_the_last_or_one_that_comes_as_late() {
+        let message = Exchange::new(Instant::now());
+        assert_eq!([0, 5, 10].map(|seconds| is_last_after(&message, SECOND * seconds)), [false, false, true]);
+        let one_went_astray = Exchange::new(Instant::now());
+        assert_eq!([0, 10].map(|seconds| is_last_after(&one_went_astray, SECOND * seconds)), [false, true]);
+        let came_twice = Exchange::new(Instant::now());
+        assert_eq!([0, 0, 0].map(|seconds| is_last_after(&came_twice, SECOND * seconds)), [false, false, true]);
+    }
+
+    #[test]
+    fn tries_and_age_are_counted_on_over_a_restart() {
+        let message = left(1, SECOND);
+        assert_eq!([4, 9].map(|seconds| is_last_after(&message, SECOND * seconds)), [false, true]);
+        assert!(is_last_after(&left(2, SECOND * 7), SECOND * 3), "it is the third");
+        assert!(is_last_after(&left(1, SECOND * 7), SECOND * 3), "the second met no host");
+        let owed = Owed::of(&Question::read("main", PUSH).unwrap(), &left(2, SECOND * 600));
+        let age_s = now_ms().saturating_sub(owed.arrived_ms) / 1_000;
+        assert!((600..700).contains(&age_s) && owed.tries == 2, "{owed:?}");
+    }
+
+    #[test]
+    fn no_try_is_waited_for_that_cannot_come() {
+        let late = defaults();
+        let seconds = [0, 5, 10, 15, 60].map(|age| late.grace(SECOND * age).as_secs());
+        assert_eq!(seconds, [9, 9, 5, 0, 0]);
     }
 }

@@ -95,6 +95,7 @@ impl Debt {
             is_sealed: false,
             arrived_ms: self.since_ms,
             attempt: 1,
+            tries: 0,
             is_asked_for: self.is_asked_for,
             is_for_next_try: false,
             reply: Some(self.parts.iter().cloned().collect()),

@@ -127,9 +127,8 @@ impl Rest {
         let Self { app, question, exchange, key, outcome, in_flight } = self;
         let _ending = app.ending.token();
         let account = &question.message.account;
-        let grace = app.live().named(account).map(|serving| serving.account.late.grace()).unwrap_or_default();
         let has_rest = outcome.as_ref().is_some_and(|answer| !answer.rest.is_empty());
-        let mut fate = pin!(exchange.fate(outcome.clone(), || next_try(&app, &question, &exchange, grace)));
+        let mut fate = pin!(exchange.fate(outcome.clone(), || next_try(&app, &question, &exchange)));
         let fate = tokio::select! {
             biased;
             fate = &mut fate => fate,
@@ -178,11 +177,13 @@ impl Rest {
     }
 }
 
-/// Is over when WeChat's next try would have come. None comes to a host that stops, nor of a message whose user was told to ask
-/// by the host before this one, and does.
-async fn next_try(app: &App, question: &Question, exchange: &Exchange, grace: Duration) {
+/// Is over when WeChat's next try would have come. None comes to a host that stops, and none is waited for where the user asks for
+/// a reply that was owed by the host before this one.
+async fn next_try(app: &App, question: &Question, exchange: &Exchange) {
     let (account, openid) = (&question.message.account, &question.message.from_user);
-    let asked = app.late.users.asked(account, openid).filter(|_| exchange.is_asked_for());
+    let age = exchange.age_at(Instant::now());
+    let grace = app.live().named(account).map(|serving| serving.account.late.grace(age)).unwrap_or_default();
+    let asked = app.late.users.asked(account, openid).filter(|_| exchange.awaited.is_held());
     tokio::select! {
         () = sleep(grace) => {}
         () = app.stopping.cancelled() => {}
@@ -338,7 +339,7 @@ mod tests {
     async fn put_off(app: &Arc<App>) -> Rest {
         let question = Question::read("main", PUSH).unwrap();
         let exchange = Exchange::new(Instant::now());
-        let owed = Owed::of(&question, exchange.began);
+        let owed = Owed::of(&question, &exchange);
         let later = Instant::now() + Duration::from_secs(60);
         exchange.journal.write(async |id| app.late.store.owe(id, owed, later).await).await.unwrap();
         exchange.place.hold(app.late.queues.join("main", "o1").unwrap());

@@ -8,6 +8,7 @@ use std::{
 
 use tokio::time::sleep;
 
+use super::TRIES_COME_FOR;
 use crate::{
     app::App,
     exchange::{Answer, Exchange, Outcome},
@@ -52,11 +53,12 @@ pub async fn next(app: &Arc<App>, question: &Question, exchange: &Exchange) -> O
         if let Some(part) = take(app, account, openid, put_off_ms).await {
             return Some(Some(Arc::new(part)));
         }
-        // Its own tries run out, too: then this word is over, and the next one may fetch.
+        // Its own tries run out, too, or none of them comes any more: then this word is over, and the next one may fetch.
         let told = told?;
         tokio::select! {
             () = told => {}
             () = exchange.put_off() => return Some(None),
+            () = sleep(TRIES_COME_FOR.saturating_sub(exchange.age_at(Instant::now()))) => return Some(None),
         }
     }
 }

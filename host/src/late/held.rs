@@ -19,6 +19,11 @@ impl<T> Held<T> {
         drop(before);
     }
 
+    /// Whether there is a value.
+    pub fn is_held(&self) -> bool {
+        self.lock().is_some()
+    }
+
     /// Hands the value over, if it is still there.
     pub fn take(&self) -> Option<T> {
         self.lock().take()

@@ -25,7 +25,7 @@ pub async fn when_stopped(app: &App, question: &Question, exchange: &Exchange) {
     let _leaving = app.leaving.token();
     app.stopping.cancelled().await;
     sleep(OVER_WITHIN).await;
-    let (owed, deadline) = (Owed::of(question, exchange.began), Instant::now() + WRITE_TAKES_MAX);
+    let (owed, deadline) = (Owed::of(question, exchange), Instant::now() + WRITE_TAKES_MAX);
     if let Err(why) = exchange.journal.leave(async |id| app.late.store.owe(id, owed, deadline).await).await {
         app.late.tell("A message that is being answered could not be left to the next host", &why);
     }
@@ -33,8 +33,7 @@ pub async fn when_stopped(app: &App, question: &Question, exchange: &Exchange) {
 
 /// Writes a reply down that no try was given, in the message's row if it has one: WeChat's next try gets it from the next host.
 pub async fn reply(app: &App, question: &Question, exchange: &Exchange, answer: &Answer, row: Option<Id>) {
-    let message = Owed::of(question, exchange.began);
-    let owed = Owed { is_for_next_try: true, reply: Some(answer.parts()), ..message };
+    let owed = Owed { reply: Some(answer.parts()), ..Owed::of(question, exchange) };
     let deadline = Instant::now() + WRITE_TAKES_MAX;
     if let Err(why) = app.late.store.owe(row.unwrap_or_else(new_id), owed, deadline).await {
         app.late.tell("A reply could not be left to the next host, which will ask for it again", &why);

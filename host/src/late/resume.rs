@@ -9,12 +9,12 @@ use anyhow::Context;
 use aviary_wechat::xml;
 use tracing::{info, warn};
 
-use super::{Call, Journal, fetch::WRITE_TAKES_MAX, untold};
+use super::{Call, Journal, TRIES_COME_FOR, fetch::WRITE_TAKES_MAX, untold};
 use crate::{
     app::App,
     dedupe::Key,
     deliver,
-    exchange::Exchange,
+    exchange::{Before, Exchange},
     plugin::{bindings::Body, question::Question},
     store::{
         late::{Id, Owed},
@@ -25,12 +25,6 @@ use crate::{
 /// How often a message is asked about at most: one that brings the host down each time must not do so for ever.
 /// Not after a few: a host may be killed again and again for reasons that are not the message's.
 const ATTEMPTS_MAX: u32 = 10;
-
-/// Tries that came before: WeChat sends a message that was put off no more, and if it does, that try is the last.
-const TRIES_BEFORE: u32 = 2;
-
-/// How long after a message WeChat may still send it again.
-const TRIES_COME_FOR: Duration = Duration::from_secs(15);
 
 /// How many rows are written at once.
 const ROWS_AT_ONCE_MAX: usize = 500;
@@ -47,6 +41,8 @@ pub async fn all(app: &Arc<App>) {
     if !owed.is_empty() {
         info!("Messages from before the start that are still to be answered: {}", owed.len());
     }
+    // A user's messages in their order: what one waits for stands before it in the queue.
+    owed.sort_by_key(|(id, owed)| (owed.arrived_ms, *id));
     count_attempts(app, &mut owed).await;
     tokio::spawn(untold::recall(app.clone()));
     for (id, owed) in owed {
@@ -75,12 +71,19 @@ async fn count_attempts(app: &App, owed: &mut [(Id, Owed)]) {
 
 fn one(app: &Arc<App>, id: Id, mut owed: Owed) -> anyhow::Result<()> {
     match owed.reply.take() {
-        Some(parts) if may_be_told(app, &owed) => take_up(app, id, &owed, |call| call.replied(parts)),
+        // Where its account is gone, no try comes, and the reply becomes a dead letter.
+        Some(parts) if may_be_told(&owed) && app.live().named(&owed.account).is_some() => take_up(app, id, &owed, |call| call.replied(parts)),
         Some(parts) => {
             claim(app, &owed);
             // If there are too many, it does not wait for the others.
             let place = app.late.queues.join(&owed.account, &owed.openid).ok();
-            tokio::spawn(deliver::resume(app.clone(), id, owed, parts, place));
+            // Who was told to ask, and does before it is kept, waits for that.
+            let awaited = owed.is_asked_for.then(|| app.late.users.enter(&owed.account, &owed.openid));
+            let resumed = deliver::resume(app.clone(), id, owed, parts, place);
+            tokio::spawn(async move {
+                resumed.await;
+                drop(awaited);
+            });
             Ok(())
         }
         None if owed.attempt > ATTEMPTS_MAX => {
@@ -109,15 +112,16 @@ fn take_up(app: &Arc<App>, id: Id, owed: &Owed, how: impl FnOnce(Call) -> Call) 
         attempt: owed.attempt,
         ..Question::read(&owed.account, owed.xml.clone())?
     };
-    let tries_before = (age(owed) < TRIES_COME_FOR).then_some(TRIES_BEFORE);
-    let exchange = Exchange::resumed(Instant::now(), tries_before, owed.is_asked_for, Journal::written(id));
+    let tries = may_be_told(owed).then_some(owed.tries);
+    let before = Before { age: age(owed), tries, is_asked_for: owed.is_asked_for };
+    let exchange = Exchange::resumed(Instant::now(), before, Journal::written(id));
     let key = Key::of(&question.message, &root);
     // Nothing new came yet, and each message has one row.
     let slot = app.dedupe.resume(key, exchange.clone()).context("it was written down twice")?;
     let is_fetch =
         matches!(&question.message.body, Body::Text(text) if serving.account.late.is_fetch_word(&text.content));
-    // A fetch word is no reply that another one could wait for.
-    if owed.is_asked_for && !is_fetch {
+    // Who asks for it gets it, also if they were told nothing. A fetch word is no reply that another one could wait for.
+    if (owed.is_asked_for || tries.is_some()) && !is_fetch {
         exchange.awaited.hold(app.late.users.enter(&owed.account, &owed.openid));
     }
     let call = how(Call::new(app, serving, question, slot, exchange));
@@ -125,9 +129,9 @@ fn take_up(app: &Arc<App>, id: Id, owed: &Owed, how: impl FnOnce(Call) -> Call) 
     Ok(())
 }
 
-/// Whether a try may come that is given the reply. Where its account is gone, none does, and the reply becomes a dead letter.
-fn may_be_told(app: &App, owed: &Owed) -> bool {
-    owed.is_for_next_try && age(owed) < TRIES_COME_FOR && app.live().named(&owed.account).is_some()
+/// Whether a try may come that is given the reply.
+fn may_be_told(owed: &Owed) -> bool {
+    owed.is_for_next_try && age(owed) < TRIES_COME_FOR
 }
 
 fn age(owed: &Owed) -> Duration {

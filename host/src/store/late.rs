@@ -35,7 +35,7 @@ const DEAD: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("late_dead");
 /// Names a row: the time it was made in microseconds since 1970, or the next number that was free.
 pub type Id = u64;
 
-/// A message whose user was put off.
+/// A message that waits for its answer: its user was put off, or the host stopped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Owed {
     pub account: String,
@@ -47,9 +47,13 @@ pub struct Owed {
     pub arrived_ms: u64,
     /// How often its plugins were asked.
     pub attempt: u32,
+    /// How many tries of it came. What hosts of before wrote says nothing of it.
+    #[serde(default)]
+    pub tries: u32,
     /// Whether its user was told to ask for the reply.
     pub is_asked_for: bool,
-    /// Whether no try was told anything: the reply is for the next one. What hosts of before wrote says nothing of it.
+    /// Whether the next try is given the reply, should one come: none was told anything for good. What hosts of before wrote says
+    /// nothing of it.
     #[serde(default)]
     pub is_for_next_try: bool,
     /// What is still to be sent, once its plugins are done.
@@ -118,7 +122,8 @@ impl Store {
         .await
     }
 
-    /// Writes down what is still to be sent to answer an owed message. One that is not owed any more stays so.
+    /// Writes down what is still to be sent to answer an owed message, of which no try is told any more. One that is not owed any
+    /// more stays so.
     pub async fn update_parts(
         &self,
         id: Id,
@@ -131,7 +136,7 @@ impl Store {
             let mut table = transaction.open_table(OWED)?;
             let owed = table.get(id)?.and_then(|row| from_bytes::<Owed>(row.value()));
             if let Some(owed) = owed {
-                table.insert(id, to_bytes(&Owed { reply: Some(parts), ..owed }).as_slice())?;
+                table.insert(id, to_bytes(&Owed { reply: Some(parts), is_for_next_try: false, ..owed }).as_slice())?;
             }
             Ok(())
         })
@@ -295,6 +300,7 @@ mod tests {
             is_sealed: false,
             arrived_ms: 7,
             attempt: 1,
+            tries: 3,
             is_asked_for: false,
             is_for_next_try: false,
             reply: None,
