@@ -2,9 +2,12 @@
 
 mod late;
 
-use std::{net::TcpListener, time::Duration};
+use std::{
+    net::TcpListener,
+    time::{Duration, Instant},
+};
 
-use aviary_host::conversation::{Encryption, Said, TRIES_MAX};
+use aviary_host::conversation::{Encryption, Said, TRIES_MAX, shown};
 use aviary_wechat::{
     crypt::{self, AesKey},
     envelope, signature, xml,
@@ -12,7 +15,6 @@ use aviary_wechat::{
 use tokio::{
     net::TcpSocket,
     process::Command,
-    task::yield_now,
     time::{sleep, timeout},
 };
 
@@ -314,26 +316,56 @@ async fn a_webhook_that_is_not_there_is_told_for_that_and_costs_an_apology() {
     assert_eq!(log.lines("The webhook failed; user").len(), 1);
 }
 
-#[tokio::test]
-async fn a_webhook_that_is_being_restarted_loses_no_message_and_is_asked_once() {
+/// A place where nobody listens yet: whoever connects is refused.
+fn nobody() -> (TcpSocket, String) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    // Bound and not listening yet: whoever connects is refused.
-    let bot = in_front_of(&format!("http://{}", socket.local_addr().unwrap()), "").await;
-    let (simulator, push) = (bot.simulator.clone(), bot.simulator.sign(&text_push("你好")).unwrap());
-    let asking = tokio::spawn(async move { simulator.send(&push).await });
-    let is_asking = async {
-        while bot.app.tasks.is_empty() {
-            yield_now().await;
+    let origin = format!("http://{}", socket.local_addr().unwrap());
+    (socket, origin)
+}
+
+/// Waits until the webhook of the account was not there.
+async fn until_missed(log: &Log) {
+    let missing = async {
+        while log.lines("is not there (Connection refused); messages wait a little for it").is_empty() {
+            sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, is_asking).await.unwrap();
-    // Nothing tells of a connection that was refused: long enough for one or two.
-    sleep(Duration::from_millis(700)).await;
+    timeout(PATIENCE, missing).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_webhook_that_is_being_restarted_loses_no_message_and_is_asked_once() {
+    let (log, (socket, origin)) = (Log::capture(), nobody());
+    let bot = in_front_of(&origin, "").await;
+    let (simulator, push) = (bot.simulator.clone(), bot.simulator.sign(&text_push("你好")).unwrap());
+    let asking = tokio::spawn(async move { simulator.send(&push).await });
+    until_missed(&log).await;
     let reply = "<xml><MsgType><![CDATA[text]]></MsgType><Content><![CDATA[在]]></Content></xml>";
     let webhook = Upstream::on(socket.listen(16).unwrap(), move |_| ok("", reply));
     assert_eq!(bot.shown(&asking.await.unwrap().unwrap()), "在");
     assert_eq!(webhook.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_host_that_stops_does_not_wait_for_a_webhook_that_is_not_there() {
+    let (log, (_socket, origin)) = (Log::capture(), nobody());
+    // A message waits 10 s for it, and the stop longer.
+    let late = "late.window_ms = 5000\nlate.hold_ms = 15000";
+    let bot = Setup::new()
+        .settings("[listener]\nshutdown_ms = 60000")
+        .account(&format!("forward = \"{origin}\"\napology_text = \"抱歉\"\n{late}"))
+        .start()
+        .await;
+    let (simulator, push) = (bot.simulator.clone(), bot.simulator.sign(&text_push("你好")).unwrap());
+    let asking = tokio::spawn(async move { simulator.send(&push).await });
+    until_missed(&log).await;
+    let stopped = Instant::now();
+    let simulator = bot.simulator.clone();
+    bot.stop().await;
+    assert!(stopped.elapsed() < Duration::from_secs(8), "{:?}", stopped.elapsed());
+    let answer = asking.await.unwrap().unwrap();
+    assert_eq!(shown(simulator.reply(&answer).unwrap().as_ref()), "抱歉");
 }
 
 #[tokio::test]

@@ -162,6 +162,7 @@ impl App {
             has_looked: false,
             is_closed: false,
         };
+        let stopping = CancellationToken::new();
         Ok(Arc::new(Self {
             dedupe: Dedupe::new(config.dedupe.keys_max, claim_lifetime(&config)),
             egress,
@@ -174,12 +175,12 @@ impl App {
             tasks: TaskTracker::new(),
             ending: TaskTracker::new(),
             leaving: TaskTracker::new(),
-            stopping: CancellationToken::new(),
             started: Instant::now(),
             loads: loading.set.moved(),
             loading: Mutex::new(loading),
             versions,
-            live: watch::Sender::new(Arc::new(Live::new(config, None, &records, &apis))),
+            live: watch::Sender::new(Arc::new(Live::new(config, None, &records, &apis, &stopping))),
+            stopping,
             apis,
             records,
             engine,
@@ -460,13 +461,15 @@ impl App {
     /// Swaps in settings before there are chains: WeChat's check of the URL needs the token and no plugin.
     fn publish_unready(&self, config: &Arc<Config>) {
         self.records.resize(config);
-        self.live.send_replace(Arc::new(Live::new(config.clone(), None, &self.records, &self.apis)));
+        let live = Live::new(config.clone(), None, &self.records, &self.apis, &self.stopping);
+        self.live.send_replace(Arc::new(live));
     }
 
     /// Swaps in the chains of what is loaded, and keeps a copy of what serves for the first time.
     async fn publish(&self, set: &mut Set, config: &Arc<Config>) {
         self.records.resize(config);
-        let live = Arc::new(Live::new(config.clone(), Some(set), &self.records, &self.apis));
+        let live = Live::new(config.clone(), Some(set), &self.records, &self.apis, &self.stopping);
+        let live = Arc::new(live);
         live.log();
         let served = set.served(live.accounts().map(|serving| &*serving.chain));
         let before = self.live.send_replace(live.clone());
@@ -484,7 +487,13 @@ impl App {
 }
 
 impl Live {
-    fn new(config: Arc<Config>, set: Option<&mut Set>, records: &Records, apis: &Apis) -> Self {
+    fn new(
+        config: Arc<Config>,
+        set: Option<&mut Set>,
+        records: &Records,
+        apis: &Apis,
+        stopping: &CancellationToken,
+    ) -> Self {
         let ready = set.is_some();
         let chains = set.map(|set| set.chains(&config)).unwrap_or_default();
         let chains = chains.into_iter().chain(std::iter::repeat_with(Chain::default));
@@ -492,8 +501,8 @@ impl Live {
         let client = LazyCell::new(Client::default);
         let serving = |(account, chain): (&Arc<Account>, Chain)| {
             let reply_bytes_max = config.limits.reply_bytes_max;
-            let forward =
-                account.forward.as_ref().and_then(|_| Forward::of(account, &client, reply_bytes_max, &records.metrics));
+            let forward = || Forward::of(account, &client, reply_bytes_max, &records.metrics, stopping);
+            let forward = account.forward.as_ref().and_then(|_| forward());
             let chain = chain.serving(account, forward, config.log.guest, records.metrics.account(&account.name));
             Arc::new(Serving { account: account.clone(), chain: Arc::new(chain), api: apis.of(account) })
         };

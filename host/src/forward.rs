@@ -3,8 +3,10 @@
 //!
 //! So a bot of before gets joined retries and, where the account has them, late replies, without a changed line: to it,
 //! Aviary is WeChat. It is asked once for each message, on a connection of its own, and no redirect is followed: what would
-//! ask twice could make a bot answer, or charge, twice. Where no connection can be made, it was not asked: as WeChat would, we
-//! try again then, so that a bot that is being restarted loses no message.
+//! ask twice could make a bot answer, or charge, twice. Where nobody is there to connect to, it was not asked: as WeChat would,
+//! we try again then until WeChat's last try begins, so that a bot that is being restarted loses no message.
+
+mod away;
 
 use std::{
     sync::Arc,
@@ -16,8 +18,10 @@ use tokio::{
     sync::Semaphore,
     time::{sleep, timeout_at},
 };
-use tracing::warn;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
+use self::away::{Away, Missed};
 use crate::{
     config::Account,
     conversation::{Answer, Encryption, Signed, Simulator},
@@ -42,8 +46,12 @@ pub struct Forward {
     /// As many messages as may be with it at once. The next ones wait, as long as theirs leaves time.
     places: Semaphore,
     places_max: usize,
-    /// How long a connection is tried: until WeChat's last try begins, so that this one can be told what came of it.
-    patience: Duration,
+    /// How long before a message's deadline WeChat's last try begins: until then a connection is tried, so that this try can be told
+    /// what came of it.
+    after_tries: Duration,
+    away: Away,
+    /// Cancelled when the host stops, which waits for nobody who is not there.
+    stopping: CancellationToken,
     reply_bytes_max: usize,
     metrics: ForwardMetrics,
 }
@@ -58,7 +66,7 @@ pub enum Failure {
     #[error("gave no answer within {} ms", .limit.as_millis())]
     Timeout { limit: Duration },
     #[error("cannot be reached: {reason}")]
-    Unreachable { reason: String },
+    Unreachable { reason: String, may_pass: bool },
     #[error("broke off the connection: {0}")]
     BrokenOff(String),
     #[error("answered with a redirect ({status}), which is not followed; put the address it leads to into `forward`")]
@@ -79,10 +87,17 @@ pub enum Failure {
 
 impl Forward {
     /// The webhook of an account, if it has one.
-    pub fn of(account: &Account, client: &Client, reply_bytes_max: usize, metrics: &Metrics) -> Option<Self> {
+    pub fn of(
+        account: &Account,
+        client: &Client,
+        reply_bytes_max: usize,
+        metrics: &Metrics,
+        stopping: &CancellationToken,
+    ) -> Option<Self> {
         let sealed = Simulator::of_webhook(account, client.clone())?;
         let mut plain = sealed.clone();
         plain.encryption = Encryption::Plain;
+        let late = &account.late;
         Some(Self {
             account: account.name.as_str().into(),
             url: account.forward.as_ref().map(without_parameters)?,
@@ -90,7 +105,9 @@ impl Forward {
             sealed,
             places: Semaphore::new(account.forward_calls_max),
             places_max: account.forward_calls_max,
-            patience: account.late.held().saturating_sub(account.late.window),
+            after_tries: late.background + late.window,
+            away: Away::new(late.held().saturating_sub(late.window)),
+            stopping: stopping.clone(),
             reply_bytes_max,
             metrics: metrics.forward(&account.name),
         })
@@ -122,7 +139,7 @@ impl Forward {
         }
         let wechat = if question.is_sealed { &self.sealed } else { &self.plain };
         let push = wechat.sign(&String::from_utf8_lossy(&question.xml));
-        let push = push.map_err(|error| Failure::Unreachable { reason: error.to_string() })?;
+        let push = push.map_err(|error| Failure::Unreachable { reason: error.to_string(), may_pass: false })?;
         let answer = self.send(wechat, &push, deadline).await?;
         let reply = read(wechat, answer)?;
         let (reply, warning) = reply::check(reply, &question.message, self.reply_bytes_max)?;
@@ -132,18 +149,39 @@ impl Forward {
         Ok(reply)
     }
 
-    /// Sends a push, and again as long as no connection can be made and there is time.
+    /// Sends a push, and again as long as no connection can be made and that may pass in time.
     async fn send(&self, wechat: &Simulator, push: &Signed, deadline: Instant) -> Result<Answer, Failure> {
-        let patient_until = deadline.min(Instant::now() + self.patience);
+        let last_try = deadline.checked_sub(self.after_tries);
         loop {
-            match self.send_once(wechat, push, deadline).await {
-                // Whoever waits behind it may have its place meanwhile.
-                Err(Failure::Unreachable { .. }) if Instant::now() + AGAIN_AFTER < patient_until => {
-                    sleep(AGAIN_AFTER).await;
-                }
-                sent => return sent,
+            let sent = self.send_once(wechat, push, deadline).await;
+            let is_over = last_try.is_none_or(|last_try| Instant::now() + AGAIN_AFTER >= last_try);
+            if !self.may_be_back(&sent) || is_over {
+                return sent;
+            }
+            // Whoever waits behind it may have its place meanwhile.
+            tokio::select! {
+                () = sleep(AGAIN_AFTER) => {}
+                () = self.stopping.cancelled() => return sent,
             }
         }
+    }
+
+    /// Whether no connection could be made, and one may be soon.
+    fn may_be_back(&self, sent: &Result<Answer, Failure>) -> bool {
+        let reason = match sent {
+            Err(Failure::Unreachable { reason, may_pass: true }) => reason,
+            Ok(_) | Err(Failure::BrokenOff(_) | Failure::TooLarge) => {
+                self.away.met();
+                return false;
+            }
+            Err(_) => return false,
+        };
+        let missed = self.away.missed(Instant::now());
+        if missed == Missed::First {
+            let (account, url) = (&self.account, &self.url);
+            info!(%account, "Webhook {url} of account `{account}` is not there ({reason}); messages wait a little for it");
+        }
+        missed != Missed::ForLong
     }
 
     async fn send_once(&self, wechat: &Simulator, push: &Signed, deadline: Instant) -> Result<Answer, Failure> {
@@ -191,7 +229,7 @@ impl From<NoAnswer> for Failure {
     fn from(error: NoAnswer) -> Self {
         match error {
             NoAnswer::Timeout { limit } => Self::Timeout { limit },
-            NoAnswer::Unreachable { reason, .. } => Self::Unreachable { reason },
+            NoAnswer::Unreachable { reason, may_pass, .. } => Self::Unreachable { reason, may_pass },
             NoAnswer::BrokenOff(reason) => Self::BrokenOff(reason),
             NoAnswer::TooLarge => Self::TooLarge,
         }

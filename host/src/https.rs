@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    io::{self, ErrorKind},
     time::{Duration, Instant},
 };
 
@@ -38,8 +39,9 @@ pub struct Answer {
 pub enum NoAnswer {
     #[error("no answer within {} ms", .limit.as_millis())]
     Timeout { limit: Duration },
+    /// No connection could be made. `may_pass`: as it is with a server, or a network, that is being restarted.
     #[error("cannot reach {url}: {reason}")]
-    Unreachable { url: String, reason: String },
+    Unreachable { url: String, reason: String, may_pass: bool },
     #[error("the connection broke off: {0}")]
     BrokenOff(String),
     #[error("the answer has more than {ANSWER_BYTES_MAX} bytes")]
@@ -71,14 +73,14 @@ impl Client {
         let start = Instant::now();
         let url = without_parameters(request.uri());
         let response = self.0.request(request).await.map_err(|error| match error.is_connect() {
-            true => NoAnswer::Unreachable { url, reason: root_cause(&error) },
-            false => NoAnswer::BrokenOff(root_cause(&error)),
+            true => NoAnswer::Unreachable { url, reason: root_cause(&error).to_string(), may_pass: may_pass(&error) },
+            false => NoAnswer::BrokenOff(root_cause(&error).to_string()),
         })?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| match error.is::<LengthLimitError>() {
             true => NoAnswer::TooLarge,
-            false => NoAnswer::BrokenOff(root_cause(&*error)),
+            false => NoAnswer::BrokenOff(root_cause(&*error).to_string()),
         })?;
         Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes(), elapsed: start.elapsed() })
     }
@@ -93,12 +95,19 @@ pub fn without_parameters(url: &Uri) -> String {
 }
 
 /// What happened in the end, which is what a person can act on: "Connection refused".
-fn root_cause(error: &(dyn Error + 'static)) -> String {
+fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;
     }
-    error.to_string()
+    error
+}
+
+/// Whether nobody was there. A certificate that does not fit, or a name that nobody has, needs a person.
+fn may_pass(error: &(dyn Error + 'static)) -> bool {
+    use ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+    let kind = root_cause(error).downcast_ref::<io::Error>().map(io::Error::kind);
+    matches!(kind, Some(ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable))
 }
 
 #[cfg(test)]
@@ -145,6 +154,28 @@ mod tests {
         let said = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n".to_vec();
         let error = get(said, Duration::from_millis(50)).await.unwrap_err();
         assert_eq!(error.to_string(), "no answer within 50 ms");
+    }
+
+    #[tokio::test]
+    async fn only_a_server_that_is_not_there_may_be_there_soon() {
+        let may_pass = async |url: &str| {
+            let request = Request::get(url).body(Full::default()).unwrap();
+            match Client::default().send(request, LIMIT).await.unwrap_err() {
+                NoAnswer::Unreachable { may_pass, .. } => may_pass,
+                other => panic!("{url}: {other}"),
+            }
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let _ = connection.read(&mut [0; 4096]).await;
+            let _ = connection.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        });
+        assert!(!may_pass(&format!("https://{address}/")).await, "it speaks no TLS");
+        server.await.unwrap();
+        assert!(may_pass(&format!("http://{address}/")).await, "it is gone");
+        assert!(!super::may_pass(&io::Error::other("failed to lookup address information")));
     }
 
     #[test]
