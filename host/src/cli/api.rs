@@ -109,7 +109,16 @@ fn prepare(args: &Args, config: &Config) -> anyhow::Result<(Api, Call)> {
     let account = account(config, args.account.as_deref())?;
     let none = || format!("`accounts.{0}.app_id` or `accounts.{0}.app_secret` is missing", account.name);
     let api = Apis::of_command(config).of(account).with_context(none)?;
+    args.output.as_deref().map(writable).transpose()?;
     Ok((api, call(args)?))
+}
+
+/// Sees whether an answer can be a file of this name: after the call, what it did is done.
+fn writable(file: &Path) -> anyhow::Result<()> {
+    ensure!(!file.is_dir(), "{} is a directory; name a file in it for the answer", file.display());
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
+    ensure!(dir.is_none_or(Path::is_dir), "the directory of {} is not there", file.display());
+    Ok(())
 }
 
 fn account<'a>(config: &'a Config, name: Option<&str>) -> anyhow::Result<&'a Account> {
@@ -142,6 +151,7 @@ fn call(args: &Args) -> anyhow::Result<Call> {
 /// Reads the JSON to post.
 fn json(data: &str) -> anyhow::Result<String> {
     let (what, bytes) = match data {
+        "" => bail!("`--data` is empty; name a file, or `-` for standard input, or write the JSON itself"),
         "-" => ("standard input", bounded(std::io::stdin().lock()).context("standard input cannot be read")?),
         json if json.starts_with(['{', '[']) => ("what is to be posted", json.as_bytes().to_vec()),
         file => (file, read(file)?),
