@@ -176,14 +176,15 @@ const NO_ACCOUNT: &str = "its account is not there any more";
 /// Sends the parts of a reply, each until WeChat has accepted it.
 async fn send(app: Arc<App>, mut debt: Debt) {
     let mut back_off = BACK_OFF;
-    debt.keep_behind(&app, PARTS_SENT_MAX).await;
     while let Some(part) = debt.parts.front().cloned() {
-        // A host that stops waits until what WeChat accepted is written down: else the next one would send it again.
+        // A host that stops waits until what WeChat accepted, or what is kept of it, is written down: else the next one would send
+        // it again.
         let in_flight = app.tasks.token();
         if app.stopping.is_cancelled() {
             // It is on disk, and the host that is started next sends it.
             return;
         }
+        debt.keep_behind(&app, PARTS_SENT_MAX).await;
         match send_part(&app, &debt, &part).await {
             Sent::Accepted => {
                 debt.parts.pop_front();
@@ -204,6 +205,7 @@ async fn send(app: Arc<App>, mut debt: Debt) {
             Sent::Dead(why) => return debt.bury(&app, &why).await,
         }
     }
+    info!(account = %debt.account, "A late reply of account `{}` was sent by customer service", debt.account);
 }
 
 /// What became of an attempt to send a part.
@@ -224,7 +226,6 @@ async fn send_part(app: &App, debt: &Debt, part: &Reply) -> Sent {
     };
     let Err(error) = api.send(&debt.openid, &content, Instant::now() + SEND_TAKES_MAX).await else {
         serving.chain.count_late(LateStep::CustomerService);
-        info!(account = %debt.account, "A late reply of account `{}` was sent by customer service", debt.account);
         return Sent::Accepted;
     };
     app.late.ways.refuse(&serving.account, &error).await;

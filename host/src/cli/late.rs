@@ -149,9 +149,13 @@ fn print_dead(letter: &DeadLetter) {
 }
 
 fn tell(deed: LetterDeed, done: &LettersDone) -> ExitCode {
-    match deed {
-        LetterDeed::Retry => println!("Dead letters that are being delivered again: {}", done.done),
-        LetterDeed::Drop => println!("Dead letters dropped: {}", done.done),
+    match (deed, done.done) {
+        (_, 0) if done.left.is_empty() => println!("There are no dead letters"),
+        (_, 0) => {}
+        (LetterDeed::Retry, count) => {
+            println!("Dead letters that are being delivered again: {count}; `aviary late` shows what comes of it")
+        }
+        (LetterDeed::Drop, count) => println!("Dead letters dropped: {count}"),
     }
     for left in &done.left {
         eprintln!("error: dead letter {} stays: {}", left.id, left.why);
