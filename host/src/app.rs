@@ -384,7 +384,9 @@ impl App {
     /// # Errors
     /// The store does not answer.
     pub async fn owes(&self) -> Result<Counts, Unavailable> {
-        self.store.late_counts(Instant::now() + fetch::STORE_TAKES_MAX).await
+        let counts = self.store.late_counts(Instant::now() + fetch::STORE_TAKES_MAX).await?;
+        // What its user has stays a little for WeChat's next try, and is owed to nobody.
+        Ok(Counts { kept: counts.kept.saturating_sub(self.late.fetching.given()), ..counts })
     }
 
     /// The plugin files that do not serve as they are.

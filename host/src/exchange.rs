@@ -272,7 +272,8 @@ impl Exchange {
         }
     }
 
-    /// Takes a reply that no try waits for away from those to come, unless one comes this very moment.
+    /// Takes a reply that no try waits for away from those to come, unless one comes this very moment. Where it does not, a try is
+    /// open or it was told: else `fate` would ask again at once.
     fn take_over(&self) -> bool {
         let mut state = self.state();
         let is_taken = state.open == 0 && matches!(state.phase, Phase::Replied(_));

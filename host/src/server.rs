@@ -53,7 +53,8 @@ pub async fn run(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Out
         () = shutdown => {}
     }
     drop(listener);
-    info!("Stopping: finishing {} messages", app.tasks.len());
+    let (in_flight, ending) = (app.tasks.len(), app.ending.len());
+    info!("Stopping: {in_flight} messages are in flight, and {ending} replies wait for a try or are being written down");
     app.stopping.cancel();
     app.tasks.close();
     app.ending.close();
@@ -70,7 +71,8 @@ pub async fn run(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Out
 
 /// Waits until the next host can go on with what was not finished within `shutdown`.
 async fn leave(app: &App, shutdown: Duration) {
-    let unfinished = app.tasks.len();
+    // Some of the one are of the other, too.
+    let unfinished = app.tasks.len().max(app.ending.len());
     app.leaving.close();
     let left = async { tokio::join!(app.leaving.wait(), app.ending.wait()) };
     match timeout(fetch::WRITE_TAKES_MAX, left).await {

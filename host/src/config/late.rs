@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{account::words_for_a_user, section::Section};
 
 /// The longest `more_text` and `kept_text`: with what goes before it, it must fit into one message.
-const MORE_TEXT_BYTES_MAX: usize = 512;
+const CLOSING_BYTES_MAX: usize = 512;
 
 /// How many fetch words there may be, and how long each.
 const FETCH_WORDS_MAX: usize = 20;
@@ -56,8 +56,8 @@ impl Late {
             hold: section.millis("hold_ms", 0..=15_000),
             background: section.millis("background_ms", 0..=600_000),
             waiting_text: section.parsed("waiting_text", words_for_a_user).flatten(),
-            more_text: section.parsed("more_text", more_text).unwrap_or_default(),
-            kept_text: section.parsed("kept_text", more_text).unwrap_or_default(),
+            more_text: section.parsed("more_text", closing).unwrap_or_default(),
+            kept_text: section.parsed("kept_text", closing).unwrap_or_default(),
             fetch_words: fetch_words(section),
             keep: Duration::from_secs(section.number("keep_s", 60..=604_800)),
         }
@@ -89,10 +89,11 @@ impl Late {
     }
 }
 
-fn more_text(text: &str) -> Result<String, String> {
+/// Words that stand behind others in one message.
+fn closing(text: &str) -> Result<String, String> {
     match text.len() {
-        0..=MORE_TEXT_BYTES_MAX => Ok(words_for_a_user(text)?.unwrap_or_default()),
-        bytes => Err(format!("must have {MORE_TEXT_BYTES_MAX} bytes at most, and has {bytes}")),
+        0..=CLOSING_BYTES_MAX => Ok(words_for_a_user(text)?.unwrap_or_default()),
+        bytes => Err(format!("must have {CLOSING_BYTES_MAX} bytes at most, and has {bytes}")),
     }
 }
 

@@ -38,8 +38,18 @@ pub struct Call {
     rest: Rest,
     slot: Slot,
     place: Result<Place, Full>,
-    is_fetch: bool,
-    made: Option<Parts>,
+    how: How,
+}
+
+/// How a message comes by its reply.
+#[derive(Debug)]
+enum How {
+    /// The plugins are asked.
+    Ask,
+    /// It is a fetch word, and takes what is kept; else the plugins are asked.
+    Fetch,
+    /// It was made before the host was started.
+    Made(Parts),
 }
 
 /// A reply as one message can hold it, and what follows it.
@@ -54,23 +64,23 @@ impl Call {
         let place = app.late.queues.join(&message.account, &message.from_user);
         let (app, in_flight) = (app.clone(), app.tasks.token());
         let rest = Rest { app, question: question.clone(), exchange, key: slot.key, outcome: None, in_flight };
-        Self { question, rest, slot, place, is_fetch, made: None }
+        Self { question, rest, slot, place, how: if is_fetch { How::Fetch } else { How::Ask } }
     }
 
     /// The same of a message whose plugins replied before the host was started: nobody is asked.
     pub fn replied(self, parts: Vec<Reply>) -> Self {
         let mut parts = parts.into_iter();
         let made = parts.next().map(|reply| (reply, parts.collect()));
-        Self { is_fetch: false, made, ..self }
+        Self { how: made.map_or(How::Ask, How::Made), ..self }
     }
 
     /// Makes the reply and tells every try. A host that stops meanwhile leaves the message to the next one, in case the stop
     /// does not wait so long.
     pub async fn run(self) -> Afterwards {
-        let Self { question, rest, slot, place, is_fetch, made } = self;
+        let Self { question, rest, slot, place, how } = self;
         let (app, exchange) = (rest.app.clone(), rest.exchange.clone());
         let mut afterwards = Afterwards(Some(rest));
-        let mut answer = pin!(answer(&app, &question, &exchange, place, is_fetch, made));
+        let mut answer = pin!(answer(&app, &question, &exchange, place, how));
         let outcome = tokio::select! {
             biased;
             outcome = &mut answer => outcome,
@@ -231,13 +241,12 @@ async fn answer(
     question: &Question,
     exchange: &Exchange,
     place: Result<Place, Full>,
-    is_fetch: bool,
-    made: Option<Parts>,
+    how: How,
 ) -> Outcome {
     let (message, arrived) = (&question.message, exchange.began);
     let serving = app.live().named(&message.account)?.clone();
     let deadline = serving.account.late.ends(arrived);
-    if is_fetch {
+    if matches!(how, How::Fetch) {
         let kept = Box::pin(fetch::next(app, question, exchange));
         if let Ok(Some(outcome)) = timeout_at(deadline.into(), kept).await {
             return outcome;
@@ -246,7 +255,7 @@ async fn answer(
     match turn(place, deadline).await {
         Ok(place) => exchange.place.hold(place),
         // A reply that is made already is not lost for want of a turn.
-        Err(_) if made.is_some() => {}
+        Err(_) if matches!(how, How::Made(_)) => {}
         Err(why) => {
             warn!(account = %message.account, "A message stays unanswered: {why}");
             serving.chain.count_unanswered();
@@ -254,9 +263,9 @@ async fn answer(
         }
     }
     let split = |reply| parts::split(reply, serving.account.late.more_text.len());
-    let parts = match made {
-        Some(parts) => Some(parts),
-        None => ask(app, question, deadline, arrived).await.map(split),
+    let parts = match how {
+        How::Made(parts) => Some(parts),
+        How::Ask | How::Fetch => ask(app, question, deadline, arrived).await.map(split),
     };
     let answer = match parts {
         Some(parts) => Some(in_parts(app, &serving, question, parts).await),

@@ -160,6 +160,11 @@ impl Fetching {
         self.lock().contains_key(&id)
     }
 
+    /// How many parts are in the store that their users have.
+    pub fn given(&self) -> u64 {
+        self.lock().values().filter(|is_given| **is_given).count() as u64
+    }
+
     /// Takes a part; false if somebody did before.
     fn take(&self, id: Id) -> bool {
         match self.lock().entry(id) {

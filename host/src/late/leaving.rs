@@ -36,6 +36,10 @@ pub async fn reply(app: &App, question: &Question, exchange: &Exchange, answer: 
     let owed = Owed { reply: Some(answer.parts()), ..Owed::of(question, exchange) };
     let deadline = Instant::now() + WRITE_TAKES_MAX;
     if let Err(why) = app.late.store.owe(row.unwrap_or_else(new_id), owed, deadline).await {
-        app.late.tell("A reply could not be left to the next host, which will ask for it again", &why);
+        let what = match row {
+            Some(_) => "A reply could not be left to the next host, which will ask for it again",
+            None => "A reply could not be left to the next host, and is lost unless WeChat sends its message once more",
+        };
+        app.late.tell(what, &why);
     }
 }

@@ -98,7 +98,7 @@ impl Store {
         let row = to_bytes(&owed);
         let written = self.write_late(&owed.account, row.len(), deadline, move |transaction| {
             let mut table = transaction.open_table(OWED)?;
-            let is_full = table.len()? >= OWED_MAX;
+            let is_full = table.len()? >= OWED_MAX && table.get(id)?.is_none();
             if !is_full {
                 table.insert(id, row.as_slice())?;
             }
