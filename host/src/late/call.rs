@@ -175,12 +175,9 @@ impl Rest {
     /// the operator reads of it.
     async fn give_up(self) {
         let Self { app, question, exchange, key, .. } = self;
-        let (account, openid) = (&question.message.account, &question.message.from_user);
+        let account = &question.message.account;
         error!(%account, "A message stays unanswered: the host itself failed at it, which is a bug; see standard error");
-        if let Some(id) = exchange.journal.close().await {
-            let why = "the host itself failed while its plugins were asked";
-            deliver::bury(&app, account, openid, Vec::new(), Some(id), why).await;
-        }
+        bury(&app, &question, &exchange, "the host itself failed while its plugins were asked").await;
         exchange.place.let_go();
         exchange.awaited.let_go();
         app.dedupe.settle(&key);
@@ -243,9 +240,9 @@ async fn answer(
     place: Result<Place, Full>,
     how: How,
 ) -> Outcome {
-    let (message, arrived) = (&question.message, exchange.began);
+    let message = &question.message;
     let serving = app.live().named(&message.account)?.clone();
-    let deadline = serving.account.late.ends(arrived);
+    let deadline = serving.account.late.ends(exchange.began);
     if matches!(how, How::Fetch) {
         let kept = Box::pin(fetch::next(app, question, exchange));
         if let Ok(Some(outcome)) = timeout_at(deadline.into(), kept).await {
@@ -259,19 +256,28 @@ async fn answer(
         Err(why) => {
             warn!(account = %message.account, "A message stays unanswered: {why}");
             serving.chain.count_unanswered();
+            bury(app, question, exchange, why).await;
             return None;
         }
     }
     let split = |reply| parts::split(reply, serving.account.late.more_text.len());
     let parts = match how {
         How::Made(parts) => Some(parts),
-        How::Ask | How::Fetch => ask(app, question, deadline, arrived).await.map(split),
+        How::Ask | How::Fetch => ask(app, question, exchange, deadline).await.map(split),
     };
     let answer = match parts {
         Some(parts) => Some(in_parts(app, &serving, question, parts).await),
         None => None,
     };
     tell_of_kept(app, &serving, question, exchange, answer).map(Arc::new)
+}
+
+/// Makes a message that will not be answered a dead letter, if it is owed an answer.
+async fn bury(app: &App, question: &Question, exchange: &Exchange, why: &str) {
+    if let Some(id) = exchange.journal.close().await {
+        let (account, openid) = (&question.message.account, &question.message.from_user);
+        deliver::bury(app, account, openid, Vec::new(), Some(id), why).await;
+    }
 }
 
 /// Waits for a message's turn in its user's queue.
@@ -302,17 +308,19 @@ fn tell_of_kept(
 }
 
 /// Asks the plugins.
-async fn ask(app: &App, question: &Question, deadline: Instant, arrived: Instant) -> Option<Reply> {
+async fn ask(app: &App, question: &Question, exchange: &Exchange, deadline: Instant) -> Option<Reply> {
     let message = &question.message;
     let Ok(live) = timeout_at(deadline.into(), app.ready()).await else {
-        warn!(account = %message.account, "A message stays unanswered: the plugins are still being loaded");
+        let why = "the plugins are still being loaded";
+        warn!(account = %message.account, "A message stays unanswered: {why}");
+        bury(app, question, exchange, why).await;
         app.live().named(&message.account)?.chain.count_unanswered();
         return None;
     };
     // An account that is gone by now has nobody to ask.
     let serving = live.named(&message.account)?;
     let dispatch = dispatch::run(&serving.chain, question, deadline).await;
-    app.tell_message(message, &dispatch, arrived.elapsed());
+    app.tell_message(message, &dispatch, exchange.began.elapsed());
     dispatch.reply
 }
 
