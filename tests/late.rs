@@ -188,6 +188,20 @@ async fn whoever_asks_for_what_is_kept_overtakes_what_they_sent_before() {
     before.abort();
 }
 
+/// The first word's connection is gone when the reply is there; until it is clear that none of its tries comes, nobody knows whether
+/// the user has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_that_finds_another_word_with_the_reply_waits_for_what_comes_of_it() {
+    let late = "[late]\nwindow_ms = 450\nhold_ms = 450\nbackground_ms = 30000";
+    let bot = Setup::new().plugin("10-misbehave.wasm", &MISBEHAVE).settings(late).start().await;
+    put_off(&bot, &push("o1", "wait 3000")).await;
+    let (word, mut wechat) = (push("o1", "继续"), bot.simulator.clone());
+    wechat.timeout = Duration::from_millis(100);
+    assert!(wechat.push(&word).await.is_err(), "WeChat hung up");
+    until(&bot, "kept", 1).await;
+    assert_eq!(read(&bot, &push("o1", "继续")).await, "waited");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_text_is_read_in_parts_with_the_same_word() {
     let bot = setup("").start().await;

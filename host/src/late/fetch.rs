@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    future::pending,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -27,6 +28,9 @@ pub const STORE_TAKES_MAX: Duration = Duration::from_secs(2);
 /// How long it may take to write what must not be lost. The disks of small machines stall for seconds.
 pub const WRITE_TAKES_MAX: Duration = Duration::from_secs(30);
 
+/// How soon to look again for what was taken by another word, or in a store that is slow.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
+
 /// The parts that were fetched, and are not for whoever asks next; and whether their users have them.
 #[derive(Debug, Default)]
 pub struct Fetching(Mutex<HashMap<Id, bool>>);
@@ -37,6 +41,14 @@ pub struct Fetched {
     id: Id,
     /// The part behind it.
     next: Option<Id>,
+}
+
+/// What there is for a user who sent a fetch word.
+enum Take {
+    Part(Arc<Answer>),
+    /// A word of before took all there is and its tries may not be given it, or the store does not say.
+    NotYet,
+    Nothing,
 }
 
 /// Takes the next part that is kept for the user who sent a fetch word. Waits for what is still being made for them. `None`:
@@ -50,44 +62,57 @@ pub async fn next(app: &Arc<App>, question: &Question, exchange: &Exchange) -> O
         let mut told = over.as_ref().map(|(_, over)| Box::pin(over.notified()));
         // From before the look: what ends in between is not missed.
         told.iter_mut().for_each(|told| _ = told.as_mut().enable());
-        if let Some(part) = take(app, account, openid, put_off_ms).await {
-            return Some(Some(Arc::new(part)));
-        }
+        let is_not_yet = match take(app, account, openid, put_off_ms).await {
+            Take::Part(part) => return Some(Some(part)),
+            Take::Nothing if over.is_none() => return None,
+            Take::NotYet => true,
+            Take::Nothing => false,
+        };
+        let is_over = async {
+            match told {
+                Some(told) => told.await,
+                None => pending().await,
+            }
+        };
         // Its own tries run out, too, or none of them comes any more: then this word is over, and the next one may fetch.
-        let told = told?;
+        let tries_come_for = TRIES_COME_FOR.saturating_sub(exchange.age_at(Instant::now()));
         tokio::select! {
-            () = told => {}
             () = exchange.put_off() => return Some(None),
-            () = sleep(TRIES_COME_FOR.saturating_sub(exchange.age_at(Instant::now()))) => return Some(None),
+            () = sleep(tries_come_for) => return Some(None),
+            () = sleep(LOOK_AGAIN_AFTER), if is_not_yet => {}
+            () = is_over => {}
         }
     }
 }
 
-async fn take(app: &Arc<App>, account: &str, openid: &str, put_off_ms: Option<u64>) -> Option<Answer> {
+async fn take(app: &Arc<App>, account: &str, openid: &str, put_off_ms: Option<u64>) -> Take {
     let deadline = Instant::now() + STORE_TAKES_MAX;
     let mut kept = match app.late.store.kept(account, openid, deadline).await {
         Ok(kept) => kept,
         Err(why) => {
             app.late.tell("A kept reply could not be looked for", &why);
-            return None;
+            return Take::NotYet;
         }
     };
+    let mut is_taken = kept.iter().any(|(id, _)| app.late.fetching.is_taken(*id));
     kept.retain(|(id, _)| !app.late.fetching.has(*id));
     let told = app.late.untold.told(account, openid);
     let live = app.live();
-    let serving = live.named(account)?;
+    let Some(serving) = live.named(account) else { return Take::Nothing };
     while let Some(index) = choose(&kept, put_off_ms, &told) {
         let (id, Kept { reply, has_more, .. }) = kept.remove(index);
         if !app.late.fetching.take(id) {
             // Somebody else was faster.
+            is_taken = true;
             continue;
         }
         let next = has_more.then(|| kept.get(index).map(|(id, _)| *id)).flatten();
         serving.chain.count_late(LateStep::Fetched);
         let closing = if has_more { serving.account.late.more_text.clone() } else { String::new() };
-        return Some(Answer { closing, fetched: Some(Fetched { id, next }), ..Answer::of(reply) });
+        let answer = Answer { closing, fetched: Some(Fetched { id, next }), ..Answer::of(reply) };
+        return Take::Part(Arc::new(answer));
     }
-    None
+    if is_taken { Take::NotYet } else { Take::Nothing }
 }
 
 /// Which of the kept parts the user means: what they read of last. That is the text of which they saw a part, unless they were
@@ -158,6 +183,11 @@ impl Fetching {
     /// Whether a part is on its way to its user, or they have it.
     pub fn has(&self, id: Id) -> bool {
         self.lock().contains_key(&id)
+    }
+
+    /// Whether a part was taken, and no try was given it yet.
+    fn is_taken(&self, id: Id) -> bool {
+        self.lock().get(&id) == Some(&false)
     }
 
     /// How many parts are in the store that their users have.
