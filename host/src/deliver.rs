@@ -97,7 +97,11 @@ pub async fn again(app: &Arc<App>, letter: Id, dead: Dead) -> Result<Again, Unav
         return Ok(Again::NoAccount(account));
     }
     let mut debt = Debt::new(&account, &openid, Some(new_id()), reply, now_ms());
-    debt.owe(app).await?;
+    if let Err(why) = debt.owe(app).await {
+        // It may be there all the same.
+        debt.settle(app).await;
+        return Err(why);
+    }
     match app.late.store.unbury(letter, Instant::now() + WRITE_TAKES_MAX).await {
         Ok(Some(_)) => {
             let app = app.clone();
@@ -136,9 +140,9 @@ pub async fn rest(app: Arc<App>, question: Question, exchange: Arc<Exchange>, an
 
 /// Forgets a message that is owed nothing any more.
 pub async fn settle(app: &App, account: &str, id: Id) {
-    if let Err(why) = app.late.store.settle(account, id, Instant::now() + WRITE_TAKES_MAX).await {
-        app.late.tell("An answered message stays written down as owed, and is answered again after a restart", &why);
-    }
+    let what = "An answered message stays written down as owed, and is answered again after a restart";
+    let settle = |deadline| app.late.store.settle(account, id, deadline);
+    app.late.until_written(&app.stopping, what, settle).await;
 }
 
 /// Gives a reply up.
@@ -149,9 +153,8 @@ pub async fn bury(app: &App, account: &str, openid: &str, reply: Vec<Reply>, id:
     }
     let (account, openid) = (account.to_owned(), openid.to_owned());
     let dead = Dead { account, openid, reply, why: why.to_owned(), died_ms: now_ms() };
-    if let Err(why) = app.late.store.bury(id, dead, Instant::now() + WRITE_TAKES_MAX).await {
-        app.late.tell("A dead letter could not be written down", &why);
-    }
+    let bury = |deadline| app.late.store.bury(id, dead.clone(), deadline);
+    app.late.until_written(&app.stopping, "A dead letter could not be written down", bury).await;
 }
 
 async fn begin(app: &Arc<App>, mut debt: Debt) {

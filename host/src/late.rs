@@ -17,6 +17,7 @@ mod journal;
 mod leaving;
 pub mod resume;
 mod typing;
+mod until_written;
 pub mod untold;
 mod way;
 

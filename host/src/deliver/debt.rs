@@ -155,16 +155,15 @@ impl Debt {
             until_ms,
             is_untold: is_untold && index == 0,
         };
-        let parts = parts.into_iter().enumerate().map(kept).collect();
-        match app.late.store.keep(row, parts, Instant::now() + WRITE_TAKES_MAX).await {
-            Ok(Keeping { first, given_up }) => {
-                serving.chain.count_late(LateStep::Kept);
-                if is_untold {
-                    untold::enter(app, &self.account, &self.openid, first, until_ms);
-                }
-                given_up.into_iter().for_each(|id| app.late.untold.leave(&self.account, &self.openid, id));
+        let parts: Vec<_> = parts.into_iter().enumerate().map(kept).collect();
+        let keep = |deadline| app.late.store.keep(row, parts.clone(), deadline);
+        let what = "A late reply could not be kept for its user";
+        if let Some(Keeping { first, given_up }) = app.late.until_written(&app.stopping, what, keep).await {
+            serving.chain.count_late(LateStep::Kept);
+            if is_untold {
+                untold::enter(app, &self.account, &self.openid, first, until_ms);
             }
-            Err(why) => app.late.tell("A late reply could not be kept for its user", &why),
+            given_up.into_iter().for_each(|id| app.late.untold.leave(&self.account, &self.openid, id));
         }
         true
     }

@@ -173,10 +173,9 @@ pub async fn forget_all(app: &App) {
 }
 
 async fn forget(app: &App, account: &str, ids: Vec<Id>) {
-    let deadline = Instant::now() + WRITE_TAKES_MAX;
-    if let Err(why) = app.late.store.drop_kept(account, ids, deadline).await {
-        app.late.tell("A kept reply that its user has seen stays in the store", &why);
-    }
+    let what = "A kept reply that its user has seen stays in the store";
+    let forget = |deadline| app.late.store.drop_kept(account, ids.clone(), deadline);
+    app.late.until_written(&app.stopping, what, forget).await;
 }
 
 impl Fetching {
