@@ -144,11 +144,9 @@ impl config::Late {
 pub async fn upkeep(app: &App) {
     loop {
         let deadline = Instant::now() + fetch::WRITE_TAKES_MAX;
-        match app.late.store.expire_kept("nobody asked for it in time (`late.keep_s`)", deadline).await {
-            // There may be more.
-            Ok(1..) => continue,
-            Ok(0) => {}
-            Err(why) => app.late.tell("Kept replies could not be looked at", &why),
+        let expired = app.late.store.expire_kept("nobody asked for it in time (`late.keep_s`)", deadline).await;
+        if let Err(why) = expired {
+            app.late.tell("Kept replies could not be looked at", &why);
         }
         app.late.untold.forget_past(now_ms());
         sleep(UPKEEP_EVERY).await;

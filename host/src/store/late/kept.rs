@@ -14,8 +14,8 @@ use crate::{
 /// How many replies, or parts of them, one user may have waiting. More comes from somebody who never asks; the oldest go.
 const KEPT_MAX: usize = 64;
 
-/// How many kept replies one round of [`Store::expire_kept`] looks at.
-const EXPIRED_AT_ONCE_MAX: usize = 500;
+/// How many kept replies [`Store::expire_kept`] looks at in one transaction.
+const LOOKED_AT_ONCE_MAX: usize = 500;
 
 /// User and id → reply.
 pub(super) const KEPT: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("late_kept");
@@ -119,29 +119,52 @@ impl Store {
         .await
     }
 
-    /// Turns kept replies that nobody fetched in time into dead letters, the oldest first and some at once. Returns how many.
+    /// Turns kept replies that nobody fetched in time into dead letters. Returns how many.
     pub async fn expire_kept(&self, why: &'static str, deadline: Instant) -> Result<usize, Unavailable> {
-        self.write_late("", 0, deadline, move |transaction| {
-            let now_ms = now_ms();
-            let mut expired = Vec::new();
-            {
-                let (kept, ages) = (transaction.open_table(KEPT)?, transaction.open_table(KEPT_AGES)?);
-                for entry in ages.iter()?.take(EXPIRED_AT_ONCE_MAX) {
-                    let (id, key) = entry?;
-                    let row = kept.get(key.value())?.and_then(|row| from_bytes::<Kept>(row.value()));
-                    // What cannot be read can never be fetched.
-                    if row.as_ref().is_none_or(|row| row.until_ms <= now_ms) {
-                        expired.push((id.value(), row));
-                    }
-                }
+        let (mut from, mut count) = (0, 0);
+        loop {
+            let (expired, next) = self.expired(from, deadline).await?;
+            if !expired.is_empty() {
+                count += self.give_up_kept(expired, why, deadline).await?;
             }
-            for (id, row) in &expired {
-                remove_kept(transaction, *id)?;
-                if let Some(row) = row.clone() {
+            match next {
+                Some(next) => from = next,
+                None => return Ok(count),
+            }
+        }
+    }
+
+    /// Looks at some kept replies from this one on. Returns which nobody fetched in time, and where to look next.
+    async fn expired(&self, from: Id, deadline: Instant) -> Result<(Vec<Id>, Option<Id>), Unavailable> {
+        self.read_late(deadline, move |transaction| {
+            let (kept, ages) = (transaction.open_table(KEPT)?, transaction.open_table(KEPT_AGES)?);
+            let (now_ms, mut expired, mut looked_at) = (now_ms(), Vec::new(), 0);
+            for entry in ages.range(from..)? {
+                let (id, key) = entry?;
+                if looked_at == LOOKED_AT_ONCE_MAX {
+                    return Ok((expired, Some(id.value())));
+                }
+                looked_at += 1;
+                let row = kept.get(key.value())?.and_then(|row| from_bytes::<Kept>(row.value()));
+                // What cannot be read can never be fetched.
+                expired.extend(row.is_none_or(|row| row.until_ms <= now_ms).then_some(id.value()));
+            }
+            Ok((expired, None))
+        })
+        .await
+    }
+
+    /// Turns kept replies into dead letters. Returns how many were there still.
+    async fn give_up_kept(&self, ids: Vec<Id>, why: &'static str, deadline: Instant) -> Result<usize, Unavailable> {
+        self.write_late("", 0, deadline, move |transaction| {
+            let mut count = 0;
+            for id in &ids {
+                if let Some(row) = remove_kept(transaction, *id)? {
+                    count += 1;
                     give_up(transaction, row, why.to_owned())?;
                 }
             }
-            Ok(expired.len())
+            Ok(count)
         })
         .await
     }
@@ -195,12 +218,12 @@ fn change(transaction: &WriteTransaction, id: Id, change: impl FnOnce(Kept) -> K
     Ok(())
 }
 
-fn remove_kept(transaction: &WriteTransaction, id: Id) -> Result<(), redb::Error> {
+/// Removes what is kept, and returns it if it was there and can be read.
+fn remove_kept(transaction: &WriteTransaction, id: Id) -> Result<Option<Kept>, redb::Error> {
     let key = transaction.open_table(KEPT_AGES)?.remove(id)?.map(|key| key.value().to_vec());
-    if let Some(key) = key {
-        transaction.open_table(KEPT)?.remove(key.as_slice())?;
-    }
-    Ok(())
+    let Some(key) = key else { return Ok(None) };
+    let mut kept = transaction.open_table(KEPT)?;
+    Ok(kept.remove(key.as_slice())?.and_then(|row| from_bytes(row.value())))
 }
 
 fn give_up(transaction: &WriteTransaction, kept: Kept, why: String) -> Result<(), redb::Error> {
@@ -293,6 +316,19 @@ mod tests {
         assert_eq!((dead[0].1.why.as_str(), &dead[0].1.reply[..]), ("kept too long", &[Reply::Text("old".into())][..]));
         assert_eq!(store.unbury(dead[0].0, later()).await.unwrap().as_ref(), Some(&dead[0].1));
         assert_eq!(store.unbury(dead[0].0, later()).await, Ok(None));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_over_is_found_behind_many_that_are_not() {
+        let store = Store::scratch();
+        for user in 0..=LOOKED_AT_ONCE_MAX / KEPT_MAX {
+            let parts = (0..KEPT_MAX).map(|_| kept(&format!("o{user}"), "a", u64::MAX)).collect();
+            store.keep(None, parts, later()).await.unwrap();
+        }
+        store.keep(None, vec![kept("late", "over", 1)], later()).await.unwrap();
+        assert_eq!(store.expire_kept("kept too long", later()).await, Ok(1));
+        assert_eq!(store.dead(later()).await.unwrap()[0].1.reply, text("over"));
+        assert_eq!(store.expire_kept("kept too long", later()).await, Ok(0));
     }
 
     #[tokio::test(flavor = "multi_thread")]
