@@ -128,6 +128,9 @@ fn print(late: &Late) {
     println!("Kept until their users ask  {}", late.counts.kept);
     println!("Dead letters  {}", late.counts.dead);
     late.dead.iter().for_each(print_dead);
+    if let more @ 1.. = late.counts.dead.saturating_sub(late.dead.len() as u64) {
+        println!("  and {more} more");
+    }
     if !late.dead.is_empty() {
         println!("Deliver one again with: aviary late retry ID; forget it with: aviary late drop ID");
     }

@@ -27,8 +27,8 @@ use crate::{
 /// How long the store may take to answer an operator, who has time.
 const STORE_TAKES_MAX: Duration = Duration::from_secs(30);
 
-/// How many owed messages are told one by one, the oldest first: there may be a hundred thousand.
-const OWED_TOLD_MAX: usize = 1_000;
+/// How many owed messages, and how many dead letters, are told one by one, the oldest first: there may be a hundred thousand.
+const TOLD_MAX: usize = 1_000;
 
 /// What users are owed, and what was given up.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ pub struct Late {
     pub counts: Counts,
     /// The oldest messages that are owed an answer.
     pub owed: Vec<OwedMessage>,
-    /// The dead letters, in the order they died.
+    /// The oldest dead letters, in the order they died.
     pub dead: Vec<DeadLetter>,
 }
 
@@ -141,42 +141,50 @@ pub(super) async fn take_order(
     }
 }
 
-async fn overview(app: &App) -> Result<Late, Unavailable> {
+async fn overview(app: &Arc<App>) -> Result<Late, Unavailable> {
     let (store, deadline) = (&app.late.store, Instant::now() + STORE_TAKES_MAX);
     let counts = app.owes().await?;
-    let owed = store.owed(deadline).await?;
-    let dead = store.dead(deadline).await?;
-    Ok(Late {
-        counts,
-        owed: owed.iter().take(OWED_TOLD_MAX).map(|(_, owed)| OwedMessage::of(app, owed)).collect(),
-        dead: dead.iter().map(|(id, dead)| DeadLetter::of(app, *id, dead)).collect(),
-    })
+    let (names, also_names) = (app.clone(), app.clone());
+    let owed = store.tell_owed(TOLD_MAX, move |_, owed| OwedMessage::of(&names, &owed), deadline).await?;
+    let dead = store.tell_dead(TOLD_MAX, move |id, dead| DeadLetter::of(&also_names, id, &dead), deadline).await?;
+    Ok(Late { counts, owed, dead })
 }
 
 /// Returns none if the letter that was named is not there.
 async fn carry_out(app: &Arc<App>, deed: LetterDeed, order: LetterOrder) -> Result<Option<LettersDone>, Unavailable> {
-    let mut letters = app.late.store.dead(Instant::now() + STORE_TAKES_MAX).await?;
-    letters.retain(|(id, _)| order.id.is_none_or(|wanted| *id == wanted));
-    if letters.is_empty() && order.id.is_some() {
+    let mut ids = app.late.store.dead_ids(Instant::now() + STORE_TAKES_MAX).await?;
+    ids.retain(|id| order.id.is_none_or(|wanted| *id == wanted));
+    if ids.is_empty() && order.id.is_some() {
         return Ok(None);
     }
     let mut done = LettersDone::default();
-    for (id, letter) in letters {
-        let left = match deed {
-            LetterDeed::Retry => why_not(deliver::again(app, id, letter).await?),
-            LetterDeed::Drop => app
-                .late
-                .store
-                .unbury(id, Instant::now() + STORE_TAKES_MAX)
-                .await?
-                .map_or_else(|| why_not(Again::Gone), |_| None),
-        };
-        match left {
-            None => done.done += 1,
-            Some(why) => done.left.push(LetterLeft { id, why }),
+    for id in ids {
+        match carry_out_one(app, deed, id).await {
+            Ok(None) => done.done += 1,
+            Ok(Some(why)) => done.left.push(LetterLeft { id, why }),
+            Err(why) => {
+                // What was done until now is told.
+                let why = format!("{why}; those behind it were not looked at");
+                done.left.push(LetterLeft { id, why });
+                break;
+            }
         }
     }
     Ok(Some(done))
+}
+
+/// Returns why a letter stays, if it does.
+async fn carry_out_one(app: &Arc<App>, deed: LetterDeed, id: Id) -> Result<Option<String>, Unavailable> {
+    let (store, deadline) = (&app.late.store, Instant::now() + STORE_TAKES_MAX);
+    let again = match deed {
+        LetterDeed::Drop if store.unbury(id, deadline).await?.is_some() => return Ok(None),
+        LetterDeed::Drop => Again::Gone,
+        LetterDeed::Retry => match store.dead_letter(id, deadline).await? {
+            Some(letter) => deliver::again(app, id, letter).await?,
+            None => Again::Gone,
+        },
+    };
+    Ok(why_not(again))
 }
 
 /// Why a letter is not delivered again.

@@ -150,10 +150,21 @@ impl Store {
 
     /// Everything that is owed, in the order it came.
     pub async fn owed(&self, deadline: Instant) -> Result<Vec<(Id, Owed)>, Unavailable> {
-        let owed = self.read_late(deadline, |transaction| all(&transaction.open_table(OWED)?)).await?;
+        let owed = |transaction: &ReadTransaction| first(&transaction.open_table(OWED)?, usize::MAX, |id, owed| (id, owed));
+        let owed = self.read_late(deadline, owed).await?;
         // Somebody may have set the clock back: no new row takes the place of one of these.
         owed.iter().for_each(|(id, _)| _ = LAST_ID.fetch_max(*id + 1, Ordering::Relaxed));
         Ok(owed)
+    }
+
+    /// What there is to tell of the first messages that are owed, in the order they came. Only one of them is read at a time.
+    pub async fn tell_owed<T: Send + 'static>(
+        &self,
+        max: usize,
+        tell: impl Fn(Id, Owed) -> T + Send + 'static,
+        deadline: Instant,
+    ) -> Result<Vec<T>, Unavailable> {
+        self.read_late(deadline, move |transaction| first(&transaction.open_table(OWED)?, max, tell)).await
     }
 
     /// Makes an owed message, or what is left of it, a dead letter.
@@ -166,9 +177,31 @@ impl Store {
         .await
     }
 
-    /// All dead letters, in the order they died.
-    pub async fn dead(&self, deadline: Instant) -> Result<Vec<(Id, Dead)>, Unavailable> {
-        self.read_late(deadline, |transaction| all(&transaction.open_table(DEAD)?)).await
+    /// What there is to tell of the first dead letters, in the order they died. Only one of them is read at a time.
+    pub async fn tell_dead<T: Send + 'static>(
+        &self,
+        max: usize,
+        tell: impl Fn(Id, Dead) -> T + Send + 'static,
+        deadline: Instant,
+    ) -> Result<Vec<T>, Unavailable> {
+        self.read_late(deadline, move |transaction| first(&transaction.open_table(DEAD)?, max, tell)).await
+    }
+
+    /// Names all dead letters, in the order they died.
+    pub async fn dead_ids(&self, deadline: Instant) -> Result<Vec<Id>, Unavailable> {
+        self.read_late(deadline, |transaction| {
+            let table = transaction.open_table(DEAD)?;
+            table.iter()?.map(|entry| Ok(entry?.0.value())).collect()
+        })
+        .await
+    }
+
+    /// Reads a dead letter; none if it is not there.
+    pub async fn dead_letter(&self, id: Id, deadline: Instant) -> Result<Option<Dead>, Unavailable> {
+        self.read_late(deadline, move |transaction| {
+            Ok(transaction.open_table(DEAD)?.get(id)?.and_then(|row| from_bytes(row.value())))
+        })
+        .await
     }
 
     /// Takes a dead letter out; none if it is not there.
@@ -252,13 +285,18 @@ pub fn new_id() -> Id {
 /// The last id that was given.
 static LAST_ID: AtomicU64 = AtomicU64::new(0);
 
-fn all<T: DeserializeOwned>(table: &impl ReadableTable<u64, &'static [u8]>) -> Result<Vec<(Id, T)>, redb::Error> {
-    let mut rows = Vec::new();
-    for entry in table.iter()? {
+/// What there is to tell of the first rows, one after the other.
+fn first<T: DeserializeOwned, R>(
+    table: &impl ReadableTable<u64, &'static [u8]>,
+    max: usize,
+    tell: impl Fn(Id, T) -> R,
+) -> Result<Vec<R>, redb::Error> {
+    let mut told = Vec::new();
+    for entry in table.iter()?.take(max) {
         let (id, row) = entry?;
-        rows.extend(from_bytes(row.value()).map(|row| (id.value(), row)));
+        told.extend(from_bytes(row.value()).map(|row| tell(id.value(), row)));
     }
-    Ok(rows)
+    Ok(told)
 }
 
 fn to_bytes<T: Serialize>(row: &T) -> Vec<u8> {
@@ -326,6 +364,28 @@ mod tests {
         drop(store);
         let found = Store::open(dir.path()).unwrap().owed(later()).await.unwrap();
         assert_eq!(found.into_iter().map(|(_, owed)| owed).collect::<Vec<_>>(), [replied, owed("3")]);
+    }
+
+    /// All dead letters, in the order they died.
+    pub(super) async fn dead(store: &Store) -> Vec<(Id, Dead)> {
+        store.tell_dead(usize::MAX, |id, dead| (id, dead), later()).await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_oldest_are_told_of_and_all_can_be_named() {
+        let store = Store::scratch();
+        for text in ["1", "2", "3"] {
+            store.owe(new_id(), owed(text), later()).await.unwrap();
+            let (account, openid, why) = ("main".into(), "o1".into(), text.to_owned());
+            let dead = Dead { account, openid, reply: Vec::new(), why, died_ms: 7 };
+            store.bury(None, dead, later()).await.unwrap();
+        }
+        assert_eq!(store.tell_owed(2, |_, owed| owed.xml, later()).await.unwrap(), ["<xml>1</xml>", "<xml>2</xml>"]);
+        assert_eq!(store.tell_dead(1, |_, dead| dead.why, later()).await.unwrap(), ["1"]);
+        let ids = store.dead_ids(later()).await.unwrap();
+        assert_eq!(ids.len(), 3);
+        assert_eq!(store.dead_letter(ids[2], later()).await.unwrap().unwrap().why, "3");
+        assert_eq!(store.dead_letter(7, later()).await.unwrap(), None);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -255,7 +255,7 @@ fn id_of(key: &[u8]) -> Id {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::tests::{later, owed},
+        super::tests::{dead, later, owed},
         *,
     };
     use crate::store::late::Counts;
@@ -302,7 +302,7 @@ mod tests {
         store.keep(None, parts, later()).await.unwrap();
         let texts = texts(&store, "o1").await;
         assert_eq!((texts.len(), texts[0].as_str()), (KEPT_MAX, "3"));
-        let dead = store.dead(later()).await.unwrap();
+        let dead = dead(&store).await;
         assert_eq!(dead.iter().map(|(_, dead)| dead.reply.clone()).collect::<Vec<_>>(), ["0", "1", "2"].map(text));
     }
 
@@ -312,7 +312,7 @@ mod tests {
         store.keep(None, vec![kept("o1", "old", 1), kept("o1", "new", u64::MAX)], later()).await.unwrap();
         assert_eq!(store.expire_kept("kept too long", later()).await, Ok(1));
         assert_eq!(texts(&store, "o1").await, ["new"]);
-        let dead = store.dead(later()).await.unwrap();
+        let dead = dead(&store).await;
         assert_eq!((dead[0].1.why.as_str(), &dead[0].1.reply[..]), ("kept too long", &[Reply::Text("old".into())][..]));
         assert_eq!(store.unbury(dead[0].0, later()).await.unwrap().as_ref(), Some(&dead[0].1));
         assert_eq!(store.unbury(dead[0].0, later()).await, Ok(None));
@@ -327,7 +327,7 @@ mod tests {
         }
         store.keep(None, vec![kept("late", "over", 1)], later()).await.unwrap();
         assert_eq!(store.expire_kept("kept too long", later()).await, Ok(1));
-        assert_eq!(store.dead(later()).await.unwrap()[0].1.reply, text("over"));
+        assert_eq!(dead(&store).await[0].1.reply, text("over"));
         assert_eq!(store.expire_kept("kept too long", later()).await, Ok(0));
     }
 
