@@ -25,6 +25,9 @@ const NOT_IN_WHITELIST: i64 = 40_164;
 /// What WeChat refuses for this one user, who said nothing for too long, got enough or left: the account itself may send.
 const ABOUT_THE_USER: [i64; 4] = [45_015, 45_047, 43_004, 43_019];
 
+/// How long this machine counts as shut out before WeChat is asked again: the operator lets it in meanwhile.
+const BARRED_FOR: Duration = Duration::from_secs(600);
+
 /// How long WeChat may take to say what an account may.
 const ASKING_TAKES_MAX: Duration = Duration::from_secs(2);
 
@@ -37,8 +40,8 @@ pub enum Way {
     Barred,
 }
 
-/// What is known of the accounts with `deliver = "auto"`. WeChat is asked once for each, and again after a restart or when
-/// the account's AppID or AppSecret changed.
+/// What is known of the accounts with `deliver = "auto"`. WeChat is asked once for each, and again after a restart, when the
+/// account's AppID or AppSecret changed, and after a while where it does not let this machine in.
 #[derive(Debug, Default)]
 pub struct Ways {
     accounts: StdMutex<HashMap<String, Arc<Known>>>,
@@ -49,7 +52,15 @@ pub struct Ways {
 struct Known {
     /// Of which account at WeChat it is known: AppID and AppSecret.
     identity: u64,
-    way: Mutex<Option<Way>>,
+    /// The way, and since when it is known.
+    way: Mutex<Option<(Way, Instant)>>,
+}
+
+impl Way {
+    /// Whether nothing else is to be expected when it was so for so long.
+    fn holds_after(self, age: Duration) -> bool {
+        self != Self::Barred || age < BARRED_FOR
+    }
 }
 
 impl Ways {
@@ -67,12 +78,15 @@ impl Ways {
         let known = self.known(account);
         // Whoever comes while WeChat is asked waits for the same answer.
         let Ok(mut way) = timeout_at(deadline.into(), known.way.lock()).await else { return None };
-        if way.is_some() {
-            return *way;
+        if let Some((known, since)) = *way
+            && known.holds_after(since.elapsed())
+        {
+            return Some(known);
         }
         let told = api.typing(openid, true, deadline).await;
-        *way = self.learn(&account.name, told.as_ref().err());
-        *way
+        let learnt = self.learn(&account.name, told.as_ref().err());
+        *way = learnt.map(|way| (way, Instant::now()));
+        learnt
     }
 
     /// Whether a reply whose user was put off is sent, and not kept until they ask. Where that is not known or may change, whoever
@@ -87,7 +101,8 @@ impl Ways {
 
     /// Whether an account's late replies are known to be sent as customer-service messages.
     pub fn is_by_customer_service(&self, serving: &Serving) -> bool {
-        let known = || self.known(&serving.account).way.try_lock().is_ok_and(|way| *way == Some(Way::CustomerService));
+        let is_so = |way: &Option<(Way, Instant)>| matches!(way, Some((Way::CustomerService, _)));
+        let known = || self.known(&serving.account).way.try_lock().is_ok_and(|way| is_so(&way));
         match serving.account.late.deliver {
             Deliver::NextTry => false,
             Deliver::CustomerService => serving.api.is_some(),
@@ -103,8 +118,8 @@ impl Ways {
         }
         let known = self.known(account);
         let mut way = known.way.lock().await;
-        if !matches!(*way, Some(Way::NextTry | Way::Barred)) {
-            *way = self.learn(&account.name, Some(error));
+        if !matches!(*way, Some((Way::NextTry | Way::Barred, _))) {
+            *way = self.learn(&account.name, Some(error)).map(|way| (way, Instant::now()));
         }
     }
 
@@ -117,12 +132,16 @@ impl Ways {
         };
         match error.code() {
             Some(code @ (NO_RIGHT | NOT_IN_WHITELIST)) => {
+                let (way, again) = match code {
+                    NO_RIGHT => (Way::NextTry, "after a restart"),
+                    _ => (Way::Barred, "in ten minutes"),
+                };
                 warn!(
                     account = %name,
                     "Late replies of account `{name}` go out by WeChat's next try, and what misses that is kept: WeChat does \
-                     not let it send customer-service messages ({}); it is asked again after a restart", error.advised()
+                     not let it send customer-service messages ({}); it is asked again {again}", error.advised()
                 );
-                Some(if code == NO_RIGHT { Way::NextTry } else { Way::Barred })
+                Some(way)
             }
             _ => {
                 if self.told.turn(name.to_owned(), Instant::now()).is_some() {
@@ -159,4 +178,16 @@ fn identity(account: &Account) -> u64 {
     account.app_secret.as_ref().map(|secret| secret.expose()).hash(&mut hasher);
     account.api_base_url.hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_operator_can_mend_is_asked_again() {
+        let after = |age| [Way::CustomerService, Way::NextTry, Way::Barred].map(|way| way.holds_after(age));
+        assert_eq!(after(BARRED_FOR / 2), [true; 3]);
+        assert_eq!(after(BARRED_FOR), [true, true, false]);
+    }
 }
