@@ -6,6 +6,7 @@ mod tokens;
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use axum::{Router, extract::State};
@@ -57,6 +58,10 @@ struct WechatState {
     calls: Vec<Call>,
     /// The messages that were accepted.
     sent: Vec<Value>,
+    /// How many messages were accepted when users said something last.
+    heard: HashMap<String, usize>,
+    /// Since when users are shown that somebody types.
+    typing: HashMap<String, Instant>,
     /// Files by their `media_id`: type, name, bytes.
     media: HashMap<String, (String, String, Vec<u8>)>,
 }
@@ -170,6 +175,13 @@ impl FakeWechat {
     /// Every token that was given so far has come to its end (42001).
     pub fn ends_tokens(&self) {
         self.state().tokens.end_all();
+    }
+
+    /// A user says something: they may be sent more.
+    pub fn hears(&self, openid: &str) {
+        let mut state = self.state();
+        let sent = state.sent.len();
+        state.heard.insert(openid.to_owned(), sent);
     }
 
     /// Gives tokens of so many seconds from now on.

@@ -10,16 +10,14 @@ use aviary_host::{
         late::{Kept, Owed, new_id},
     },
 };
-use tokio::{
-    task::yield_now,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 use crate::{
     bot::{Bot, PATIENCE, Setup, new_header},
     fake_wechat::{FakeWechat, SEND, TYPING},
     log::Log,
     plugins::MISBEHAVE,
+    upstream::{Answer, Upstream},
 };
 
 /// How long a try is open here: WeChat's 5 s, shortened.
@@ -86,6 +84,11 @@ const WAITING_TEXT: &str = "还在想，稍后回复“继续”查看";
 /// WeChat's tries of a message whose reply is not there in time, and more of them where a busy disk takes longer to write down that it
 /// is owed: at last the user is told to ask.
 async fn put_off(bot: &Bot, xml: &str) {
+    assert_eq!(attempt_until_answered(bot, xml).await, WAITING_TEXT);
+}
+
+/// As many tries as it takes until one is answered.
+async fn attempt_until_answered(bot: &Bot, xml: &str) -> String {
     let tries = async {
         loop {
             if let Some(told) = attempt(bot, xml).await {
@@ -93,7 +96,7 @@ async fn put_off(bot: &Bot, xml: &str) {
             }
         }
     };
-    assert_eq!(timeout(PATIENCE, tries).await.expect("a try is answered"), WAITING_TEXT);
+    timeout(PATIENCE, tries).await.expect("a try is answered")
 }
 
 /// What the user reads, on whichever try: a busy disk may take longer than the first to write down what is owed.
@@ -215,6 +218,24 @@ async fn a_long_text_is_read_in_parts_with_the_same_word() {
     assert_eq!(whole, 5_000);
 }
 
+/// To what happens by itself no waiting text fits; what is made of it can be fetched all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_nobody_waits_for_is_put_off_without_a_word() {
+    let webhook = Upstream::plain(|_| Answer::Stop(Vec::new())).await;
+    let late = "[late]\nwindow_ms = 450\nhold_ms = 1350\nbackground_ms = 60000";
+    let account = format!("forward = \"{}\"", webhook.origin());
+    let bot = Setup::new().settings(late).account(&account).start().await;
+    assert_eq!(attempt_until_answered(&bot, &push("o1", "[LOCATION 23.1 113.3 65]")).await, "");
+    assert_eq!((metric(&bot, "put_off"), metric(&bot, "waiting"), bot.owed().await), (1, 0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_has_a_ladder_of_its_own() {
+    let late = "late.waiting_text = \"请稍候\"\nlate.window_ms = 300\nlate.hold_ms = 300";
+    let bot = setup("waiting_text = \"\"").account(late).start().await;
+    assert_eq!(attempt_until_answered(&bot, &push("o1", "wait 4000")).await, "请稍候");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_of_one_user_are_answered_in_order_while_others_go_ahead() {
     let bot = setup("").settings(KV).start().await;
@@ -256,7 +277,7 @@ async fn a_user_whom_two_tries_put_off_together_can_still_ask() {
 async fn in_flight(bot: &Bot, count: usize) {
     let waiting = async {
         while bot.app.tasks.len() != count {
-            yield_now().await;
+            sleep(LOOK_AGAIN).await;
         }
     };
     timeout(PATIENCE, waiting).await.expect("they get there");
@@ -450,14 +471,17 @@ async fn a_busy_wechat_is_tried_again_until_it_takes_the_message() {
     assert_eq!(text_of(&fake.until_sent(1).await[0]), "waited");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_left_makes_a_dead_letter_with_wechats_words() {
+#[tokio::test]
+async fn a_user_who_left_makes_a_dead_letter_with_wechats_words_and_what_they_mean() {
+    let log = Log::capture();
     let fake = FakeWechat::start().await;
     fake.refuses(SEND, 43_004, "require subscribe");
     let bot = with_api(&fake, "deliver = \"customer-service\"").start().await;
     assert_eq!(read(&bot, &push("o1", SLOW)).await, "");
     until(&bot, "dead", 1).await;
     until_nothing_is_owed(&bot).await;
+    let told = log.lines("A late reply of account `main` was not delivered: WeChat refused: 43004 require subscribe; ");
+    assert!(told.len() == 1 && told[0].contains("the user does not follow the account; see `aviary late`"), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

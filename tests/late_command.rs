@@ -9,10 +9,7 @@ use aviary_host::{
 };
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::{
-    task::yield_now,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 use crate::{
     bot::{Bot, PATIENCE, Setup, new_header},
@@ -92,7 +89,7 @@ async fn until(bot: &Bot, wanted: impl Fn(&Value) -> bool) -> Value {
 async fn until_nothing_is_owed(bot: &Bot) {
     let waiting = async {
         while bot.owed().await > 0 {
-            yield_now().await;
+            sleep(Duration::from_millis(5)).await;
         }
     };
     timeout(PATIENCE, waiting).await.expect("it stays owed");

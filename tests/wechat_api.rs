@@ -195,11 +195,15 @@ async fn a_token_is_renewed_in_time() {
     let wechat = FakeWechat::start().await;
     wechat.gives_tokens_of(2);
     let bot = bot(&wechat, "").await;
-    let until = soon();
+    let (until, mut calls) = (soon(), 0);
     while wechat.count(STABLE_TOKEN) < 3 {
         assert!(Instant::now() < until, "it is renewed in time");
         info(&api(&bot), soon()).await.unwrap();
+        calls += 1;
     }
+    // Renewed only at its end, each of the two tokens before the third would have been refused once.
+    let refused = wechat.count(USER_INFO) - calls;
+    assert!(refused < 2, "{refused} calls met a token that had come to its end");
 }
 
 #[tokio::test]
@@ -420,6 +424,7 @@ async fn every_type_of_message_goes_out_byte_for_byte_as_wechat_describes_it() {
         let kf_account = json["customservice"]["kf_account"].as_str().map(str::to_owned);
         let options = Options { kf_account, is_ai: json["aimsgcontext"]["is_ai_msg"] == 1 };
         let content = content(msgtype, &json[msgtype]);
+        wechat.hears("OPENID");
         api(&bot).send_with("OPENID", &content, &options, soon()).await.unwrap_or_else(|error| panic!("{id}: {error}"));
         let call = wechat.calls().pop().unwrap();
         let expected = match id {

@@ -1,5 +1,7 @@
 //! What the API answers to each call.
 
+use std::time::{Duration, Instant};
+
 use axum::{
     body::{Body, to_bytes},
     extract::Request,
@@ -14,6 +16,12 @@ const BODY_BYTES_MAX: usize = 20 << 20;
 
 /// The longest text of a message, in bytes.
 const TEXT_BYTES_MAX: usize = 2_048;
+
+/// How many messages a user is sent who says nothing more.
+const SENT_MAX: usize = 5;
+
+/// How long a user is shown that somebody types; meanwhile nobody may say so again.
+const TYPING_SHOWN: Duration = Duration::from_secs(15);
 
 const MSG_TYPES: [&str; 11] = [
     "text",
@@ -85,7 +93,7 @@ fn usual(wechat: &Wechat, call: &Call) -> Response {
             ("GET", "/cgi-bin/token", _) => classic_token(state, call),
             (_, _, Some(refused)) => refused,
             ("POST", SEND, _) => send(state, call),
-            ("POST", TYPING, _) => typing(call),
+            ("POST", TYPING, _) => typing(state, call),
             ("POST", "/cgi-bin/callback/check", _) => callback_check(call),
             ("GET", "/cgi-bin/user/info", _) => user_info(call),
             ("POST", "/cgi-bin/media/upload", _) => upload(state, call),
@@ -151,6 +159,7 @@ fn send(state: &mut WechatState, call: &Call) -> Value {
     let refused = match msg_type {
         _ if call.body.windows(2).any(|pair| pair == b"\\u") => Some((40033, "invalid charset")),
         _ if body["touser"].as_str().is_none_or(str::is_empty) => Some((40003, "invalid openid")),
+        _ if sent_to(state, &body["touser"]) >= SENT_MAX => Some((45047, "out of response count limit")),
         _ if !MSG_TYPES.contains(&msg_type) => Some((40008, "invalid message type")),
         _ if !content.is_object() => Some((47001, "data format error")),
         "text" if text.is_empty() => Some((44004, "empty content")),
@@ -161,15 +170,36 @@ fn send(state: &mut WechatState, call: &Call) -> Value {
     match refused {
         Some((code, message)) => refusal(code, message),
         None => {
+            // Whoever is sent something is shown no longer that somebody types.
+            state.typing.remove(body["touser"].as_str().unwrap_or_default());
             state.sent.push(body);
             refusal(0, "ok")
         }
     }
 }
 
-fn typing(call: &Call) -> Value {
-    match call.json()["command"].as_str() {
-        Some("Typing" | "CancelTyping") => refusal(0, "ok"),
+/// How many messages a user was sent since they said something.
+fn sent_to(state: &WechatState, user: &Value) -> usize {
+    let since = state.heard.get(user.as_str().unwrap_or_default()).copied().unwrap_or_default();
+    state.sent[since..].iter().filter(|message| message["touser"] == *user).count()
+}
+
+fn typing(state: &mut WechatState, call: &Call) -> Value {
+    let body = call.json();
+    let user = body["touser"].as_str().unwrap_or_default().to_owned();
+    match body["command"].as_str() {
+        Some("Typing") => {
+            let since = state.typing.entry(user).or_insert_with(|| Instant::now() - TYPING_SHOWN);
+            if since.elapsed() < TYPING_SHOWN {
+                return refusal(45081, "typing already");
+            }
+            *since = Instant::now();
+            refusal(0, "ok")
+        }
+        Some("CancelTyping") => {
+            state.typing.remove(&user);
+            refusal(0, "ok")
+        }
         _ => refusal(45072, "invalid command"),
     }
 }

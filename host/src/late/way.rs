@@ -22,8 +22,9 @@ pub const NO_RIGHT: i64 = 48_001;
 /// WeChat does not let this machine call its API.
 const NOT_IN_WHITELIST: i64 = 40_164;
 
-/// What WeChat refuses for this one user, who said nothing for too long, got enough or left: the account itself may send.
-const ABOUT_THE_USER: [i64; 4] = [45_015, 45_047, 43_004, 43_019];
+/// What WeChat refuses for this one user, who said nothing for too long, got enough, sees already that somebody types, or left: the
+/// account itself may send.
+const ABOUT_THE_USER: [i64; 6] = [45_015, 45_047, 45_080, 45_081, 43_004, 43_019];
 
 /// How long this machine counts as shut out before WeChat is asked again: the operator lets it in meanwhile.
 const BARRED_FOR: Duration = Duration::from_secs(600);
@@ -183,6 +184,13 @@ fn identity(account: &Account) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_about_one_user_says_that_the_account_may() {
+        let learnt = |code| Ways::default().learn("main", Some(&ApiError::Refused { code, message: String::new() }));
+        assert_eq!(ABOUT_THE_USER.map(learnt), [Some(Way::CustomerService); 6]);
+        assert_eq!([48_001, 40_164, -1].map(learnt), [Some(Way::NextTry), Some(Way::Barred), None]);
+    }
 
     #[test]
     fn only_what_the_operator_can_mend_is_asked_again() {
