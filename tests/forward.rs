@@ -316,6 +316,18 @@ async fn a_webhook_that_is_not_there_is_told_for_that_and_costs_an_apology() {
     assert_eq!(log.lines("The webhook failed; user").len(), 1);
 }
 
+#[tokio::test]
+async fn a_webhook_with_a_certificate_of_the_operators_own_is_trusted() {
+    let reply = "<xml><MsgType><![CDATA[text]]></MsgType><Content><![CDATA[在]]></Content></xml>";
+    let webhook = Upstream::tls("localhost", move |_| ok("", reply)).await;
+    let forward = format!("forward = \"https://localhost:{}\"", webhook.address.port());
+    let setup = || Setup::new().account(&forward).file("ca.pem", &webhook.ca_pem);
+    let bot = setup().settings("[http]\nca_file = \"ca.pem\"").start().await;
+    assert_eq!(bot.says("你好").await, "在");
+    let bot = setup().start().await;
+    assert_eq!(bot.says("你好").await, "", "unless the operator says so");
+}
+
 /// A place where nobody listens yet: whoever connects is refused.
 fn nobody() -> (TcpSocket, String) {
     let socket = TcpSocket::new_v4().unwrap();

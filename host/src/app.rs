@@ -19,7 +19,7 @@ use crate::{
     dispatch::{Chain, Dispatch},
     egress::Egress,
     foreign::on_one_line,
-    forward::Forward,
+    forward::{self, Forward},
     https::Client,
     late::{Late, fetch},
     metrics::{Levels, Outcome},
@@ -55,6 +55,7 @@ pub struct App {
     live: watch::Sender<Arc<Live>>,
     pub dedupe: Dedupe,
     egress: Egress,
+    webhooks: forward::Lines,
     /// WeChat's API for all accounts; an account's own is in [`Serving`].
     apis: Apis,
     store: Store,
@@ -163,6 +164,7 @@ impl App {
             is_closed: false,
         };
         let stopping = CancellationToken::new();
+        let webhooks = forward::Lines::new(stopping.clone());
         Ok(Arc::new(Self {
             dedupe: Dedupe::new(config.dedupe.keys_max, claim_lifetime(&config)),
             egress,
@@ -179,7 +181,8 @@ impl App {
             loads: loading.set.moved(),
             loading: Mutex::new(loading),
             versions,
-            live: watch::Sender::new(Arc::new(Live::new(config, None, &records, &apis, &stopping))),
+            live: watch::Sender::new(Arc::new(Live::new(config, None, &records, &apis, &webhooks))),
+            webhooks,
             stopping,
             apis,
             records,
@@ -463,14 +466,14 @@ impl App {
     /// Swaps in settings before there are chains: WeChat's check of the URL needs the token and no plugin.
     fn publish_unready(&self, config: &Arc<Config>) {
         self.records.resize(config);
-        let live = Live::new(config.clone(), None, &self.records, &self.apis, &self.stopping);
+        let live = Live::new(config.clone(), None, &self.records, &self.apis, &self.webhooks);
         self.live.send_replace(Arc::new(live));
     }
 
     /// Swaps in the chains of what is loaded, and keeps a copy of what serves for the first time.
     async fn publish(&self, set: &mut Set, config: &Arc<Config>) {
         self.records.resize(config);
-        let live = Live::new(config.clone(), Some(set), &self.records, &self.apis, &self.stopping);
+        let live = Live::new(config.clone(), Some(set), &self.records, &self.apis, &self.webhooks);
         let live = Arc::new(live);
         live.log();
         let served = set.served(live.accounts().map(|serving| &*serving.chain));
@@ -494,16 +497,17 @@ impl Live {
         set: Option<&mut Set>,
         records: &Records,
         apis: &Apis,
-        stopping: &CancellationToken,
+        webhooks: &forward::Lines,
     ) -> Self {
         let ready = set.is_some();
         let chains = set.map(|set| set.chains(&config)).unwrap_or_default();
         let chains = chains.into_iter().chain(std::iter::repeat_with(Chain::default));
+        webhooks.retain(&config.accounts);
         // Made at its first use: few accounts have a webhook.
-        let client = LazyCell::new(Client::default);
+        let client = LazyCell::new(|| Client::trusting(&config.http.authorities));
         let serving = |(account, chain): (&Arc<Account>, Chain)| {
             let reply_bytes_max = config.limits.reply_bytes_max;
-            let forward = || Forward::of(account, &client, reply_bytes_max, &records.metrics, stopping);
+            let forward = || Forward::of(account, &client, reply_bytes_max, &records.metrics, webhooks);
             let forward = account.forward.as_ref().and_then(|_| forward());
             let chain = chain.serving(account, forward, config.log.guest, records.metrics.account(&account.name));
             Arc::new(Serving { account: account.clone(), chain: Arc::new(chain), api: apis.of(account) })

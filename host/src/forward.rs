@@ -7,6 +7,7 @@
 //! we try again then until WeChat's last try begins, so that a bot that is being restarted loses no message.
 
 mod away;
+mod line;
 
 use std::{
     sync::Arc,
@@ -14,14 +15,12 @@ use std::{
 };
 
 use hyper::StatusCode;
-use tokio::{
-    sync::Semaphore,
-    time::{sleep, timeout_at},
-};
+use tokio::time::{sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::away::{Away, Missed};
+pub use self::line::Lines;
+use self::{away::Missed, line::Line};
 use crate::{
     config::Account,
     conversation::{Answer, Encryption, Signed, Simulator},
@@ -43,14 +42,11 @@ pub struct Forward {
     /// WeChat as the webhook knows it, for what came plain and for what came encrypted.
     plain: Simulator,
     sealed: Simulator,
-    /// As many messages as may be with it at once. The next ones wait, as long as theirs leaves time.
-    places: Semaphore,
+    line: Arc<Line>,
     places_max: usize,
     /// How long before a message's deadline WeChat's last try begins: until then a connection is tried, so that this try can be told
     /// what came of it.
     after_tries: Duration,
-    away: Away,
-    /// Cancelled when the host stops, which waits for nobody who is not there.
     stopping: CancellationToken,
     reply_bytes_max: usize,
     metrics: ForwardMetrics,
@@ -92,7 +88,7 @@ impl Forward {
         client: &Client,
         reply_bytes_max: usize,
         metrics: &Metrics,
-        stopping: &CancellationToken,
+        lines: &Lines,
     ) -> Option<Self> {
         let sealed = Simulator::of_webhook(account, client.clone())?;
         let mut plain = sealed.clone();
@@ -103,11 +99,10 @@ impl Forward {
             url: account.forward.as_ref().map(without_parameters)?,
             plain,
             sealed,
-            places: Semaphore::new(account.forward_calls_max),
+            line: lines.of(account)?,
             places_max: account.forward_calls_max,
             after_tries: late.background + late.window,
-            away: Away::new(late.held().saturating_sub(late.window)),
-            stopping: stopping.clone(),
+            stopping: lines.stopping.clone(),
             reply_bytes_max,
             metrics: metrics.forward(&account.name),
         })
@@ -171,12 +166,12 @@ impl Forward {
         let reason = match sent {
             Err(Failure::Unreachable { reason, may_pass: true }) => reason,
             Ok(_) | Err(Failure::BrokenOff(_) | Failure::TooLarge) => {
-                self.away.met();
+                self.line.away.met();
                 return false;
             }
             Err(_) => return false,
         };
-        let missed = self.away.missed(Instant::now());
+        let missed = self.line.away.missed(Instant::now());
         if missed == Missed::First {
             let (account, url) = (&self.account, &self.url);
             info!(%account, "Webhook {url} of account `{account}` is not there ({reason}); messages wait a little for it");
@@ -186,7 +181,7 @@ impl Forward {
 
     async fn send_once(&self, wechat: &Simulator, push: &Signed, deadline: Instant) -> Result<Answer, Failure> {
         let busy = Failure::Busy { max: self.places_max };
-        let Ok(Ok(_place)) = timeout_at(deadline.into(), self.places.acquire()).await else { return Err(busy) };
+        let Ok(Ok(_place)) = timeout_at(deadline.into(), self.line.places.acquire()).await else { return Err(busy) };
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             // Those before it ended with its time.

@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     io::{self, ErrorKind},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,11 +15,12 @@ use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer};
 
 /// How much of an answer is read. A reply or an API's JSON has a few kilobytes; an error page of a proxy may have more.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
-/// Connects by `http` and `https`, and trusts the certificate authorities that browsers trust.
+/// Connects by `http` and `https`, and trusts the certificate authorities that browsers trust, and perhaps further ones.
 ///
 /// Every exchange has a connection of its own.
 #[derive(Clone, Debug)]
@@ -50,13 +52,19 @@ pub enum NoAnswer {
 
 impl Default for Client {
     fn default() -> Self {
-        let connector = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
-        // WeChat's tries are connections of their own, and a host that drains must not wait for ours.
-        Self(legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector))
+        Self::trusting(&[])
     }
 }
 
 impl Client {
+    /// Trusts further authorities, which can be trusted: they were tried when the settings were read.
+    pub fn trusting(authorities: &[CertificateDer<'static>]) -> Self {
+        let tls = tls_config(authorities);
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+        // WeChat's tries are connections of their own, and a host that drains must not wait for ours.
+        Self(legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector))
+    }
+
     /// Sends a request and reads the whole answer, within `limit`.
     ///
     /// # Errors
@@ -84,6 +92,20 @@ impl Client {
         })?;
         Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes(), elapsed: start.elapsed() })
     }
+}
+
+/// How a server shows who it is: to the authorities that browsers trust, or to one of these, which were tried when the settings were
+/// read.
+pub(crate) fn tls_config(authorities: &[CertificateDer<'static>]) -> ClientConfig {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
+    for authority in authorities {
+        roots.add(authority.clone()).expect("it was tried when the settings were read");
+    }
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has the ciphers of both versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
 }
 
 /// Returns a URL without its user and its parameters, which may hold anything.

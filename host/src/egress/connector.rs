@@ -10,7 +10,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hyper::{client::conn::http1, header::HeaderValue};
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -28,7 +28,10 @@ use super::{
     pool::Connection,
     target::{Host, Target},
 };
-use crate::config::{Http, HttpGrant, Proxy};
+use crate::{
+    config::{Http, HttpGrant, Proxy},
+    https::tls_config,
+};
 
 /// How many of a name's addresses are tried.
 const ADDRESSES_MAX: usize = 8;
@@ -60,16 +63,7 @@ pub(super) enum Route {
 
 impl Connector {
     pub(super) fn new(http: &Http) -> Self {
-        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
-        for authority in &http.authorities {
-            roots.add(authority.clone()).expect("it was tried when the settings were read");
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("ring has the ciphers of both versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Self { tls: TlsConnector::from(Arc::new(config)), http: http.clone() }
+        Self { tls: TlsConnector::from(Arc::new(tls_config(&http.authorities))), http: http.clone() }
     }
 
     /// Finds the way to a target that a grant allows.

@@ -28,7 +28,7 @@ pub(super) async fn check(config: &Config, timeout: Duration, report: &mut Repor
             }
             None => report.note(&format!("not asked: {} missing", missing(account))),
         }
-        if let Some(mut webhook) = Simulator::of_webhook(account, Client::default()) {
+        if let Some(mut webhook) = Simulator::of_webhook(account, Client::trusting(&config.http.authorities)) {
             is_asked = true;
             webhook.timeout = timeout;
             check_webhook(&webhook, report).await;
