@@ -395,6 +395,12 @@ async fn a_user_who_knows_nothing_of_a_reply_is_told_after_a_restart_and_only_on
     let bot = setup.start().await;
     until_told(&bot).await;
     assert_eq!(read(&bot, &push("o1", "say hi")).await, "hi", "of what is there no more nobody is told");
+    let expired = async {
+        while bot.app.owes().await.expect("the store answers").dead == 0 {
+            sleep(LOOK_AGAIN).await;
+        }
+    };
+    timeout(PATIENCE, expired).await.expect("it is a dead letter");
     let bot = bot.restart().await;
     assert_eq!(read(&bot, &push("o1", "继续")).await, "waited");
     assert_eq!(read(&bot, &push("o1", "say hi")).await, "hi");
@@ -469,6 +475,18 @@ async fn a_busy_wechat_is_tried_again_until_it_takes_the_message() {
     let bot = with_api(&fake, "deliver = \"customer-service\"").start().await;
     assert_eq!(read(&bot, &push("o1", SLOW)).await, "");
     assert_eq!(text_of(&fake.until_sent(1).await[0]), "waited");
+}
+
+/// Whether WeChat took it nobody can know: better twice than not at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_whose_acceptance_is_lost_on_its_way_is_sent_once_more() {
+    let fake = FakeWechat::start().await;
+    fake.drops_next(SEND);
+    let bot = with_api(&fake, "deliver = \"customer-service\"").start().await;
+    assert_eq!(read(&bot, &push("o1", SLOW)).await, "");
+    assert_eq!(fake.until_sent(2).await.iter().map(text_of).collect::<Vec<_>>(), ["waited", "waited"]);
+    until_nothing_is_owed(&bot).await;
+    assert_eq!(fake.sent().len(), 2);
 }
 
 #[tokio::test]

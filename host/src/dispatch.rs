@@ -109,6 +109,8 @@ pub struct Dispatch {
     pub outcome: Outcome,
     /// Whether the webhook was asked, because no plugin answered.
     pub is_forwarded: bool,
+    /// Whether it was not there.
+    pub is_unasked: bool,
     /// The plugins that were asked, in order. Those whose rules did not fit are not among them, nor are those that were
     /// held back.
     pub steps: Vec<Step>,
@@ -155,7 +157,7 @@ pub async fn run(chain: &Chain, question: &Question, deadline: Instant) -> Dispa
     {
         dispatch.reply = Box::pin(forward.ask(question, deadline)).await;
         dispatch.outcome = dispatch.reply.as_ref().map_or(Outcome::Failed, outcome_of);
-        dispatch.is_forwarded = true;
+        (dispatch.is_forwarded, dispatch.is_unasked) = (true, dispatch.reply.is_none() && forward.is_away());
     }
     if dispatch.outcome == Outcome::Failed
         && let Some(apology) = apology
@@ -204,7 +206,7 @@ async fn ask_in_order(chain: &Chain, question: &Question, deadline: Instant) -> 
         steps.push(step);
         if let Some(reply) = reply {
             let outcome = outcome_of(&reply);
-            return Dispatch { reply: Some(reply), outcome, is_forwarded: false, steps };
+            return Dispatch { reply: Some(reply), outcome, is_forwarded: false, is_unasked: false, steps };
         }
     }
     let outcome = match (passed, failed) {
@@ -212,7 +214,7 @@ async fn ask_in_order(chain: &Chain, question: &Question, deadline: Instant) -> 
         _ if is_late => Outcome::Unanswered,
         _ => Outcome::Passed,
     };
-    Dispatch { reply: None, outcome, is_forwarded: false, steps }
+    Dispatch { reply: None, outcome, is_forwarded: false, is_unasked: false, steps }
 }
 
 fn outcome_of(reply: &Reply) -> Outcome {

@@ -272,6 +272,21 @@ impl Exchange {
         }
     }
 
+    /// Whether a try waits.
+    pub fn is_open(&self) -> bool {
+        self.state().open > 0
+    }
+
+    /// Puts the user off in the name of all tries, unless they were told something before.
+    pub fn put_off_with(&self, words: Outcome) {
+        let mut state = self.state();
+        if matches!(state.phase, Phase::Asked) {
+            state.phase = Phase::PutOff(words);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
     /// Takes a reply that no try waits for away from those to come, unless one comes this very moment. Where it does not, a try is
     /// open or it was told: else `fate` would ask again at once.
     fn take_over(&self) -> bool {
@@ -420,6 +435,18 @@ mod tests {
         exchange.publish(said("a"));
         assert!(is_owed(&fate(&exchange, said("a")).await, "a"));
         assert_eq!(exchange.begin(Instant::now()).outcome().await, Told::Again(None));
+    }
+
+    #[tokio::test]
+    async fn all_open_tries_can_be_put_off_at_once_and_only_if_they_were_told_nothing() {
+        let exchange = exchange();
+        let (first, second) = (exchange.begin(Instant::now()), exchange.begin(Instant::now()));
+        assert!(exchange.is_open());
+        exchange.put_off_with(said("wait"));
+        exchange.put_off_with(said("wait longer"));
+        assert_eq!([first.outcome().await, second.outcome().await], [Told::Again(said("wait")), Told::Again(said("wait"))]);
+        drop((first, second));
+        assert!(!exchange.is_open());
     }
 
     #[tokio::test]

@@ -113,6 +113,11 @@ impl Forward {
         &self.url
     }
 
+    /// Whether nobody was there the last time.
+    pub fn is_away(&self) -> bool {
+        self.line.away.is_so()
+    }
+
     /// Asks it about a message, and tells what came of that. `success` and an empty answer are the reply `nothing`; without a
     /// reply it failed.
     pub async fn ask(&self, question: &Question, deadline: Instant) -> Option<Reply> {

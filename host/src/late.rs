@@ -200,10 +200,15 @@ async fn last_try(app: &Arc<App>, serving: &Arc<Serving>, question: &Question, t
     let late = &serving.account.late;
     let age = tried.exchange().age_at(tried.arrived);
     let ends = tried.arrived + late.held().saturating_sub(age).min(late.window);
+    put_off(app, serving, question, tried, ends, waiting_words(app, serving, question)).await
+}
+
+/// What a user is told who has to wait longer than WeChat's tries.
+fn waiting_words(app: &App, serving: &Serving, question: &Question) -> Outcome {
     let is_sent = app.late.ways.is_by_customer_service(serving);
-    let words = late.waiting_text.clone().filter(|_| !is_sent && expects_words(&question.message.body));
-    let words = words.map(|text| Arc::new(Answer::of(Reply::Text(text))));
-    put_off(app, serving, question, tried, ends, words).await
+    let words = serving.account.late.waiting_text.as_ref();
+    let words = words.filter(|_| !is_sent && expects_words(&question.message.body));
+    words.map(|text| Arc::new(Answer::of(Reply::Text(text.clone()))))
 }
 
 /// Waits until `ends` and then puts the user off, once it is written down that an answer is owed. Where that cannot be

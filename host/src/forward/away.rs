@@ -43,6 +43,11 @@ impl Away {
         }
     }
 
+    /// Whether none could be made the last time.
+    pub(super) fn is_so(&self) -> bool {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Says that one could be made.
     pub(super) fn met(&self) {
         *self.since.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -58,7 +63,9 @@ mod tests {
         let (away, start) = (Away::new(Duration::from_secs(9)), Instant::now());
         let missed = |seconds| away.missed(start + Duration::from_secs(seconds));
         assert_eq!([0, 1, 8, 9, 99].map(missed), [Missed::First, Missed::Again, Missed::Again, Missed::ForLong, Missed::ForLong]);
+        assert!(away.is_so());
         away.met();
+        assert!(!away.is_so());
         assert_eq!([100, 101].map(missed), [Missed::First, Missed::Again]);
     }
 }

@@ -320,6 +320,11 @@ async fn ask(app: &App, question: &Question, exchange: &Exchange, deadline: Inst
     // An account that is gone by now has nobody to ask.
     let serving = live.named(&message.account)?;
     let dispatch = dispatch::run(&serving.chain, question, deadline).await;
+    // The next host may find it there.
+    let is_unasked = app.stopping.is_cancelled() && dispatch.is_unasked;
+    if is_unasked && leaving::unasked(app, serving, question, exchange).await {
+        return None;
+    }
     app.tell_message(message, &dispatch, exchange.began.elapsed());
     dispatch.reply
 }

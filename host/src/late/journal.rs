@@ -67,6 +67,11 @@ impl Journal {
         }
     }
 
+    /// Ends the journal and leaves its row to the next host.
+    pub async fn hand_over(&self) {
+        *self.0.lock().await = Page::Closed;
+    }
+
     /// Ends the journal if nobody ever wrote to it, as is so for nearly every message, and returns whether that was so.
     pub fn close_blank(&self) -> bool {
         match self.0.try_lock() {
@@ -119,6 +124,14 @@ mod tests {
         journal.leave(never).await.unwrap();
         assert_eq!(ids[0], ids[1]);
         assert_eq!(journal.close().await, Some(ids[0]));
+    }
+
+    #[tokio::test]
+    async fn what_is_handed_over_is_not_removed() {
+        let journal = Journal::default();
+        journal.write(async |_| Ok(())).await.unwrap();
+        journal.hand_over().await;
+        assert_eq!(journal.close().await, None);
     }
 
     #[tokio::test]

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::fetch::WRITE_TAKES_MAX;
+use super::{fetch::WRITE_TAKES_MAX, waiting_words};
 use crate::{
-    app::App,
+    app::{App, Serving},
     exchange::{Answer, Exchange},
     plugin::question::Question,
     store::late::{Id, Owed, new_id},
@@ -29,6 +29,23 @@ pub async fn when_stopped(app: &App, question: &Question, exchange: &Exchange) {
     if let Err(why) = exchange.journal.leave(async |id| app.late.store.owe(id, owed, deadline).await).await {
         app.late.tell("A message that is being answered could not be left to the next host", &why);
     }
+}
+
+/// Leaves a message to the next host whose webhook is not there, before the user reads that nobody answers them: they are put off if a
+/// try is open. Returns whether it is left.
+pub async fn unasked(app: &App, serving: &Serving, question: &Question, exchange: &Exchange) -> bool {
+    let is_told = exchange.is_open();
+    let words = waiting_words(app, serving, question).filter(|_| is_told);
+    let message = Owed::of(question, exchange);
+    let owed = Owed { is_asked_for: words.is_some(), is_for_next_try: !is_told, ..message };
+    let deadline = Instant::now() + WRITE_TAKES_MAX;
+    if let Err(why) = exchange.journal.write(async |id| app.late.store.owe(id, owed, deadline).await).await {
+        app.late.tell("A message whose webhook is not there could not be left to the next host", &why);
+        return false;
+    }
+    exchange.put_off_with(words);
+    exchange.journal.hand_over().await;
+    true
 }
 
 /// Writes a reply down that no try was given, in the message's row if it has one: WeChat's next try gets it from the next host.
