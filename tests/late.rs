@@ -170,7 +170,8 @@ async fn whoever_asks_before_it_is_there_waits_for_it() {
     let bot = setup("").start().await;
     put_off(&bot, &push("o1", "wait 4000")).await;
     // It comes within the word's tries, or the user is told to wait once more.
-    let asking = async { while three_tries(&bot, &push("o1", "继续")).await.is_none_or(|(_, told)| told != "waited") {} };
+    let asking =
+        async { while three_tries(&bot, &push("o1", "继续")).await.is_none_or(|(_, told)| told != "waited") {} };
     timeout(PATIENCE, asking).await.expect("it is there at last");
     assert_eq!(replied(&bot), 1, "the plugin was asked once, and never about the word");
     let passed = "aviary_plugin_calls_total{account=\"main\",plugin=\"misbehave\",outcome=\"passed\"} 0\n";

@@ -444,7 +444,10 @@ mod tests {
         assert!(exchange.is_open());
         exchange.put_off_with(said("wait"));
         exchange.put_off_with(said("wait longer"));
-        assert_eq!([first.outcome().await, second.outcome().await], [Told::Again(said("wait")), Told::Again(said("wait"))]);
+        assert_eq!(
+            [first.outcome().await, second.outcome().await],
+            [Told::Again(said("wait")), Told::Again(said("wait"))]
+        );
         drop((first, second));
         assert!(!exchange.is_open());
     }

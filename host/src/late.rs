@@ -9,6 +9,7 @@
 //! Whatever ends a ladder without the reply is written down first ([`Journal`]): from then on it is `deliver`'s. So is what a host
 //! that stops had no try for (`leaving`): the next host has the reply, or asks again.
 
+mod afterwards;
 mod awaited;
 mod call;
 pub mod fetch;
@@ -29,6 +30,7 @@ use std::{
 use tokio::time::{sleep, timeout_at};
 use tracing::{error, warn};
 
+use self::fetch::Fetching;
 pub use self::{
     awaited::{PutOffUsers, Wait},
     call::Call,
@@ -38,7 +40,6 @@ pub use self::{
     untold::Untold,
     way::{NO_RIGHT, Way, Ways},
 };
-use self::fetch::Fetching;
 use crate::{
     api::ApiError,
     app::{App, Serving},

@@ -54,7 +54,9 @@ pub async fn run(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Out
     }
     drop(listener);
     let (in_flight, ending) = (app.tasks.len(), app.ending.len());
-    info!("Stopping: {in_flight} messages are in flight, and {ending} replies wait for a try or are being written down");
+    info!(
+        "Stopping: {in_flight} messages are in flight, and {ending} replies wait for a try or are being written down"
+    );
     app.stopping.cancel();
     app.tasks.close();
     app.ending.close();
@@ -77,7 +79,9 @@ async fn leave(app: &App, shutdown: Duration) {
     let left = async { tokio::join!(app.leaving.wait(), app.ending.wait()) };
     match timeout(fetch::WRITE_TAKES_MAX, left).await {
         Ok(_) => warn!("Stopped after {shutdown:?}; {unfinished} messages are left to the next host"),
-        Err(_) => error!("Stopped after {shutdown:?}; {unfinished} messages are unfinished, and not all are written down"),
+        Err(_) => {
+            error!("Stopped after {shutdown:?}; {unfinished} messages are unfinished, and not all are written down")
+        }
     }
 }
 

@@ -133,14 +133,7 @@ impl Debt {
     }
 
     /// Keeps parts in place of a row. Returns whether their account is there.
-    async fn keep_parts(
-        &self,
-        app: &App,
-        row: Option<Id>,
-        parts: Vec<Reply>,
-        is_begun: bool,
-        is_untold: bool,
-    ) -> bool {
+    async fn keep_parts(&self, app: &App, row: Option<Id>, parts: Vec<Reply>, is_begun: bool, is_untold: bool) -> bool {
         let live = app.live();
         let Some(serving) = live.named(&self.account) else { return false };
         let keep_ms = u64::try_from(serving.account.late.keep.as_millis()).unwrap_or(u64::MAX);

@@ -62,7 +62,10 @@ mod tests {
     fn after_a_whole_patience_nobody_waits_until_it_was_met() {
         let (away, start) = (Away::new(Duration::from_secs(9)), Instant::now());
         let missed = |seconds| away.missed(start + Duration::from_secs(seconds));
-        assert_eq!([0, 1, 8, 9, 99].map(missed), [Missed::First, Missed::Again, Missed::Again, Missed::ForLong, Missed::ForLong]);
+        assert_eq!(
+            [0, 1, 8, 9, 99].map(missed),
+            [Missed::First, Missed::Again, Missed::Again, Missed::ForLong, Missed::ForLong]
+        );
         assert!(away.is_so());
         away.met();
         assert!(!away.is_so());

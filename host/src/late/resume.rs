@@ -72,7 +72,9 @@ async fn count_attempts(app: &App, owed: &mut [(Id, Owed)]) {
 fn one(app: &Arc<App>, id: Id, mut owed: Owed) -> anyhow::Result<()> {
     match owed.reply.take() {
         // Where its account is gone, no try comes, and the reply becomes a dead letter.
-        Some(parts) if may_be_told(&owed) && app.live().named(&owed.account).is_some() => take_up(app, id, &owed, |call| call.replied(parts)),
+        Some(parts) if may_be_told(&owed) && app.live().named(&owed.account).is_some() => {
+            take_up(app, id, &owed, |call| call.replied(parts))
+        }
         Some(parts) => {
             claim(app, &owed);
             // If there are too many, it does not wait for the others.

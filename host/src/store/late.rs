@@ -16,8 +16,8 @@ use tracing::error;
 
 use super::{Store, Unavailable, kv::space::joined, now_ms};
 use crate::plugin::bindings::Reply;
-pub use kept::{Keeping, Kept, UntoldReply};
 use kept::{KEPT, KEPT_AGES};
+pub use kept::{Keeping, Kept, UntoldReply};
 
 /// The contract that rows are written with: `Reply` is its type.
 const WIT: &str = "aviary:bot@0.1.0";
@@ -150,7 +150,8 @@ impl Store {
 
     /// Everything that is owed, in the order it came.
     pub async fn owed(&self, deadline: Instant) -> Result<Vec<(Id, Owed)>, Unavailable> {
-        let owed = |transaction: &ReadTransaction| first(&transaction.open_table(OWED)?, usize::MAX, |id, owed| (id, owed));
+        let owed =
+            |transaction: &ReadTransaction| first(&transaction.open_table(OWED)?, usize::MAX, |id, owed| (id, owed));
         let owed = self.read_late(deadline, owed).await?;
         // Somebody may have set the clock back: no new row takes the place of one of these.
         owed.iter().for_each(|(id, _)| _ = LAST_ID.fetch_max(*id + 1, Ordering::Relaxed));

@@ -262,7 +262,15 @@ mod tests {
 
     fn kept(openid: &str, text: &str, until_ms: u64) -> Kept {
         let (account, openid) = ("main".into(), openid.into());
-        Kept { account, openid, reply: Reply::Text(text.into()), has_more: false, shown_ms: 0, until_ms, is_untold: false }
+        Kept {
+            account,
+            openid,
+            reply: Reply::Text(text.into()),
+            has_more: false,
+            shown_ms: 0,
+            until_ms,
+            is_untold: false,
+        }
     }
 
     fn text(text: &str) -> Vec<Reply> {
@@ -349,7 +357,10 @@ mod tests {
         let first = store.keep(None, vec![untold("o1", "a"), kept("o1", "b", 7)], later()).await.unwrap().first;
         let second = store.keep(None, vec![untold("o2", "c")], later()).await.unwrap().first;
         let found = store.untold(later()).await.unwrap();
-        assert_eq!(found.iter().map(|reply| (reply.id, &*reply.openid)).collect::<Vec<_>>(), [(first, "o1"), (second, "o2")]);
+        assert_eq!(
+            found.iter().map(|reply| (reply.id, &*reply.openid)).collect::<Vec<_>>(),
+            [(first, "o1"), (second, "o2")]
+        );
         store.tell_of("main", first, later()).await.unwrap();
         store.tell_of("main", 1, later()).await.unwrap();
         let (account, openid) = ("main".into(), "o2".into());
