@@ -17,19 +17,23 @@
 //! Of the rows that fit a text, an exact one comes first, then one that fits its beginning, then one that fits a part; among
 //! those, the upper one.
 
+mod quotes;
 mod row;
 
 use std::{collections::BTreeMap, fmt};
 
 use csv::{ReaderBuilder, StringRecord};
 
-use self::row::{Header, Row};
+use self::{
+    quotes::unclosed,
+    row::{Header, Row, excerpt},
+};
 use crate::{aviary::bot::types::Reply, words::folded};
 
 /// How many mistakes are told at once: enough to mend, and within what the log shows of a failure.
 const MISTAKES_TOLD_MAX: usize = 5;
 
-/// What a table of one column may be separated by.
+/// What cells may be separated by; the first is that of a table with one column.
 const SEPARATORS: [char; 3] = [',', ';', '\t'];
 
 /// The rows that can be answered, and what is wrong with the others.
@@ -64,6 +68,7 @@ impl Table {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
         let mut table = Self::default();
         let mut records = Records::of(&text);
+        let separator = records.separator;
         let header = match records.next() {
             Some((at, record)) => Header::read(&record).map_err(|problem| table.mistakes.push(at.mistake(problem))),
             None => Err(()),
@@ -71,7 +76,7 @@ impl Table {
         let Ok(header) = header else { return table };
         let mut exact = BTreeMap::new();
         for (at, record) in records.filter(|(_, record)| record.iter().any(|cell| !cell.trim().is_empty())) {
-            match header.row(&record) {
+            match closed(at.text, separator).and_then(|()| header.row(&record)) {
                 Ok(mut row) => {
                     if let Err(problem) = row.leave_what_is_told(&mut exact, at.row) {
                         table.mistakes.push(at.mistake(problem));
@@ -112,14 +117,27 @@ impl Table {
     }
 }
 
-/// Where a row stands.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    row: usize,
-    line: usize,
+/// Refuses a row that has taken in those below it: its reply would be what is said to others.
+fn closed(row: &str, separator: char) -> Result<(), String> {
+    // Nearly all rows are one line.
+    let cell = if row.trim_end().contains('\n') { unclosed(row, separator) } else { None };
+    cell.map_or(Ok(()), |cell| {
+        let (excerpt, lines) = (excerpt(cell), cell.trim_end().lines().count());
+        Err(format!(
+            "`{excerpt}…` goes on for {lines} lines, for want of a `\"` at its end; one within a text is `\"\"`"
+        ))
+    })
 }
 
-impl Place {
+/// Where a row stands, and how it is written there.
+#[derive(Clone, Copy, Debug)]
+struct Place<'a> {
+    row: usize,
+    line: usize,
+    text: &'a str,
+}
+
+impl Place<'_> {
     fn mistake(self, problem: String) -> Mistake {
         Mistake { row: self.row, line: self.line, problem }
     }
@@ -128,6 +146,7 @@ impl Place {
 /// The rows of a text, each with its place.
 struct Records<'a> {
     text: &'a str,
+    separator: char,
     reader: csv::Reader<&'a [u8]>,
     row: usize,
     /// The lines before `counted`, so that each is counted once.
@@ -140,30 +159,37 @@ impl<'a> Records<'a> {
         let first_line = text.lines().next().unwrap_or_default();
         let count = |separator: &char| first_line.matches(*separator).count();
         let separator = SEPARATORS.into_iter().max_by_key(count).filter(|separator| count(separator) > 0);
+        let separator = separator.unwrap_or(SEPARATORS[0]);
         let mut builder = ReaderBuilder::new();
         // How many cells a row has is looked at with its mistakes.
-        builder.has_headers(false).flexible(true).delimiter(separator.map_or(b',', |char| char as u8));
-        Self { text, reader: builder.from_reader(text.as_bytes()), row: 0, lines: 0, counted: 0 }
+        builder.has_headers(false).flexible(true).delimiter(separator as u8);
+        Self { text, separator, reader: builder.from_reader(text.as_bytes()), row: 0, lines: 0, counted: 0 }
+    }
+
+    /// How many bytes were read so far.
+    fn read_to(&self) -> Option<usize> {
+        usize::try_from(self.reader.position().byte()).ok()
     }
 }
 
-impl Iterator for Records<'_> {
-    type Item = (Place, StringRecord);
+impl<'a> Iterator for Records<'a> {
+    type Item = (Place<'a>, StringRecord);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let start = usize::try_from(self.reader.position().byte()).ok()?;
+        let start = self.read_to()?;
         let mut record = StringRecord::new();
         // What is UTF-8 and of any width cannot be wrong.
         if !self.reader.read_record(&mut record).ok()? {
             return None;
         }
         // The reader passes over empty lines, which are rows all the same.
-        let rest = self.text.get(start..)?;
-        let blank = rest.len() - rest.trim_start_matches('\n').len();
+        let text = self.text.get(start..self.read_to()?)?;
+        let row = text.trim_start_matches('\n');
+        let blank = text.len() - row.len();
         self.row += blank + 1;
         self.lines += self.text[self.counted..start + blank].matches('\n').count();
         self.counted = start + blank;
-        Some((Place { row: self.row, line: self.lines + 1 }, record))
+        Some((Place { row: self.row, line: self.lines + 1, text: row }, record))
     }
 }
 

@@ -4,14 +4,10 @@ use std::collections::BTreeMap;
 
 use csv::StringRecord;
 
-use super::SEPARATORS;
 use crate::{
     aviary::bot::types::{Article, Reply},
     words::folded,
 };
-
-/// The longest text that WeChat takes at once. The host sends a longer one in parts.
-const MESSAGE_BYTES_MAX: usize = 2048;
 
 /// How much of a cell a mistake shows.
 const EXCERPT_CHARS_MAX: usize = 20;
@@ -149,10 +145,11 @@ impl<'a> Cells<'a> {
             text => Ok(text),
         };
         match folded(self.get(Column::Type)).as_str() {
-            "" if self.get(Column::Url).is_empty() => self.text(needed(Column::Reply)?.to_owned()),
-            "文字" | "text" => self.text(needed(Column::Reply)?.to_owned()),
+            "" if self.get(Column::Url).is_empty() => Ok(Reply::Text(needed(Column::Reply)?.to_owned())),
+            "文字" | "text" => Ok(Reply::Text(needed(Column::Reply)?.to_owned())),
             "链接" | "link" => {
-                self.text(link(self.get(Column::Reply), needed(Column::Title)?, web(needed(Column::Url)?)?))
+                let (above, title, url) = (self.get(Column::Reply), needed(Column::Title)?, needed(Column::Url)?);
+                Ok(Reply::Text(link(above, title, web(url)?)))
             }
             "" | "图文" | "news" => Ok(Reply::News(vec![Article {
                 title: needed(Column::Title)?.to_owned(),
@@ -162,18 +159,6 @@ impl<'a> Cells<'a> {
             }])),
             other => Err(format!("`类型` is `{}`; it is 文字 (text), 链接 (link) or 图文 (news)", excerpt(other))),
         }
-    }
-
-    /// A text to answer with, unless it is longer than most and looks as if the cell had swallowed the rows below it.
-    fn text(&self, text: String) -> Result<Reply, String> {
-        let columns = self.header.0.len();
-        let is_row = |line: &&str| SEPARATORS.iter().any(|separator| line.matches(*separator).count() + 1 >= columns);
-        let (lines, rows) = (text.lines().count(), text.lines().filter(is_row).count());
-        if text.len() > MESSAGE_BYTES_MAX && lines > 1 && 2 * rows >= lines {
-            let excerpt = excerpt(&text);
-            return Err(format!("of the {lines} lines of `{excerpt}…` most look like rows; is a `\"` missing?"));
-        }
-        Ok(Reply::Text(text))
     }
 }
 
@@ -220,6 +205,6 @@ fn shown(column: Column) -> String {
 }
 
 /// Enough of a cell to find it by, on one line.
-fn excerpt(text: &str) -> String {
+pub(super) fn excerpt(text: &str) -> String {
     text.chars().take(EXCERPT_CHARS_MAX).map(|char| if char.is_control() { ' ' } else { char }).collect()
 }

@@ -129,14 +129,29 @@ fn every_mistake_says_what_would_be_right() {
 }
 
 #[test]
-fn a_reply_may_be_longer_than_a_message_unless_it_has_swallowed_the_rows_below_it() {
-    let long = format!("第一段，\n第二段, {}", "长".repeat(1_000));
-    assert_eq!(said(&format!("关键词,匹配,回复\n价格,,\"{long}\"\n"), "价格").as_deref(), Some(&*long));
-    let unclosed = format!("关键词,匹配,回复\n价格,,\"99 元\n{}", "地址,,人民路 1 号\n".repeat(100));
-    assert_eq!(said(&unclosed, "价格"), None);
+fn a_reply_may_have_any_length_and_lines_that_look_like_rows() {
+    let long = "Open Mon, Wed; 9:00\n".repeat(110);
+    for header in ["keyword,reply", "keyword;reply;match", "keyword\treply"] {
+        let separator = header.chars().find(|char| !char.is_alphabetic()).unwrap();
+        assert_eq!(said(&format!("{header}\nhours{separator}\"{long}\"\n"), "hours").as_deref(), Some(long.trim()));
+    }
+}
+
+#[test]
+fn a_row_that_has_taken_in_those_below_it_answers_nothing() {
+    let unclosed = "关键词,匹配,回复\n价格,,\"99 元\n地址,,人民路 1 号\n";
+    let told = "for want of a `\"` at its end; one within a text is `\"\"`";
+    assert_eq!(said(unclosed, "价格"), None);
     assert_eq!(
-        mistakes(&unclosed),
-        "row 2 of the table: of the 101 lines of `99 元 地址,,人民路 1 号 地址,…` most look like rows; is a `\"` missing?"
+        mistakes(unclosed),
+        format!("row 2 of the table: `99 元 地址,,人民路 1 号 …` goes on for 2 lines, {told}")
+    );
+    // It ends at the next quote, and the rows below that are read again.
+    let longer = format!("{unclosed}电话,,\"138, 139\"\n发票,,请告诉我抬头\n");
+    assert_eq!(said(&longer, "发票").unwrap(), "请告诉我抬头");
+    assert_eq!(
+        mistakes(&longer),
+        format!("row 2 of the table: `99 元 地址,,人民路 1 号 电话,…` goes on for 3 lines, {told}")
     );
 }
 
