@@ -267,6 +267,27 @@ async fn settings_are_reloaded_and_a_broken_edit_keeps_the_old_ones() {
     assert_eq!(bot.says("env CITY").await, "北京");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_lack_a_file_count_when_it_comes() {
+    let bot = Setup::new()
+        .plugin("10-misbehave.wasm", &MISBEHAVE)
+        .settings("[plugins.misbehave]\nenv = { CITY = \"北京\" }")
+        .start()
+        .await;
+    let file = bot.dir().join("aviary.toml");
+    let toml = fs::read_to_string(&file).unwrap();
+    fs::write(&file, toml.replace("北京", "${file:cities/here.txt}")).unwrap();
+    bot.app.reload().await;
+    assert!(bot.app.troubles().await.settings.unwrap().contains("needs the file `cities/here.txt`"));
+    assert_eq!(bot.says("env CITY").await, "北京");
+
+    fs::create_dir(bot.dir().join("cities")).unwrap();
+    fs::write(bot.dir().join("cities/here.txt"), "上海\n").unwrap();
+    bot.app.reload().await;
+    assert_eq!(bot.says("env CITY").await, "上海");
+    assert_eq!(bot.app.troubles().await.settings, None);
+}
+
 fn city(config: &Config) -> String {
     config.plugin(&config.accounts[0], "misbehave", false).env["CITY"].expose().to_owned()
 }

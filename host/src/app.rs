@@ -578,13 +578,13 @@ impl Loading {
     /// Reads the settings again if a file they came from changed, and returns whether there are new ones. A broken edit keeps
     /// the old ones and says why, once.
     fn changed_config(&mut self) -> bool {
-        let now = self.stamps.now();
-        if now == self.stamps {
+        if self.stamps.now() == self.stamps {
             return false;
         }
-        self.stamps = now;
         match Config::load(&self.config.file) {
             Err(error) => {
+                // What would mend it may be a file that is not there yet.
+                self.stamps = error.stamps().clone();
                 error!("The settings were not reloaded; the old ones stay: {error}");
                 self.refused = Some(error.to_string());
                 false

@@ -141,12 +141,21 @@ impl Config {
     /// Tells every mistake in the main file, or that there is no account.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         let mut sources = Sources::of(file);
-        let mut all = sources.read(&sources.main.clone())?;
-        let mut config = Self::read(&all, &sources)?;
+        let config = Self::load_from(&mut sources);
+        let watched = sources.into_watched();
+        match config {
+            Ok(config) => Ok(Self { watched, ..config }),
+            Err(error) => Err(error.watching(watched)),
+        }
+    }
 
-        let (includes, mut problems) = config.includes(&all, &mut sources);
+    fn load_from(sources: &mut Sources) -> Result<Self, ConfigError> {
+        let mut all = sources.read(&sources.main.clone())?;
+        let mut config = Self::read(&all, sources)?;
+
+        let (includes, mut problems) = config.includes(&all, sources);
         for include in &includes {
-            match config.part(&all, include, &mut sources) {
+            match config.part(&all, include, sources) {
                 Ok((table, part)) => {
                     sources::join(&mut all, table);
                     config.accounts.extend(part.accounts);
@@ -154,16 +163,16 @@ impl Config {
                 Err(error) => problems.extend(error.into_problems()),
             }
         }
-        config.watch_files(&mut sources);
+        config.watch_files(sources);
         // Once more, now that every account is under every shared table.
-        config = Self::read(&all, &sources)?;
+        config = Self::read(&all, sources)?;
         if config.accounts.is_empty() {
             let text = "no account; add a table [accounts.main] with its `token`, or let `aviary init` write one";
             problems.push(format!("{}: {text}", sources.place(&sources.main)));
             return Err(problems.into());
         }
-        config.watch_files(&mut sources);
-        Ok(Self { problems, watched: sources.into_watched(), ..config })
+        config.watch_files(sources);
+        Ok(Self { problems, ..config })
     }
 
     /// Follows the files that settings name and whose content counts.
@@ -611,6 +620,18 @@ mod tests {
         let mut watched = watched.map(|path| directory.path(path));
         watched.sort();
         assert_eq!(directory.load().watched(), watched);
+    }
+
+    #[test]
+    fn what_would_mend_refused_settings_is_watched_though_it_is_not_there() {
+        let directory = Directory::with("[accounts.main]\ntoken = \"${file:secrets/token}\"\n");
+        let refused = Config::load(&directory.path("aviary.toml")).unwrap_err();
+        let watched: Vec<_> = refused.stamps().paths().cloned().collect();
+        assert_eq!(watched, [".env", "aviary.toml", "secrets/token"].map(|path| directory.path(path)));
+        assert_eq!(refused.stamps().now(), *refused.stamps());
+        let directory = directory.and("secrets/token", "abc");
+        assert_ne!(refused.stamps().now(), *refused.stamps());
+        assert_eq!(directory.load().accounts.len(), 1);
     }
 
     #[test]

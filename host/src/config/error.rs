@@ -2,18 +2,30 @@
 
 use std::{cell::RefCell, collections::BTreeSet, fmt, sync::Arc};
 
+use crate::stamp::Stamps;
+
 /// Everything that is wrong with the settings, one line each.
 ///
 /// A line names the file, the line, the key, its value and what is allowed. Values of secrets are left out.
 #[derive(Debug, thiserror::Error)]
 pub struct ConfigError {
     problems: Vec<String>,
+    watched: Stamps,
 }
 
 impl ConfigError {
     /// Returns the lines, in the order of the file.
     pub fn problems(&self) -> &[String] {
         &self.problems
+    }
+
+    /// Returns the state of everything whose change may mend it, each from before it was read: a file that is missing, too.
+    pub fn stamps(&self) -> &Stamps {
+        &self.watched
+    }
+
+    pub(super) fn watching(self, watched: Stamps) -> Self {
+        Self { watched, ..self }
     }
 
     pub(super) fn into_problems(self) -> Vec<String> {
@@ -23,7 +35,7 @@ impl ConfigError {
 
 impl From<Vec<String>> for ConfigError {
     fn from(problems: Vec<String>) -> Self {
-        Self { problems }
+        Self { problems, watched: Stamps::default() }
     }
 }
 
