@@ -86,6 +86,34 @@ async fn an_edited_conversation_is_held_and_edited_settings_count_without_a_buil
 }
 
 #[tokio::test]
+async fn what_settings_name_counts_without_a_build_wherever_it_is_and_whenever_it_comes() {
+    let dir = project();
+    let write = |file: &str, text: &str| fs::write(dir.path().join(file), text).unwrap();
+    fs::write(dir.path().join("bot.src"), &*WELCOME).unwrap();
+    let mut dev = typed(dir.path(), &["dev"]);
+    dev.type_line("[subscribe]").await;
+    dev.line("< 感谢您的关注!").await;
+
+    let config = fs::read_to_string(dir.path().join("aviary.toml")).unwrap();
+    write("aviary.toml", &format!("{config}[plugins.bot]\nenv = {{ TEXT = \"${{file:words.txt}}\" }}\n"));
+    dev.line("needs the file `words.txt`").await;
+    write("words.txt", "欢迎！");
+    dev.line("< 欢迎！").await;
+
+    // Where no build looks for a source.
+    write("aviary.toml", &format!("include = [\"conf.d/*.toml\"]\n{config}"));
+    fs::create_dir(dir.path().join("conf.d")).unwrap();
+    write("conf.d/bot.toml", "[plugins.bot]\nenv = { TEXT = \"${file:.words}\" }\n");
+    dev.line("needs the file `.words`").await;
+    write(".words", "早上好！");
+    dev.line("< 早上好！").await;
+    write(".words", "晚上好！");
+    dev.line("< 晚上好！").await;
+    assert_eq!(dev.count("Built in"), 1);
+    assert_eq!(dev.terminate().await, Some(0));
+}
+
+#[tokio::test]
 async fn a_project_that_is_away_for_a_while_is_built_when_it_is_back() {
     let outer = tempfile::tempdir().unwrap();
     let (here, away) = (outer.path().join("bot"), outer.path().join("away"));

@@ -56,6 +56,11 @@ impl Stamps {
         Self(self.0.keys().map(|path| (path.clone(), Stamp::of(path).ok())).collect())
     }
 
+    /// The directories in which a change of a path shows.
+    pub fn directories(&self) -> impl Iterator<Item = &Path> {
+        self.paths().filter_map(|path| if path.is_dir() { Some(path.as_path()) } else { path.parent() })
+    }
+
     /// The paths, in order.
     pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         self.0.keys()

@@ -1,6 +1,7 @@
 //! `aviary dev`: an author's loop. Builds a plugin's project, loads what was built, holds it to its conversation, and lets the
 //! author talk to it; at every change again, and then it answers anew what was said last.
 
+mod settings;
 mod sources;
 
 use std::{
@@ -20,7 +21,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use self::sources::Sources;
+use self::{settings::Settings, sources::Sources};
 use super::{
     bot::CONFIG_FILE,
     bots::{self, Bots},
@@ -28,7 +29,7 @@ use super::{
     serve,
 };
 use crate::{
-    config::{Config, Log},
+    config::{Config, ConfigError, Log},
     conversation::{Conversation, Playback, Said},
     plugin::{
         Plugin,
@@ -100,6 +101,7 @@ async fn work(config: Config) -> anyhow::Result<()> {
 struct Workshop {
     dir: PathBuf,
     config: Config,
+    settings: Settings,
     bots: Bots,
     /// As they were looked at last.
     sources: Sources,
@@ -113,12 +115,21 @@ impl Workshop {
     /// Builds a project for the first time.
     async fn open(config: Config) -> anyhow::Result<Self> {
         let dir = config.file.parent().context("the settings stand in a directory")?.to_owned();
+        tell(&config);
         fs::create_dir_all(&config.plugins_dir)?;
         let sources = look(&dir, &config)?;
         build(&dir, &config).await?;
         let bots = Bots::of_directory(config.clone(), Vec::new(), bots::reaching_out(&config)).await?;
-        let mut workshop =
-            Self { dir, config, bots, sources, trouble: None, playback: Playback::default(), last_said: None };
+        let mut workshop = Self {
+            dir,
+            settings: Settings::of(config.stamps()),
+            config,
+            bots,
+            sources,
+            trouble: None,
+            playback: Playback::default(),
+            last_said: None,
+        };
         workshop.rehearse().await;
         workshop.say_again().await?;
         Ok(workshop)
@@ -126,9 +137,8 @@ impl Workshop {
 
     /// The directories in which a change matters.
     fn directories(&self) -> BTreeSet<PathBuf> {
-        let mut directories = self.sources.directories.clone();
-        directories.insert(self.config.plugins_dir.clone());
-        directories
+        let others = self.settings.directories().chain([self.config.plugins_dir.as_path()]);
+        self.sources.directories.iter().cloned().chain(others.map(Path::to_owned)).collect()
     }
 
     async fn hear(&mut self, line: &str) -> anyhow::Result<()> {
@@ -160,14 +170,18 @@ impl Workshop {
 
     /// Builds what changed, and loads what was built. Returns whether there was anything to tell.
     async fn follow(&mut self) -> anyhow::Result<bool> {
-        let changed = self.changed();
-        if !changed.is_empty() {
+        let mut changed = self.changed();
+        changed.retain(|file| !self.settings.has(file));
+        let read = self.settings.read_changed(&self.config.file);
+        // What they name now is no source, either.
+        changed.retain(|file| !self.settings.has(file));
+        let is_changed = read.is_some() || !changed.is_empty();
+        if is_changed {
             println!();
         }
-        let (earlier, settings) = (self.config.dev.clone(), self.config.watched());
-        let is_configured = changed.iter().any(|file| settings.contains(file)) && self.configure();
-        let is_source = |file: &PathBuf| !settings.contains(file) && !self.is_conversation(file);
-        let needs_build = changed.iter().any(is_source) || self.config.dev != earlier;
+        let earlier = self.config.dev.clone();
+        let is_configured = read.is_some_and(|read| self.configure(read));
+        let needs_build = changed.iter().any(|file| !self.is_conversation(file)) || self.config.dev != earlier;
         let is_built = needs_build && self.build().await;
         // Another hand may have built it, too.
         let is_reloaded = self.bots.reload().await?;
@@ -179,7 +193,7 @@ impl Workshop {
             self.bots.tidy().await;
             self.say_again().await?;
         }
-        Ok(is_reloaded || !changed.is_empty())
+        Ok(is_reloaded || is_changed)
     }
 
     /// Builds it anew. What keeps it from that may pass: the next change is built again.
@@ -218,17 +232,20 @@ impl Workshop {
         self.dir.join(format!("{}.txt", plugin.name))
     }
 
-    /// Takes the settings as they are now. Returns whether it could: a mistake in them leaves those before.
-    fn configure(&mut self) -> bool {
-        let config = Config::load(&self.config.file);
-        match &config {
+    /// Takes the settings that were read. Returns whether it could: a mistake in them leaves those before.
+    fn configure(&mut self, read: Result<Config, ConfigError>) -> bool {
+        match read {
             Ok(config) => {
-                self.config = config.clone();
+                tell(&config);
                 self.bots.configure(config.clone());
+                self.config = config;
+                true
             }
-            Err(error) => eprintln!("error: {error}; the settings before stay"),
+            Err(error) => {
+                eprintln!("error: {error}; the settings before stay");
+                false
+            }
         }
-        config.is_ok()
     }
 
     /// Holds every plugin to its conversation, if it has one.
@@ -253,6 +270,11 @@ impl Workshop {
             Err(error) => format!("{error:#}"),
         }
     }
+}
+
+/// Tells what is wrong with included files, which are left out.
+fn tell(config: &Config) {
+    config.problems.iter().for_each(|problem| eprintln!("error: {problem}"));
 }
 
 fn look(dir: &Path, config: &Config) -> anyhow::Result<Sources> {

@@ -60,10 +60,7 @@ pub(crate) async fn settle(hints: &mut mpsc::Receiver<()>, quiet: Duration) {
 
 /// The directories in which a change matters.
 fn directories(config: &Config) -> BTreeSet<PathBuf> {
-    let of_settings = config.watched();
-    let of_settings =
-        of_settings.iter().filter_map(|path| if path.is_dir() { Some(path.as_path()) } else { path.parent() });
-    directory::directories(config).into_iter().chain(of_settings).map(Path::to_owned).collect()
+    directory::directories(config).into_iter().chain(config.stamps().directories()).map(Path::to_owned).collect()
 }
 
 /// What the system's watcher calls.

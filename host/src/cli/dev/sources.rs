@@ -22,8 +22,8 @@ const READ_BYTES_MAX: u64 = 1 << 20;
 /// Where builds of every language put what they make, and what they install.
 const MADE: [&str; 6] = ["target", "node_modules", "build", "dist", "vendor", "__pycache__"];
 
-/// Hidden files that settings or builds read. All others are an editor's or a system's own.
-const READ_HIDDEN: [&str; 2] = [".env", ".npmrc"];
+/// Hidden files that builds read. All others are an editor's or a system's own, or of the settings.
+const READ_HIDDEN: [&str; 1] = [".npmrc"];
 
 /// The files of a project, and what is in them.
 #[derive(Debug, Default)]
@@ -99,7 +99,7 @@ fn file_name(path: &Path) -> Cow<'_, str> {
 }
 
 /// Names what is in a file; nothing for one that cannot be read, which may be gone already.
-fn content(path: &Path) -> Option<Hash> {
+pub(super) fn content(path: &Path) -> Option<Hash> {
     let stamp = Stamp::of(path).ok()?;
     if stamp.bytes > READ_BYTES_MAX {
         return Some(Hash::of(format!("{stamp:?}").as_bytes()));
@@ -140,9 +140,9 @@ mod tests {
         fs::write(dir.path().join("src/bot.js"), "two").unwrap();
         assert_eq!(changed(&dir, &before), ["src/bot.js"]);
         let before = look(&dir);
-        fs::write(dir.path().join(".env"), "CITY=上海").unwrap();
+        fs::write(dir.path().join(".npmrc"), "audit=false").unwrap();
         fs::remove_file(dir.path().join("src/bot.js")).unwrap();
-        assert_eq!(changed(&dir, &before), [".env", "src/bot.js"]);
+        assert_eq!(changed(&dir, &before), [".npmrc", "src/bot.js"]);
     }
 
     #[test]
