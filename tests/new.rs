@@ -139,6 +139,20 @@ async fn a_project_that_is_away_for_a_while_is_built_when_it_is_back() {
 }
 
 #[tokio::test]
+async fn a_plugin_that_somebody_cleans_away_is_built_again() {
+    let dir = project();
+    let mut dev = typed(dir.path(), &["dev"]);
+    dev.type_line("你好").await;
+    dev.line("< 你好").await;
+    fs::remove_dir_all(dir.path().join("plugins")).unwrap();
+    dev.lines("< 你好", 2).await;
+    fs::remove_file(dir.path().join("plugins/bot.wasm")).unwrap();
+    dev.lines("< 你好", 3).await;
+    assert_eq!(dev.count("there is no plugin"), 0);
+    assert_eq!(dev.terminate().await, Some(0));
+}
+
+#[tokio::test]
 async fn without_a_plugin_dev_tells_the_author_to_build_one_and_chat_does_not_begin() {
     let dir = project();
     fs::write(dir.path().join("aviary.toml"), "[accounts.main]\ntoken = \"abc\"\n[dev]\nbuild = \"./build.sh\"\n")

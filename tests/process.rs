@@ -106,6 +106,16 @@ impl Running {
         }
     }
 
+    /// Waits until so many lines with this in them came.
+    pub async fn lines(&mut self, part: &str, count: usize) {
+        while self.count(part) < count {
+            match timeout(PATIENCE, self.lines.recv()).await {
+                Ok(Some(line)) => self.seen.push(line),
+                _ => panic!("there are no {count} lines with `{part}`, but:\n{}", self.seen.join("\n")),
+            }
+        }
+    }
+
     /// How many of the lines so far, up to the last one waited for, have this in them.
     pub fn count(&self, part: &str) -> usize {
         self.seen.iter().filter(|line| line.contains(part)).count()

@@ -116,7 +116,6 @@ impl Workshop {
     async fn open(config: Config) -> anyhow::Result<Self> {
         let dir = config.file.parent().context("the settings stand in a directory")?.to_owned();
         tell(&config);
-        fs::create_dir_all(&config.plugins_dir)?;
         let sources = look(&dir, &config)?;
         build(&dir, &config).await?;
         let bots = Bots::of_directory(config.clone(), Vec::new(), bots::reaching_out(&config)).await?;
@@ -182,9 +181,15 @@ impl Workshop {
         let earlier = self.config.dev.clone();
         let is_configured = read.is_some_and(|read| self.configure(read));
         let needs_build = changed.iter().any(|file| !self.is_conversation(file)) || self.config.dev != earlier;
-        let is_built = needs_build && self.build().await;
-        // Another hand may have built it, too.
-        let is_reloaded = self.bots.reload().await?;
+        let mut is_built = needs_build && self.build().await;
+        // Another hand may have built it, too, or cleaned up.
+        let had_plugins = !self.bots.chain.plugins.is_empty();
+        let mut is_reloaded = self.bots.reload().await?;
+        if had_plugins && self.bots.chain.plugins.is_empty() && !needs_build {
+            println!();
+            is_built = self.build().await;
+            is_reloaded |= self.bots.reload().await?;
+        }
         let is_new = is_configured || is_built || is_reloaded;
         if is_new || changed.iter().any(|file| self.is_conversation(file)) {
             self.rehearse().await;
@@ -286,6 +291,8 @@ async fn build(dir: &Path, config: &Config) -> anyhow::Result<bool> {
     let Some(command) = config.dev.build(dir) else {
         bail!("{}: `[dev] build` does not say how to build, and nothing here tells", config.file.display());
     };
+    let plugins_dir = &config.plugins_dir;
+    fs::create_dir_all(plugins_dir).with_context(|| format!("cannot make {}", plugins_dir.display()))?;
     let started = Instant::now();
     println!("$ {command}");
     let build =
