@@ -8,8 +8,9 @@ use tempfile::TempDir;
 use crate::{
     bot::Setup,
     fake_wechat::FakeWechat,
-    plugins::{CALLER, ECHO, PARROT, WELCOME},
+    plugins::{CALLER, ECHO, FETCHER, PARROT, WELCOME},
     process::{Running, aviary, finish},
+    upstream::{Upstream, ok},
 };
 
 /// A project whose source is a plugin already: its build is a copy.
@@ -110,6 +111,29 @@ async fn what_settings_name_counts_without_a_build_wherever_it_is_and_whenever_i
     write(".words", "晚上好！");
     dev.line("< 晚上好！").await;
     assert_eq!(dev.count("Built in"), 1);
+    assert_eq!(dev.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn edited_settings_of_http_count_at_once_and_one_that_cannot_says_so() {
+    let upstream = Upstream::plain(|_| ok("", "晴")).await;
+    let dir = project();
+    fs::write(dir.path().join("bot.src"), &*FETCHER).unwrap();
+    let origin = format!("http://weather.example:{}", upstream.address.port());
+    let config = fs::read_to_string(dir.path().join("aviary.toml")).unwrap();
+    let config = format!("{config}[plugins.bot.grants]\nhttp = [{{ url = \"{origin}\", private = true }}]\n");
+    // A name that is nobody's.
+    let resolve = |address: &str| format!("[http]\nresolve = {{ \"weather.example\" = \"{address}\" }}\n");
+    fs::write(dir.path().join("aviary.toml"), format!("{config}{}", resolve("127.0.0.1:1"))).unwrap();
+    let mut dev = typed(dir.path(), &["dev"]);
+    dev.type_line(&format!("ours GET {origin}/")).await;
+    dev.line("< Error::").await;
+
+    let engine = "[engine]\nstack_kib = 1024\n";
+    fs::write(dir.path().join("aviary.toml"), format!("{config}{}{engine}", resolve(&upstream.address.to_string())))
+        .unwrap();
+    dev.line("`engine.stack_kib` changed; it counts after a restart").await;
+    dev.line("晴").await;
     assert_eq!(dev.terminate().await, Some(0));
 }
 

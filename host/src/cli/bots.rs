@@ -41,6 +41,8 @@ pub(super) struct Bots {
     config: Config,
     /// Over those of the settings.
     env: Vec<(String, String)>,
+    /// By which their requests go out.
+    egress: Egress,
     source: Source,
 }
 
@@ -73,7 +75,7 @@ impl Bots {
         services: Services,
     ) -> anyhow::Result<Self> {
         let loader = loader(&config, config.cache_dir.clone(), services)?;
-        Self::load(config, env, Source::Directory(Box::new(Set::new(loader)))).await
+        Self::of_set(config, env, loader).await
     }
 
     /// Loads plugins' files, or the bundled plugins if there are none.
@@ -85,7 +87,7 @@ impl Bots {
     ) -> anyhow::Result<Self> {
         let loader = loader(&config, cache_dir(), services)?;
         if files.is_empty() {
-            return Self::load(config, env, Source::Directory(Box::new(Set::new(loader)))).await;
+            return Self::of_set(config, env, loader).await;
         }
         let mut named = Vec::new();
         for file in files {
@@ -96,12 +98,18 @@ impl Bots {
         // No bot does it for this cache. That it cannot be tidied is no reason not to talk.
         let in_use = named.iter().map(|named| named.code.hash).collect();
         let _ = loader.tidy(in_use, &config.compile).await;
-        Self::load(config, env, Source::Files(Box::new(loader), named)).await
+        let egress = loader.services.egress.clone();
+        Self::load(config, env, egress, Source::Files(Box::new(loader), named)).await
     }
 
-    async fn load(config: Config, env: Vec<(String, String)>, source: Source) -> anyhow::Result<Self> {
+    async fn of_set(config: Config, env: Vec<(String, String)>, loader: Loader) -> anyhow::Result<Self> {
+        let egress = loader.services.egress.clone();
+        Self::load(config, env, egress, Source::Directory(Box::new(Set::new(loader)))).await
+    }
+
+    async fn load(config: Config, env: Vec<(String, String)>, egress: Egress, source: Source) -> anyhow::Result<Self> {
         let window = config.accounts[0].late.window;
-        let mut bots = Self { chain: Chain::default(), window, config, env, source };
+        let mut bots = Self { chain: Chain::default(), window, config, env, egress, source };
         bots.reload().await?;
         bots.link();
         Ok(bots)
@@ -138,6 +146,7 @@ impl Bots {
             set.forgive();
         }
         self.window = config.accounts[0].late.window;
+        self.egress.configure(&config.http);
         self.config = config;
         self.link();
     }

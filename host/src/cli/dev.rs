@@ -29,7 +29,7 @@ use super::{
     serve,
 };
 use crate::{
-    config::{Config, ConfigError, Log},
+    config::{self, Config, ConfigError, Log, Watch},
     conversation::{Conversation, Playback, Said},
     plugin::{
         Plugin,
@@ -68,7 +68,6 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn work(config: Config) -> anyhow::Result<()> {
     let (hint, mut hints) = mpsc::channel(1);
     let mut watched = Watched::start(notify::recommended_watcher, hint);
-    let (quiet, poll) = (config.watch.quiet, config.watch.poll);
     let mut workshop = Workshop::open(config).await?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     let mut is_heard = true;
@@ -76,6 +75,7 @@ async fn work(config: Config) -> anyhow::Result<()> {
     chat::prompt()?;
     loop {
         watched.follow(workshop.directories());
+        let Watch { quiet, poll } = workshop.config.watch;
         tokio::select! {
             line = lines.next_line(), if is_heard => match line? {
                 Some(line) => workshop.hear(&line).await?,
@@ -242,6 +242,9 @@ impl Workshop {
         match read {
             Ok(config) => {
                 tell(&config);
+                for key in config::needs_restart(&self.config, &config) {
+                    eprintln!("`{key}` changed; it counts after a restart");
+                }
                 self.bots.configure(config.clone());
                 self.config = config;
                 true
