@@ -52,6 +52,22 @@ async fn a_change_is_built_and_loaded_and_answers_what_was_said_last() {
 }
 
 #[tokio::test]
+async fn a_lock_file_that_a_build_writes_starts_no_other_build() {
+    let dir = project();
+    build_as(dir.path(), "cp bot.src plugins/bot.wasm && sha256sum bot.src > Cargo.lock");
+    fs::write(dir.path().join("aviary.toml"), "[accounts.main]\ntoken = \"abc\"\n").unwrap();
+    let mut dev = typed(dir.path(), &["dev"]);
+    dev.line("Talk to it").await;
+    fs::write(dir.path().join("bot.src"), &*PARROT).unwrap();
+    dev.lines("Built in", 2).await;
+    // What looks at it the next time sees the lock file, too.
+    fs::write(dir.path().join("bot.txt"), "> hi\n< 鹦鹉：hi\n").unwrap();
+    dev.line("bot.txt: all 1 expected replies came").await;
+    assert_eq!(dev.count("Built in"), 2);
+    assert_eq!(dev.terminate().await, Some(0));
+}
+
+#[tokio::test]
 async fn a_build_that_fails_is_told_and_the_version_before_it_answers() {
     let dir = project();
     let mut dev = typed(dir.path(), &["dev"]);

@@ -116,8 +116,8 @@ impl Workshop {
     async fn open(config: Config) -> anyhow::Result<Self> {
         let dir = config.file.parent().context("the settings stand in a directory")?.to_owned();
         tell(&config);
-        let sources = look(&dir, &config)?;
-        build(&dir, &config).await?;
+        let mut sources = look(&dir, &config)?;
+        build(&dir, &config, &mut sources).await?;
         let bots = Bots::of_directory(config.clone(), Vec::new(), bots::reaching_out(&config)).await?;
         let mut workshop = Self {
             dir,
@@ -202,8 +202,8 @@ impl Workshop {
     }
 
     /// Builds it anew. What keeps it from that may pass: the next change is built again.
-    async fn build(&self) -> bool {
-        build(&self.dir, &self.config).await.unwrap_or_else(|error| {
+    async fn build(&mut self) -> bool {
+        build(&self.dir, &self.config, &mut self.sources).await.unwrap_or_else(|error| {
             eprintln!("error: {error:#}");
             false
         })
@@ -289,8 +289,8 @@ fn look(dir: &Path, config: &Config) -> anyhow::Result<Sources> {
     Ok(Sources::look(dir, &[&config.plugins_dir, &config.data_dir, &config.cache_dir])?)
 }
 
-/// Builds a project, its tools' output in view. Returns whether it was built: a build that fails is told, and changes nothing.
-async fn build(dir: &Path, config: &Config) -> anyhow::Result<bool> {
+/// Builds a project of these sources, its tools' output in view. Returns whether it was built: a build that fails is told, and changes nothing.
+async fn build(dir: &Path, config: &Config, sources: &mut Sources) -> anyhow::Result<bool> {
     let Some(command) = config.dev.build(dir) else {
         bail!("{}: `[dev] build` does not say how to build, and nothing here tells", config.file.display());
     };
@@ -301,6 +301,9 @@ async fn build(dir: &Path, config: &Config) -> anyhow::Result<bool> {
     let build =
         Command::new("sh").args(["-c", command]).current_dir(dir).stdin(Stdio::null()).kill_on_drop(true).status();
     let status = build.await.context("`sh` does not run")?;
+    if let Ok(after) = look(dir, config) {
+        sources.take_locks(&after);
+    }
     let seconds = started.elapsed().as_secs_f64();
     match status.success() {
         true => println!("Built in {seconds:.1} s."),

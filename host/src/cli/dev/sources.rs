@@ -22,6 +22,18 @@ const READ_BYTES_MAX: u64 = 1 << 20;
 /// Where builds of every language put what they make, and what they install.
 const MADE: [&str; 6] = ["target", "node_modules", "build", "dist", "vendor", "__pycache__"];
 
+/// What builds write of what they found: a dependency that was added to a package.json is in its lock file after the build.
+const LOCKS: [&str; 8] = [
+    "Cargo.lock",
+    "package-lock.json",
+    "npm-shrinkwrap.json",
+    "yarn.lock",
+    "pnpm-lock.yaml",
+    "go.sum",
+    "uv.lock",
+    "poetry.lock",
+];
+
 /// Hidden files that builds read. All others are an editor's or a system's own, or of the settings.
 const READ_HIDDEN: [&str; 1] = [".npmrc"];
 
@@ -71,6 +83,12 @@ impl Sources {
     pub(super) fn changed_since(&self, before: &Self) -> BTreeSet<PathBuf> {
         let is_other = |path: &&PathBuf| self.files.get(*path) != before.files.get(*path);
         self.files.keys().chain(before.files.keys()).filter(is_other).cloned().collect()
+    }
+
+    /// Takes over the lock files that a build has written since, so that they do not start the next one.
+    pub(super) fn take_locks(&mut self, after: &Self) {
+        let locks = after.files.iter().filter(|(path, _)| LOCKS.contains(&&*file_name(path)));
+        self.files.extend(locks.map(|(path, hash)| (path.clone(), *hash)));
     }
 }
 
@@ -153,6 +171,18 @@ mod tests {
         fs::write(dir.path().join("plugins/bot.wasm"), "made").unwrap();
         fs::write(dir.path().join("node_modules/a.js"), "installed").unwrap();
         assert_eq!(changed(&dir, &before), [""; 0]);
+    }
+
+    #[test]
+    fn a_lock_file_that_the_build_wrote_is_none_and_one_that_is_updated_later_is() {
+        let dir = project();
+        let mut sources = look(&dir);
+        fs::write(dir.path().join("package-lock.json"), "{}").unwrap();
+        fs::write(dir.path().join("src/bot.js"), "typed while it was built").unwrap();
+        sources.take_locks(&look(&dir));
+        assert_eq!(changed(&dir, &sources), ["src/bot.js"]);
+        fs::write(dir.path().join("package-lock.json"), "{ }").unwrap();
+        assert_eq!(changed(&dir, &sources), ["package-lock.json", "src/bot.js"]);
     }
 
     #[test]
