@@ -57,9 +57,10 @@ async fn a_lock_file_that_a_build_writes_starts_no_other_build() {
     build_as(dir.path(), "cp bot.src plugins/bot.wasm && sha256sum bot.src > Cargo.lock");
     fs::write(dir.path().join("aviary.toml"), "[accounts.main]\ntoken = \"abc\"\n").unwrap();
     let mut dev = typed(dir.path(), &["dev"]);
-    dev.line("Talk to it").await;
+    dev.type_line("你好").await;
+    dev.line("< 你好").await;
     fs::write(dir.path().join("bot.src"), &*PARROT).unwrap();
-    dev.lines("Built in", 2).await;
+    dev.line("< 鹦鹉：你好").await;
     // What looks at it the next time sees the lock file, too.
     fs::write(dir.path().join("bot.txt"), "> hi\n< 鹦鹉：hi\n").unwrap();
     dev.line("bot.txt: all 1 expected replies came").await;
@@ -89,6 +90,9 @@ async fn an_edited_conversation_is_held_and_edited_settings_count_without_a_buil
 
     fs::write(dir.path().join("bot.txt"), "> [subscribe]\n< 感谢您的关注!\n").unwrap();
     dev.line("bot.txt: all 1 expected replies came").await;
+    // As an editor saves it that knows only the system's old encoding.
+    fs::write(dir.path().join("bot.txt"), b"> [subscribe]\n< \xb8\xd0\xd0\xbb\n").unwrap();
+    dev.line("bot.txt` is not UTF-8").await;
 
     let config = fs::read_to_string(dir.path().join("aviary.toml")).unwrap();
     let greeting = "[plugins.bot]\nenv = { TEXT = \"欢迎！\" }\n";

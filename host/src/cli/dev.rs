@@ -26,7 +26,7 @@ use super::{
     bot::CONFIG_FILE,
     bots::{self, Bots},
     chat::{self, LATE_MAX},
-    serve,
+    parse, serve,
 };
 use crate::{
     config::{self, Config, ConfigError, Log, Watch},
@@ -259,8 +259,13 @@ impl Workshop {
     /// Holds every plugin to its conversation, if it has one.
     async fn rehearse(&self) {
         for plugin in &self.bots.chain.plugins {
-            if let Ok(text) = fs::read_to_string(self.conversation(plugin)) {
-                println!("{}.txt: {}", plugin.name, self.replay(&text).await);
+            let file = self.conversation(plugin);
+            if file.is_file() {
+                let came = match parse::read_text(&file) {
+                    Ok(text) => self.replay(&text).await,
+                    Err(error) => format!("{error:#}"),
+                };
+                println!("{}.txt: {came}", plugin.name);
             }
         }
     }
