@@ -103,7 +103,7 @@ async fn a_table_in_gbk_is_read_as_one_in_utf_8_is() {
     save(&bot, b"\xb9\xd8\xbc\xfc\xb4\xca,\xbb\xd8\xb8\xb4\r\n\xbc\xdb\xb8\xf1,88\xd4\xaa\r\n").await;
     assert_eq!(bot.says("价格").await, "88元");
     // With semicolons, and with a character that only all of GB18030 has: 𠮷.
-    save(&bot, b"keyword;reply\n\xbc\xdb\xb8\xf1;\"1;\x95\x34\xb2\x35\"\n").await;
+    save(&bot, b"\xb9\xd8\xbc\xfc\xb4\xca;\xbb\xd8\xb8\xb4\n\xbc\xdb\xb8\xf1;\"1;\x95\x34\xb2\x35\"\n").await;
     assert_eq!(bot.says("价格").await, "1;𠮷");
     bot.stop().await;
 }
@@ -114,14 +114,14 @@ async fn a_table_in_no_encoding_that_is_known_is_refused_and_the_one_before_stay
     save(&bot, b"keyword,reply\nprice,88 \xff\n").await;
     let told = bot.app.troubles().await.settings.expect("the settings are refused");
     let why = "`plugins.keywords.env.TABLE` needs the file `keywords.csv`, which cannot be read: it is neither UTF-8 (from line 2 \
-               on) nor GBK text; save it as “CSV UTF-8”, Excel's other kind of CSV";
+               on) nor certainly GBK text; save it as “CSV UTF-8”, Excel's other kind of CSV";
     assert!(told.contains(why), "{told}");
     assert_eq!(bot.says("价格").await, "99 元");
 
     // Western Excel's plain CSV; as GBK it would be `cr鑝e`.
     save(&bot, b"keyword,reply\ncr\xe8me,br\xfbler\n").await;
     let told = bot.app.troubles().await.settings.expect("the settings are refused");
-    assert!(told.contains("nor GBK text; save it as"), "{told}");
+    assert!(told.contains("nor certainly GBK text; save it as"), "{told}");
     assert_eq!(bot.says("价格").await, "99 元");
 
     // A file that may just be read, and would be half as large again in UTF-8.

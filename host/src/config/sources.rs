@@ -150,7 +150,7 @@ pub(super) fn read_text(file: &Path, bytes_max: u64) -> Result<String, String> {
         }
         gbk::decode(error.as_bytes()).ok_or_else(|| {
             format!(
-                "it is neither UTF-8 (from line {line} on) nor GBK text; save it as “CSV UTF-8”, Excel's other kind of CSV"
+                "it is neither UTF-8 (from line {line} on) nor certainly GBK text; save it as “CSV UTF-8”, Excel's other kind of CSV"
             )
         })
     })?;
