@@ -172,12 +172,15 @@ async fn a_project_that_is_away_for_a_while_is_built_when_it_is_back() {
 
     fs::rename(&here, &away).unwrap();
     dev.line("bot: No such file or directory (os error 2); nothing is built until that is mended").await;
+    // What was said stands after the prompt before it, and the prompt after it.
+    dev.type_line("早").await;
+    dev.line("> > < 早").await;
     fs::rename(&away, &here).unwrap();
     fs::remove_file(here.join("build.sh")).unwrap();
     dev.line("`[dev] build` does not say how to build").await;
     fs::write(here.join("bot.src"), &*PARROT).unwrap();
     build_as(&here, "cp bot.src ./plugins/bot.wasm");
-    dev.line("< 鹦鹉：你好").await;
+    dev.line("< 鹦鹉：早").await;
     assert_eq!(dev.count("nothing is built until"), 1);
     assert_eq!(dev.terminate().await, Some(0));
 }

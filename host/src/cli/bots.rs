@@ -26,7 +26,7 @@ use crate::{
         loader::{Loader, Look, Phase, Progress, Terms},
         record::Record,
         services::Services,
-        set::Set,
+        set::{Fault, Set},
     },
     secret::Secret,
 };
@@ -138,6 +138,14 @@ impl Bots {
         let dir = &self.config.plugins_dir;
         let shown = self.config.file.parent().and_then(|base| dir.strip_prefix(base).ok()).unwrap_or(dir);
         self.chain.plugins.is_empty().then(|| format!("there is no plugin to ask in {}", shown.display()))
+    }
+
+    /// The files that do not serve as they are, which was told.
+    pub(super) fn faults(&self) -> Vec<Fault> {
+        match &self.source {
+            Source::Directory(set) => set.faults(),
+            Source::Files(..) => Vec::new(),
+        }
     }
 
     /// Takes new settings.

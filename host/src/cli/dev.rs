@@ -167,9 +167,10 @@ impl Workshop {
         self.bots.lack().map(|lack| format!("{lack}; the build has to put NAME.wasm there"))
     }
 
-    /// Builds what changed, and loads what was built. Returns whether there was anything to tell.
+    /// Builds what changed, and loads what was built. Returns whether anything was told.
     async fn follow(&mut self) -> anyhow::Result<bool> {
-        let mut changed = self.changed();
+        let trouble = self.trouble.clone();
+        let Some(mut changed) = self.look_again() else { return Ok(self.trouble != trouble) };
         changed.retain(|file| !self.settings.has(file));
         let read = self.settings.read_changed(&self.config.file);
         // What they name now is no source, either.
@@ -178,19 +179,10 @@ impl Workshop {
         if is_changed {
             println!();
         }
-        let earlier = self.config.dev.clone();
+        let (earlier, faults) = (self.config.dev.clone(), self.bots.faults());
         let is_configured = read.is_some_and(|read| self.configure(read));
         let needs_build = changed.iter().any(|file| !self.is_conversation(file)) || self.config.dev != earlier;
-        let mut is_built = needs_build && self.build().await;
-        // Another hand may have built it, too, or cleaned up.
-        let had_plugins = !self.bots.chain.plugins.is_empty();
-        let mut is_reloaded = self.bots.reload().await?;
-        if had_plugins && self.bots.chain.plugins.is_empty() && !needs_build {
-            println!();
-            is_built = self.build().await;
-            is_reloaded |= self.bots.reload().await?;
-        }
-        let is_new = is_configured || is_built || is_reloaded;
+        let is_new = self.load(needs_build).await? || is_configured;
         if is_new || changed.iter().any(|file| self.is_conversation(file)) {
             self.rehearse().await;
         }
@@ -198,7 +190,22 @@ impl Workshop {
             self.bots.tidy().await;
             self.say_again().await?;
         }
-        Ok(is_reloaded || is_changed)
+        Ok(is_changed || is_new || self.bots.faults() != faults)
+    }
+
+    /// Builds if that is needed, and loads what was built, by this hand or another. Returns whether it may be another plugin now.
+    async fn load(&mut self, needs_build: bool) -> anyhow::Result<bool> {
+        let is_built = needs_build && self.build().await;
+        let had_plugins = self.bots.lack().is_none();
+        let is_reloaded = self.bots.reload().await?;
+        let is_cleaned_away = had_plugins && self.bots.lack().is_some();
+        if needs_build || !is_cleaned_away {
+            return Ok(is_built || is_reloaded);
+        }
+        println!();
+        self.build().await;
+        self.bots.reload().await?;
+        Ok(true)
     }
 
     /// Builds it anew. What keeps it from that may pass: the next change is built again.
@@ -209,21 +216,21 @@ impl Workshop {
         })
     }
 
-    /// Looks at the project again. What keeps it from that is told once, and may pass.
-    fn changed(&mut self) -> BTreeSet<PathBuf> {
+    /// Looks at the project again, and returns the files that changed. What keeps it from that is told once, and may pass.
+    fn look_again(&mut self) -> Option<BTreeSet<PathBuf>> {
         match look(&self.dir, &self.config) {
             Ok(sources) => {
                 let changed = sources.changed_since(&self.sources);
                 (self.sources, self.trouble) = (sources, None);
-                changed
+                Some(changed)
             }
             Err(error) => {
-                let trouble = Some(format!("error: {error:#}; nothing is built until that is mended"));
-                if trouble != self.trouble {
-                    eprintln!("\n{}", trouble.as_deref().unwrap_or_default());
-                    self.trouble = trouble;
+                let trouble = format!("error: {error:#}; nothing is built until that is mended");
+                if self.trouble.as_ref() != Some(&trouble) {
+                    eprintln!("\n{trouble}");
+                    self.trouble = Some(trouble);
                 }
-                BTreeSet::new()
+                None
             }
         }
     }
