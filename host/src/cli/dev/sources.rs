@@ -20,7 +20,10 @@ const FILES_MAX: usize = 10_000;
 const READ_BYTES_MAX: u64 = 1 << 20;
 
 /// Where builds of every language put what they make, and what they install.
-const MADE: [&str; 6] = ["target", "node_modules", "build", "dist", "vendor", "__pycache__"];
+const MADE: [&str; 7] = ["target", "node_modules", "build", "dist", "vendor", "venv", "__pycache__"];
+
+/// What says to people, in a project's own directory, how it is built. Elsewhere such a file may be a bot's text.
+const FOR_PEOPLE: &str = "README.md";
 
 /// What builds write of what they found: a dependency that was added to a package.json is in its lock file after the build.
 const LOCKS: [&str; 8] = [
@@ -63,6 +66,7 @@ impl Sources {
                     left.push(path);
                 } else if kind.is_file()
                     && is_source_file(&path)
+                    && path != root.join(FOR_PEOPLE)
                     && let Some(hash) = content(&path)
                 {
                     sources.files.insert(path, hash);
@@ -92,8 +96,14 @@ impl Sources {
     }
 }
 
+/// Follows a link to a file. One to a directory is none: it may lead back here.
 fn named(entry: fs::DirEntry) -> Option<(PathBuf, fs::FileType)> {
-    Some((entry.path(), entry.file_type().ok()?))
+    let (path, kind) = (entry.path(), entry.file_type().ok()?);
+    if !kind.is_symlink() {
+        return Some((path, kind));
+    }
+    let kind = fs::metadata(&path).ok()?.file_type();
+    kind.is_file().then_some((path, kind))
 }
 
 fn is_source_directory(directory: &Path) -> bool {
@@ -102,14 +112,14 @@ fn is_source_directory(directory: &Path) -> bool {
 }
 
 /// Whether a build may read a file. Backups, swap files, locks and autosaves lie beside what is being typed, and change with it:
-/// `.bot.js.swp`, `bot.js~`, `4913` (vim), `#bot.js#` (Emacs), `bot.js___jb_tmp___` (JetBrains), `.DS_Store`.
+/// `.bot.js.swp`, `bot.js~`, an empty `4913` (vim), `#bot.js#` (Emacs), `bot.js___jb_tmp___` (JetBrains), `.DS_Store`.
 fn is_source_file(file: &Path) -> bool {
     let name = file_name(file);
     let is_hidden = name.starts_with('.') && !READ_HIDDEN.contains(&&*name);
     let is_editors = name.starts_with('#') || name.contains("___jb_") || name.ends_with(".bak");
     let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
-    let is_for_people = name.starts_with("README");
-    !(is_hidden || is_editors || is_number || is_for_people || is_passing(&name))
+    let is_probe = is_number && fs::metadata(file).is_ok_and(|metadata| metadata.len() == 0);
+    !(is_hidden || is_editors || is_probe || is_passing(&name))
 }
 
 fn file_name(path: &Path) -> Cow<'_, str> {
@@ -129,6 +139,8 @@ pub(super) fn content(path: &Path) -> Option<Hash> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use rustix::fs::{Mode, OFlags};
 
     use super::*;
@@ -199,11 +211,31 @@ mod tests {
             "bot.js___jb_tmp___",
             "bot.js.bak",
         ] {
-            fs::write(dir.path().join("src").join(kept), "typed").unwrap();
+            let typed = if kept == "4913" { "" } else { "typed" };
+            fs::write(dir.path().join("src").join(kept), typed).unwrap();
         }
         fs::write(dir.path().join(".DS_Store"), "looked at").unwrap();
         fs::write(dir.path().join("README.md"), "read").unwrap();
         assert_eq!(changed(&dir, &before), [""; 0]);
+    }
+
+    #[test]
+    fn whatever_a_build_may_read_is_one_behind_a_link_too() {
+        let dir = project();
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::write(elsewhere.path().join("shared.js"), "one").unwrap();
+        symlink(elsewhere.path().join("shared.js"), dir.path().join("src/shared.js")).unwrap();
+        symlink(dir.path(), dir.path().join("src/here")).unwrap();
+        symlink("nowhere", dir.path().join("src/nothing.js")).unwrap();
+        let before = look(&dir);
+        for read in [".npmrc", "2024", "build.sh", "requirements.txt", "src/README.md", "src/README.txt"] {
+            fs::write(dir.path().join(read), "read").unwrap();
+        }
+        fs::write(elsewhere.path().join("shared.js"), "two").unwrap();
+        assert_eq!(
+            changed(&dir, &before),
+            [".npmrc", "2024", "build.sh", "requirements.txt", "src/README.md", "src/README.txt", "src/shared.js"]
+        );
     }
 
     #[test]
