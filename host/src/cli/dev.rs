@@ -179,9 +179,9 @@ impl Workshop {
         if is_changed {
             println!();
         }
-        let (earlier, faults) = (self.config.dev.clone(), self.bots.faults());
+        let (command, faults) = (self.command(), self.bots.faults());
         let is_configured = read.is_some_and(|read| self.configure(read));
-        let needs_build = changed.iter().any(|file| !self.is_conversation(file)) || self.config.dev != earlier;
+        let needs_build = changed.iter().any(|file| !self.is_conversation(file)) || self.command() != command;
         let is_new = self.load(needs_build).await? || is_configured;
         if is_new || changed.iter().any(|file| self.is_conversation(file)) {
             self.rehearse().await;
@@ -206,6 +206,10 @@ impl Workshop {
         self.build().await;
         self.bots.reload().await?;
         Ok(true)
+    }
+
+    fn command(&self) -> Option<String> {
+        self.config.dev.build(&self.dir, &self.config.plugins_dir)
     }
 
     /// Builds it anew. What keeps it from that may pass: the next change is built again.
@@ -303,7 +307,7 @@ fn look(dir: &Path, config: &Config) -> anyhow::Result<Sources> {
 
 /// Builds a project of these sources, its tools' output in view. Returns whether it was built: a build that fails is told, and changes nothing.
 async fn build(dir: &Path, config: &Config, sources: &mut Sources) -> anyhow::Result<bool> {
-    let Some(command) = config.dev.build(dir) else {
+    let Some(command) = config.dev.build(dir, &config.plugins_dir) else {
         bail!("{}: `[dev] build` does not say how to build, and nothing here tells", config.file.display());
     };
     let plugins_dir = &config.plugins_dir;
@@ -311,7 +315,7 @@ async fn build(dir: &Path, config: &Config, sources: &mut Sources) -> anyhow::Re
     let started = Instant::now();
     println!("$ {command}");
     let build =
-        Command::new("sh").args(["-c", command]).current_dir(dir).stdin(Stdio::null()).kill_on_drop(true).status();
+        Command::new("sh").args(["-c", &command]).current_dir(dir).stdin(Stdio::null()).kill_on_drop(true).status();
     let status = build.await.context("`sh` does not run")?;
     if let Ok(after) = look(dir, config) {
         sources.take_locks(&after);
