@@ -2,9 +2,11 @@
 //! install, and held to its conversation; and a failure in it shows its author where.
 
 use std::{
-    env, fs,
+    env,
+    ffi::{OsStr, OsString},
+    fs, io,
     os::unix::fs::symlink,
-    path::{Path, PathBuf},
+    path::{Path, PathBuf, absolute},
     process::Command,
 };
 
@@ -31,6 +33,9 @@ struct Fails {
     shown: &'static [&'static str],
 }
 
+/// What a build says that installs something.
+const INSTALLS: [&str; 2] = ["npm install", "is installed into .venv"];
+
 /// What a project installs for itself where it is missing, as it is here.
 const INSTALLED: [&str; 3] = ["componentize-py", "go", "zig"];
 
@@ -51,7 +56,8 @@ const LANGUAGES: [Language; 6] = [
         fails: Fails {
             file: "bot.py",
             line: "image(picture.media_id)",
-            instead: r#"{}["broken on purpose"]"#,
+            // The words are in a package that the project gains.
+            instead: "{}[extra.WORDS]",
             shown: &["Traceback", "bot.py\", line ", "KeyError: 'broken on purpose'"],
         },
     },
@@ -86,7 +92,8 @@ const fn thrown(file: &'static str) -> Fails {
 
 fn main() {
     let arguments = Arguments::from_args();
-    libtest_mimic::run(&arguments, LANGUAGES.iter().map(test).collect()).exit();
+    let hidden = Trial::test("what_projects_install_is_hidden_and_nothing_beside_it", only_what_is_installed_is_hidden);
+    libtest_mimic::run(&arguments, LANGUAGES.iter().map(test).chain([hidden]).collect()).exit();
 }
 
 fn test(language: &'static Language) -> Trial {
@@ -100,7 +107,7 @@ fn built(language: &Language) -> Result<(), Failed> {
     let said = project.chat(&["--replay", "hello.txt"])?;
     contains(&said, &["All 5 expected replies came."])?;
     // All is well, and what the project's settings promise is granted under the names that it imports.
-    let checked = finish(project.newcomer("aviary")?.arg("check"))?;
+    let checked = finish(project.newcomer("aviary").arg("check"))?;
     contains(&checked, &["\nAll is well.\n"])?;
     if checked.contains("`kv` is not granted") || checked.contains("`http` is not granted") {
         return Err(checked.into());
@@ -115,12 +122,13 @@ fn built(language: &Language) -> Result<(), Failed> {
         ["aviary", "time"].into_iter().try_for_each(|name| project.beside(language, name)?.build().map(drop))?;
     }
     if ["js", "python"].contains(&language.name) {
-        dev_loop::answers_each_change(project.newcomer("aviary")?, &project.dir.join(file))?;
+        dev_loop::answers_each_change(project.newcomer("aviary"), &project.dir.join(file))?;
+    }
+    if let Some(install) = asks_to_install(&project, language.name)? {
+        contains(&project.build()?, &[install])?;
     }
     project.edit(file, line, instead)?;
-    if project.build()?.contains("npm install") {
-        return Err("what is installed already is installed again".into());
-    }
+    project.build_alone()?;
     fs::write(project.dir.join("failing.txt"), "> [image]\n<\n")?;
     contains(&project.chat(&["--replay", "failing.txt"])?, shown)
 }
@@ -178,16 +186,53 @@ fn does_what_another_bot_wants(project: &Project, file: &str, other: &Other) -> 
     let bot = fs::read_to_string(&file)?;
     fs::write(&file, other.bot)?;
     fs::write(project.dir.join("other.txt"), other.conversation)?;
-    project.build()?;
+    project.build_alone()?;
     let said = project.chat(&["--replay", "other.txt"])?;
     fs::write(&file, bot)?;
     contains(&said, other.shown)
+}
+
+/// Has what a project installs named anew, and returns what its build is to say of that.
+fn asks_to_install(project: &Project, language: &str) -> Result<Option<&'static str>, Failed> {
+    match language {
+        "js" | "ts" => {
+            let package = project.dir.join("package.json");
+            let text = fs::read_to_string(&package)?;
+            fs::write(package, text)?;
+            Ok(Some("npm install"))
+        }
+        "python" => {
+            gains_a_package(project)?;
+            Ok(Some("is installed into .venv"))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Adds a package to a Python project's requirements.txt, of which no registry knows, and to its bot.
+fn gains_a_package(project: &Project) -> Result<(), Failed> {
+    let info = project.dir.join("extra-1.0.dist-info");
+    fs::create_dir(&info)?;
+    fs::write(project.dir.join("extra.py"), "WORDS = \"broken on purpose\"\n")?;
+    fs::write(info.join("METADATA"), "Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")?;
+    fs::write(info.join("WHEEL"), "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")?;
+    fs::write(info.join("RECORD"), "extra.py,,\nextra-1.0.dist-info/METADATA,,\nextra-1.0.dist-info/WHEEL,,\n")?;
+    let wheel = "extra-1.0-py3-none-any.whl";
+    let pack = ["-m", "zipfile", "-c", wheel, "extra.py", "extra-1.0.dist-info"];
+    finish(project.newcomer("python3").args(pack))?;
+    // From now on it is in the wheel alone.
+    fs::remove_file(project.dir.join("extra.py"))?;
+    let requirements = fs::read_to_string(project.dir.join("requirements.txt"))?;
+    fs::write(project.dir.join("requirements.txt"), format!("{requirements}./{wheel}\n"))?;
+    project.edit("bot.py", "import os\n", "import os\n\nimport extra\n")
 }
 
 /// A project of `aviary new`.
 struct Project {
     _temporary: TempDir,
     dir: PathBuf,
+    /// As a newcomer's has it.
+    path: OsString,
 }
 
 impl Project {
@@ -199,7 +244,10 @@ impl Project {
         let config = fs::read_to_string(dir.join("aviary.toml"))?;
         // A busy machine may take long for what is compiled last of all.
         fs::write(dir.join("aviary.toml"), format!("{config}\n[compile]\ntimeout_s = 600\n"))?;
-        Ok(Self { _temporary: temporary, dir })
+        let binaries = Path::new(env!("CARGO_BIN_EXE_aviary")).parent().ok_or("it is in a directory")?;
+        let path = bare(&env::var_os("PATH").unwrap_or_default(), &temporary.path().join("tools"))?;
+        let path = env::join_paths([binaries.to_owned()].into_iter().chain(path))?;
+        Ok(Self { _temporary: temporary, dir, path })
     }
 
     /// Another project in the same language, for which this one has installed what it needs.
@@ -214,23 +262,30 @@ impl Project {
         let config = fs::read_to_string(self.dir.join("aviary.toml"))?;
         let build = config.lines().find_map(|line| line.strip_prefix("build = \"")?.strip_suffix('"'));
         let build = build.ok_or("aviary.toml declares no build")?;
-        finish(self.newcomer("sh")?.args(["-x", "-c", build]))
+        finish(self.newcomer("sh").args(["-x", "-c", build]))
+    }
+
+    /// Runs the build where everything is installed that it needs.
+    fn build_alone(&self) -> Result<(), Failed> {
+        match self.build()? {
+            said if INSTALLS.iter().any(|installs| said.contains(installs)) => {
+                Err(format!("what is installed already is installed again:\n{said}").into())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn chat(&self, args: &[&str]) -> Result<String, Failed> {
-        finish(self.newcomer("aviary")?.arg("chat").args(args))
+        finish(self.newcomer("aviary").arg("chat").args(args))
     }
 
     /// A program as a newcomer runs it in the project.
-    fn newcomer(&self, program: &str) -> Result<Command, Failed> {
-        let binaries = Path::new(env!("CARGO_BIN_EXE_aviary")).parent().ok_or("it is in a directory")?;
-        let path = env::var_os("PATH").unwrap_or_default();
-        let bare = env::split_paths(&path).filter(|dir| !INSTALLED.iter().any(|tool| dir.join(tool).exists()));
-        let path = env::join_paths([binaries.to_owned()].into_iter().chain(bare))?;
+    fn newcomer(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        // What Go needs is in the project.
-        command.current_dir(&self.dir).env("PATH", path).env("XDG_CACHE_HOME", cache()).env("GOPROXY", "off");
-        Ok(command)
+        command.current_dir(&self.dir).env("PATH", &self.path).env("XDG_CACHE_HOME", cache());
+        // What Go needs is in the project; what this user has installed for Python is not on a newcomer's machine.
+        command.env("GOPROXY", "off").env("PYTHONNOUSERSITE", "1");
+        command
     }
 
     fn edit(&self, file: &str, from: &str, to: &str) -> Result<(), Failed> {
@@ -240,6 +295,45 @@ impl Project {
             return Err(format!("{} does not have `{from}` once", file.display()).into());
         }
         Ok(fs::write(&file, text.replace(from, to))?)
+    }
+}
+
+/// The directories of a path, without what projects install. Where one of them has that, links to all the others that it has
+/// take its place.
+fn bare(path: &OsStr, links: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut bare = Vec::new();
+    for (number, dir) in env::split_paths(path).enumerate() {
+        if !INSTALLED.iter().any(|tool| dir.join(tool).exists()) {
+            bare.push(dir);
+            continue;
+        }
+        let links = links.join(number.to_string());
+        fs::create_dir_all(&links)?;
+        for entry in fs::read_dir(absolute(&dir)?)? {
+            let (file, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+            if !INSTALLED.iter().any(|tool| name == *tool) {
+                symlink(file, links.join(name))?;
+            }
+        }
+        bare.push(links);
+    }
+    Ok(bare)
+}
+
+/// Where a system keeps Go, it keeps everything.
+fn only_what_is_installed_is_hidden() -> Result<(), Failed> {
+    let temporary = tempfile::tempdir()?;
+    let (system, other) = (temporary.path().join("bin"), temporary.path().join("other"));
+    for tool in ["bin/go", "bin/sh", "bin/python3", "other/node"] {
+        let file = temporary.path().join(tool);
+        fs::create_dir_all(file.parent().ok_or("it has one")?)?;
+        fs::write(file, "")?;
+    }
+    let found = bare(&env::join_paths([&system, &other])?, &temporary.path().join("links"))?;
+    let is_there = |tool: &str| found.iter().any(|dir| dir.join(tool).exists());
+    match (["sh", "python3", "node"].map(is_there), is_there("go")) {
+        ([true, true, true], false) => Ok(()),
+        other => Err(format!("{other:?} in {found:?}").into()),
     }
 }
 
