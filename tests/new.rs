@@ -272,6 +272,30 @@ async fn chat_loads_a_file_again_that_was_rebuilt() {
 }
 
 #[tokio::test]
+async fn chat_tries_a_file_again_that_is_not_at_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, cache, away) = (dir.path().join("bot.wasm"), dir.path().join("cache"), dir.path().join("away"));
+    fs::write(&file, &*ECHO).unwrap();
+    let mut chat = aviary(dir.path(), &["chat", "bot.wasm"]);
+    chat.env("XDG_CACHE_HOME", &cache).stdin(Stdio::piped());
+    let mut chat = Running::start(chat);
+    chat.type_line("你好").await;
+    chat.line("< 你好").await;
+    // As a full disk would have it.
+    fs::rename(&cache, &away).unwrap();
+    fs::write(&cache, "no directory").unwrap();
+    fs::write(&file, &*PARROT).unwrap();
+    chat.type_line("早").await;
+    chat.line("the version before it stays").await;
+    chat.line("< 早").await;
+    fs::remove_file(&cache).unwrap();
+    fs::rename(&away, &cache).unwrap();
+    chat.type_line("晚").await;
+    chat.line("< 鹦鹉：晚").await;
+    chat.kill().await;
+}
+
+#[tokio::test]
 async fn a_project_is_written_where_nothing_is_and_only_under_a_plugins_name() {
     let dir = tempfile::tempdir().unwrap();
     let new = |name: &'static str| finish(aviary(dir.path(), &["new", name, "--lang", "c"]));

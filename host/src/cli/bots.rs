@@ -23,7 +23,7 @@ use crate::{
         code::Code,
         engine::Engine,
         file_name::name_of,
-        loader::{Loader, Look, Phase, Progress, Terms},
+        loader::{Loader, Look, NotLoaded, Phase, Progress, Terms},
         record::Record,
         services::Services,
         set::{Fault, Set},
@@ -56,7 +56,7 @@ enum Source {
 /// written.
 struct Named {
     file: PathBuf,
-    /// As it was when it was last tried.
+    /// As it was when it was last loaded or refused.
     look: Look,
     code: Arc<Code>,
 }
@@ -92,7 +92,7 @@ impl Bots {
         let mut named = Vec::new();
         for file in files {
             let look = Look::at(file).with_context(|| format!("cannot read {}", file.display()))?.without_canary();
-            let code = code(&loader, &config, file, look).await?;
+            let code = code(&loader, &config, file, look).await.with_context(|| not_loaded(file))?;
             named.push(Named { file: file.clone(), look, code });
         }
         // No bot does it for this cache. That it cannot be tidied is no reason not to talk.
@@ -213,15 +213,17 @@ impl Named {
         if look == self.look {
             return false;
         }
-        // What does not load is tried, and complained of, once.
-        self.look = look;
         match code(loader, config, &self.file, look).await {
             Ok(code) => {
-                self.code = code;
+                (self.code, self.look) = (code, look);
                 true
             }
             Err(error) => {
-                eprintln!("{error:#}; the version before it stays");
+                eprintln!("{}: {error}; the version before it stays", not_loaded(&self.file));
+                // What will not load as it is, is tried once.
+                if !error.passes() {
+                    self.look = look;
+                }
                 false
             }
         }
@@ -258,14 +260,16 @@ async fn look(set: &mut Set, config: &Config) -> bool {
 }
 
 /// Loads a file that belongs to no bot.
-async fn code(loader: &Loader, config: &Config, file: &Path, look: Look) -> anyhow::Result<Arc<Code>> {
-    let not_loaded = || format!("{} is not loaded", file.display());
+async fn code(loader: &Loader, config: &Config, file: &Path, look: Look) -> Result<Arc<Code>, NotLoaded> {
     let terms = Terms::of_no_bot(config, file);
-    let source = loader.read(file, look, &terms).await.with_context(not_loaded)?;
+    let source = loader.read(file, look, &terms).await?;
     let unwatched = Progress::unwatched();
     let load = loader.load(file, look, &source, &terms, &unwatched);
-    let loaded = progress::shown(&format!("Compiling {}", file.display()), load).await;
-    Ok(loaded.with_context(not_loaded)?.code)
+    Ok(progress::shown(&format!("Compiling {}", file.display()), load).await?.code)
+}
+
+fn not_loaded(file: &Path) -> String {
+    format!("{} is not loaded", file.display())
 }
 
 fn secrets(env: &[(String, String)]) -> impl Iterator<Item = (String, Secret)> {
