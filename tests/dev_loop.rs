@@ -52,8 +52,9 @@ impl Dev {
         let child = aviary.process_group(0).spawn()?;
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
-            let lines = BufReader::new(reader).lines().map_while(Result::ok);
-            lines.map_while(|line| sender.send(line).ok()).count()
+            // A compiler may speak in another encoding.
+            let lines = BufReader::new(reader).split(b'\n').map_while(Result::ok);
+            lines.map_while(|line| sender.send(String::from_utf8_lossy(&line).into_owned()).ok()).count()
         });
         Ok(Self { child, lines })
     }

@@ -209,13 +209,14 @@ async fn without_a_plugin_dev_tells_the_author_to_build_one_and_chat_does_not_be
     dev.line("The build failed").await;
     dev.line(told).await;
     dev.type_line("你好").await;
+    dev.lines(told, 2).await;
     let chat = finish(aviary(dir.path(), &["chat"])).await;
     assert_eq!((chat.code, chat.stdout.as_str()), (Some(2), ""));
     assert!(chat.stderr.contains("there is no plugin to ask in plugins; `aviary dev` builds"), "{}", chat.stderr);
 
     // A build that works and puts it nowhere.
     build_as(dir.path(), "true");
-    dev.line("Built in").await;
+    dev.lines(told, 3).await;
     build_as(dir.path(), "cp bot.src plugins/bot.wasm");
     dev.line("< 你好").await;
     assert_eq!(dev.count(told), 3, "after the first build, to the line that was typed, and after the second build");

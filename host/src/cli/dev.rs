@@ -119,7 +119,7 @@ impl Workshop {
         let mut sources = look(&dir, &config)?;
         build(&dir, &config, &mut sources).await?;
         let bots = Bots::of_directory(config.clone(), Vec::new(), bots::reaching_out(&config)).await?;
-        let mut workshop = Self {
+        let workshop = Self {
             dir,
             settings: Settings::of(config.stamps()),
             config,
@@ -129,8 +129,10 @@ impl Workshop {
             playback: Playback::default(),
             last_said: None,
         };
-        workshop.rehearse().await;
-        workshop.say_again().await?;
+        workshop.hold_conversations().await;
+        if let Some(lack) = workshop.lack() {
+            eprintln!("{lack}");
+        }
         Ok(workshop)
     }
 
@@ -184,7 +186,7 @@ impl Workshop {
         let needs_build = changed.iter().any(|file| !self.is_conversation(file)) || self.command() != command;
         let is_new = self.load(needs_build).await? || is_configured;
         if is_new || changed.iter().any(|file| self.is_conversation(file)) {
-            self.rehearse().await;
+            self.hold_conversations().await;
         }
         if is_new {
             self.bots.tidy().await;
@@ -268,7 +270,7 @@ impl Workshop {
     }
 
     /// Holds every plugin to its conversation, if it has one.
-    async fn rehearse(&self) {
+    async fn hold_conversations(&self) {
         for plugin in &self.bots.chain.plugins {
             let file = self.conversation(plugin);
             if file.is_file() {
