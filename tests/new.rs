@@ -273,6 +273,20 @@ async fn chat_loads_a_file_again_that_was_rebuilt() {
 }
 
 #[tokio::test]
+async fn a_line_in_another_encoding_is_told_and_the_next_is_answered() {
+    let dir = project();
+    for command in [&["dev"][..], &["chat", "plugins/bot.wasm"]] {
+        let mut talk = typed(dir.path(), command);
+        // 你好 in GBK.
+        talk.type_bytes(b"\xc4\xe3\xba\xc3\n").await;
+        talk.line("this line is not UTF-8").await;
+        talk.type_line("你好").await;
+        talk.line("< 你好").await;
+        talk.kill().await;
+    }
+}
+
+#[tokio::test]
 async fn chat_tries_a_file_again_that_is_not_at_fault() {
     let dir = tempfile::tempdir().unwrap();
     let (file, cache, away) = (dir.path().join("bot.wasm"), dir.path().join("cache"), dir.path().join("away"));

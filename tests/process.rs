@@ -86,8 +86,13 @@ impl Running {
 
     /// Types a line, if it was started with a pipe to type into.
     pub async fn type_line(&mut self, line: &str) {
+        self.type_bytes(format!("{line}\n").as_bytes()).await;
+    }
+
+    /// Types what need not be text.
+    pub async fn type_bytes(&mut self, bytes: &[u8]) {
         let stdin = self.child.stdin.as_mut().expect("it was started with a pipe");
-        timeout(PATIENCE, stdin.write_all(format!("{line}\n").as_bytes())).await.expect("it reads").expect("it runs");
+        timeout(PATIENCE, stdin.write_all(bytes)).await.expect("it reads").expect("it runs");
     }
 
     /// Waits for a line with this in it, on standard output or error.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader, Split, Stdin};
 
 use super::{
     bot::{Bot, CONFIG_FILE},
@@ -126,14 +126,30 @@ pub(super) async fn say(bots: &Bots, push: &str) -> anyhow::Result<()> {
 
 /// Makes a push of each line that is typed, and hands it on, until the input ends.
 pub(super) async fn read_pushes(mut push: impl AsyncFnMut(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let mut playback = Playback::default();
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let (mut playback, mut typed) = (Playback::default(), Typed::new());
     loop {
         prompt()?;
-        let Some(line) = lines.next_line().await? else { return Ok(()) };
+        let Some(line) = typed.line().await? else { return Ok(()) };
         if let Some(words) = push_of(&mut playback, &line) {
             push(&words).await?;
         }
+    }
+}
+
+/// What is typed, line by line.
+pub(super) struct Typed(Split<BufReader<Stdin>>);
+
+impl Typed {
+    pub(super) fn new() -> Self {
+        Self(BufReader::new(tokio::io::stdin()).split(b'\n'))
+    }
+
+    /// Returns the next line, or nothing when the input has ended. Of one in another encoding nothing is said, but why. What was
+    /// typed so far stays if this is dropped.
+    pub(super) async fn line(&mut self) -> anyhow::Result<Option<String>> {
+        let Some(line) = self.0.next_segment().await? else { return Ok(None) };
+        let told = |_| println!("this line is not UTF-8; set the terminal to UTF-8");
+        Ok(Some(String::from_utf8(line).map_err(told).unwrap_or_default()))
     }
 }
 

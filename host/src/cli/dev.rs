@@ -15,7 +15,6 @@ use std::{
 
 use anyhow::{Context, bail};
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
     process::Command,
     sync::mpsc,
     time::{Instant, timeout},
@@ -25,7 +24,7 @@ use self::{settings::Settings, sources::Sources};
 use super::{
     bot::CONFIG_FILE,
     bots::{self, Bots},
-    chat::{self, LATE_MAX},
+    chat::{self, LATE_MAX, Typed},
     parse, serve,
 };
 use crate::{
@@ -69,15 +68,14 @@ async fn work(config: Config) -> anyhow::Result<()> {
     let (hint, mut hints) = mpsc::channel(1);
     let mut watched = Watched::start(notify::recommended_watcher, hint);
     let mut workshop = Workshop::open(config).await?;
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    let mut is_heard = true;
+    let (mut typed, mut is_heard) = (Typed::new(), true);
     println!("Talk to it: 你好, [subscribe], [image], … Ctrl-D ends it.");
     chat::prompt()?;
     loop {
         watched.follow(workshop.directories());
         let Watch { quiet, poll } = workshop.config.watch;
         tokio::select! {
-            line = lines.next_line(), if is_heard => match line? {
+            line = typed.line(), if is_heard => match line? {
                 Some(line) => workshop.hear(&line).await?,
                 // Without a terminal it is the changes that count.
                 None if std::io::stdin().is_terminal() => return Ok(()),
@@ -307,7 +305,8 @@ fn look(dir: &Path, config: &Config) -> anyhow::Result<Sources> {
     Ok(Sources::look(dir, &[&config.plugins_dir, &config.data_dir, &config.cache_dir])?)
 }
 
-/// Builds a project of these sources, its tools' output in view. Returns whether it was built: a build that fails is told, and changes nothing.
+/// Builds a project of these sources, its tools' output in view. Returns whether it was built: a build that fails is told, and
+/// changes nothing.
 async fn build(dir: &Path, config: &Config, sources: &mut Sources) -> anyhow::Result<bool> {
     let Some(command) = config.dev.build(dir, &config.plugins_dir) else {
         bail!("{}: `[dev] build` does not say how to build, and nothing here tells", config.file.display());
