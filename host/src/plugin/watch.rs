@@ -2,10 +2,12 @@
 //! files themselves, and where no events arrive (network drives, some containers) a regular look finds it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use notify::{
@@ -66,11 +68,19 @@ fn directories(config: &Config) -> BTreeSet<PathBuf> {
 /// What the system's watcher calls.
 pub(crate) type Hint = Box<dyn FnMut(notify::Result<Event>) + Send>;
 
+/// What tells a directory from one that was there before it. Its inode may be given again; not every system knows the time.
+#[derive(Debug, PartialEq)]
+struct Identity {
+    inode: u64,
+    created: Option<SystemTime>,
+}
+
 /// The system's watcher, if there is one, and what it watches.
 #[derive(Debug)]
 pub(crate) struct Watched {
     watcher: Option<RecommendedWatcher>,
-    directories: BTreeSet<PathBuf>,
+    /// Each with what tells it from another of its name: of one that was made anew the system would report nothing.
+    directories: BTreeMap<PathBuf, Identity>,
     /// Kept where the system has no watcher, too: hints that have ended would not be waited for.
     _hints: mpsc::Sender<()>,
 }
@@ -91,23 +101,33 @@ impl Watched {
         if let Err(error) = &watcher {
             warn!("The system reports no file changes ({error}); looking every `watch.poll_ms` instead");
         }
-        Self { watcher: watcher.ok(), directories: BTreeSet::new(), _hints: hints }
+        Self { watcher: watcher.ok(), directories: BTreeMap::new(), _hints: hints }
     }
 
     /// Watches these directories and no others. One that is not there yet is found by polling.
     pub(crate) fn follow(&mut self, wanted: BTreeSet<PathBuf>) {
         let Some(watcher) = &mut self.watcher else { return };
-        for gone in self.directories.difference(&wanted) {
-            let _ = watcher.unwatch(gone);
-        }
-        let mut followed = BTreeSet::new();
-        for directory in wanted {
-            if self.directories.contains(&directory) || watcher.watch(&directory, RecursiveMode::NonRecursive).is_ok() {
-                followed.insert(directory);
+        let wanted: BTreeMap<PathBuf, Identity> = wanted.into_iter().filter_map(identified).collect();
+        self.directories.retain(|directory, identity| {
+            let stays = wanted.get(directory) == Some(identity);
+            if !stays {
+                let _ = watcher.unwatch(directory);
+            }
+            stays
+        });
+        for (directory, identity) in wanted {
+            if self.directories.contains_key(&directory)
+                || watcher.watch(&directory, RecursiveMode::NonRecursive).is_ok()
+            {
+                self.directories.insert(directory, identity);
             }
         }
-        self.directories = followed;
     }
+}
+
+fn identified(directory: PathBuf) -> Option<(PathBuf, Identity)> {
+    let metadata = fs::metadata(&directory).ok()?;
+    Some((directory, Identity { inode: metadata.ino(), created: metadata.created().ok() }))
 }
 
 /// Our own reading of the files is an event, too, and no reason to read them again.
@@ -124,5 +144,24 @@ mod tests {
         let (sender, mut hints) = mpsc::channel(1);
         let _watched = Watched::start(|_| Err(notify::Error::generic("no instance is left")), sender);
         assert!(timeout(Duration::from_millis(10), hints.recv()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_made_anew_is_watched_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let plugins = dir.path().join("plugins");
+        let wanted = BTreeSet::from([plugins.clone()]);
+        fs::create_dir(&plugins).unwrap();
+        let (sender, mut hints) = mpsc::channel(1);
+        let mut watched = Watched::start(notify::recommended_watcher, sender);
+        watched.follow(wanted.clone());
+        fs::remove_dir(&plugins).unwrap();
+        // It takes the inode that was set free.
+        fs::write(dir.path().join("between"), "").unwrap();
+        fs::create_dir(&plugins).unwrap();
+        watched.follow(wanted);
+        settle(&mut hints, Duration::from_millis(100)).await;
+        fs::write(plugins.join("20-echo.wasm"), "").unwrap();
+        timeout(Duration::from_secs(60), hints.recv()).await.expect("it is noticed").unwrap();
     }
 }
