@@ -325,11 +325,19 @@ async fn a_project_is_written_where_nothing_is_and_only_under_a_plugins_name() {
     let again = new("hello").await;
     assert_eq!(again.code, Some(1));
     assert!(again.stderr.contains("hello is there already"), "{}", again.stderr);
-    for name in ["Hello", "1st", "a--b", "a_b", "-"] {
+    for name in ["Hello", "1st", "a--b", "a_b", "-", "你好"] {
         let refused = finish(aviary(dir.path(), &["new", "--lang", "c", "--", name])).await;
         assert_eq!(refused.code, Some(2), "{name}: {}", refused.stderr);
         assert!(!dir.path().join(name).exists(), "{name}");
     }
+
+    // What is to be typed next can be typed.
+    let made = new("my bots/it-s").await;
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    assert!(made.stdout.contains("\n  cd 'my bots/it-s'\n"), "{}", made.stdout);
+    let refused = new("..").await;
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("`..` is no name for a plugin"), "{}", refused.stderr);
 
     // Its conversation would take the place of what pip reads.
     let refused = finish(aviary(dir.path(), &["new", "requirements", "--lang", "python"])).await;

@@ -59,5 +59,6 @@ mod machine;
 mod private_dir;
 pub mod project;
 pub mod rehearsal;
+mod shell;
 mod stamp;
 mod user;

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use super::bot::{Bot, CONFIG_FILE, LISTEN, new_encoding_aes_key, new_token};
-use crate::config::Config;
+use crate::{config::Config, shell::word};
 
 /// Makes a bot directory with fresh secrets and the bundled plugins, and prints what to fill into WeChat's form.
 #[derive(Debug, clap::Args)]
@@ -46,6 +46,6 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     } else {
         println!();
     }
-    println!("Then run `aviary serve {dir}`, and save the form: WeChat checks the URL as you do.");
+    println!("Then run `aviary serve {}`, and save the form: WeChat checks the URL as you do.", word(&args.dir));
     Ok(ExitCode::SUCCESS)
 }

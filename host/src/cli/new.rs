@@ -2,10 +2,11 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Context;
-
 use super::bot::new_token;
-use crate::project::{Language, Project, ProjectError};
+use crate::{
+    project::{Language, Project, ProjectError},
+    shell::word,
+};
 
 /// Writes a plugin's project: a small bot to change, which builds as it is with the language's own tools.
 ///
@@ -22,8 +23,8 @@ pub struct Args {
 
 /// Writes the project and says what comes next.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let name = args.name.file_name().and_then(|name| name.to_str()).context("the plugin needs a name")?;
-    let project = match Project::new(name, args.lang, new_token()?) {
+    let name = args.name.file_name().unwrap_or(args.name.as_os_str()).to_string_lossy();
+    let project = match Project::new(&name, args.lang, new_token()?) {
         Ok(project) => project,
         Err(error @ (ProjectError::Name { .. } | ProjectError::Taken { .. })) => {
             eprintln!("error: {error}");
@@ -34,7 +35,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     project.write(&args.name)?;
     let dir = args.name.display();
     println!("{dir}/ is there; {dir}/README.md says what its build needs.\n");
-    println!("  cd {dir}");
+    println!("  cd {}", word(&args.name));
     println!("  aviary dev     # builds it, talks to it, and builds it anew at every change");
     Ok(ExitCode::SUCCESS)
 }

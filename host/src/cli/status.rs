@@ -16,6 +16,7 @@ use crate::{
         status::{Account, Asked, Status},
     },
     plugin::quarantine::Part,
+    shell::word,
     store::late::Counts,
 };
 
@@ -92,8 +93,8 @@ pub(super) fn is_not_running(error: &anyhow::Error) -> bool {
 pub(super) fn start_line(file: &Path) -> String {
     match file.parent().filter(|_| file.file_name().is_some_and(|name| name == CONFIG_FILE)) {
         Some(dir) if dir == Path::new("") || dir == Path::new(".") => "aviary serve".to_owned(),
-        Some(dir) => format!("aviary serve {}", dir.display()),
-        None => format!("aviary serve --config {}", file.display()),
+        Some(dir) => format!("aviary serve {}", word(dir)),
+        None => format!("aviary serve --config {}", word(file)),
     }
 }
 

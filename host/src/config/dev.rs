@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use super::section::Section;
+use crate::shell::word;
 
 /// `[dev]`: what `aviary dev` does in the directory of a plugin's project.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +52,8 @@ fn cargo(dir: &Path, plugins_dir: &Path) -> String {
 }
 
 fn go(_: &Path, plugins_dir: &Path) -> String {
-    let plugin = word(&plugins_dir.join("bot.wasm"));
+    let plugin = plugins_dir.join("bot.wasm");
+    let plugin = word(&plugin);
     format!("GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -ldflags=-checklinkname=0 -o {plugin} .")
 }
 
@@ -66,13 +68,6 @@ fn package(manifest: &Path) -> Option<Package> {
     let name = |table: &str| Some(manifest.get(table)?.get("name")?.as_str()?.to_owned());
     let package = name("package")?;
     Some(Package { lib: name("lib").unwrap_or_else(|| package.replace('-', "_")), name: package })
-}
-
-/// A path as one word of `sh`.
-fn word(path: &Path) -> String {
-    let path = path.to_string_lossy();
-    let is_plain = |char: char| char.is_alphanumeric() || "/._-".contains(char);
-    if path.chars().all(is_plain) { path.into_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]
