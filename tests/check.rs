@@ -138,7 +138,10 @@ async fn what_did_not_compile_before_is_tried_again() {
 
 #[tokio::test]
 async fn what_the_settings_name_and_nobody_has_is_wrong() {
-    let dir = bot("chain = [\"echo\", \"wether\"]", "[plugins.ecko]\nenv = { A = \"b\" }\n[plugins.off]\n");
+    let dir = bot(
+        "chain = [\"echo\", \"wether\"]",
+        "[plugins.ecko]\nenv = { A = \"b\" }\n[plugins.off]\n[plugins.weather]\n",
+    );
     fs::write(dir.path().join("plugins/30-off.wasm.off"), &*ECHO).unwrap();
     fs::write(dir.path().join("plugins/10-echo-1.2.wasm"), &*WELCOME).unwrap();
     let checked = check(dir.path(), &[]).await;
@@ -150,6 +153,8 @@ async fn what_the_settings_name_and_nobody_has_is_wrong() {
             "it does not ask plugins/20-echo.wasm, because plugins/10-echo-1.2.wasm is a plugin of the same name; rename \
              one of them",
             "[plugins.ecko] is about no plugin: no file has that name; did you mean `echo`?",
+            "[plugins.weather] is about no plugin: no file has that name; put weather.wasm where the others are, or remove \
+             the table",
         ]
     );
 }

@@ -141,8 +141,11 @@ pub(super) fn check_tables(config: &Config, report: &mut Report) {
         let table = account.map(|account| format!("accounts.{}.", account.name)).unwrap_or_default();
         let slips = |known: &String| strsim::damerau_levenshtein(known, name);
         let near = names(config, account).into_iter().min_by_key(slips).filter(|known| slips(known) <= SLIPS_MAX);
-        let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        report.wrong(&format!("[{table}plugins.{name}] is about no plugin: no file has that name{near}"));
+        let way_out = match near {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("put {name}.wasm where the others are, or remove the table"),
+        };
+        report.wrong(&format!("[{table}plugins.{name}] is about no plugin: no file has that name; {way_out}"));
     }
 }
 
