@@ -5,6 +5,7 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fs, io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -40,10 +41,10 @@ const LOCKS: [&str; 8] = [
 /// Hidden files that builds read. All others are an editor's or a system's own, or of the settings.
 const READ_HIDDEN: [&str; 1] = [".npmrc"];
 
-/// The files of a project, and what is in them.
+/// The files of a project, what is in them, and whether they can be run.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
-    files: BTreeMap<PathBuf, Hash>,
+    files: BTreeMap<PathBuf, (Hash, bool)>,
     pub(super) directories: BTreeSet<PathBuf>,
 }
 
@@ -69,7 +70,8 @@ impl Sources {
                     && path != root.join(FOR_PEOPLE)
                     && let Some(hash) = content(&path)
                 {
-                    sources.files.insert(path, hash);
+                    let is_executable = is_executable(&path);
+                    sources.files.insert(path, (hash, is_executable));
                 }
             }
             sources.directories.insert(directory);
@@ -92,7 +94,7 @@ impl Sources {
     /// Takes over the lock files that a build has written since, so that they do not start the next one.
     pub(super) fn take_locks(&mut self, after: &Self) {
         let locks = after.files.iter().filter(|(path, _)| LOCKS.contains(&&*file_name(path)));
-        self.files.extend(locks.map(|(path, hash)| (path.clone(), *hash)));
+        self.files.extend(locks.map(|(path, content)| (path.clone(), *content)));
     }
 }
 
@@ -120,6 +122,11 @@ fn is_source_file(file: &Path) -> bool {
     let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
     let is_probe = is_number && fs::metadata(file).is_ok_and(|metadata| metadata.len() == 0);
     !(is_hidden || is_editors || is_probe || is_passing(&name))
+}
+
+/// A `build.sh` that came without is mended by that alone.
+fn is_executable(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0)
 }
 
 fn file_name(path: &Path) -> Cow<'_, str> {
@@ -173,6 +180,9 @@ mod tests {
         fs::write(dir.path().join(".npmrc"), "audit=false").unwrap();
         fs::remove_file(dir.path().join("src/bot.js")).unwrap();
         assert_eq!(changed(&dir, &before), [".npmrc", "src/bot.js"]);
+        let before = look(&dir);
+        fs::set_permissions(dir.path().join(".npmrc"), fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(changed(&dir, &before), [".npmrc"]);
     }
 
     #[test]
