@@ -81,6 +81,25 @@ async fn a_build_that_fails_is_told_and_the_version_before_it_answers() {
 }
 
 #[tokio::test]
+async fn what_only_lacked_a_tool_is_built_again_at_enter() {
+    let (dir, tools) = (project(), tempfile::tempdir().unwrap());
+    let tool = tools.path().join("tool");
+    build_as(dir.path(), &format!("test -e {} && cp bot.src plugins/bot.wasm", tool.display()));
+    fs::write(dir.path().join("aviary.toml"), "[accounts.main]\ntoken = \"abc\"\n").unwrap();
+    let mut dev = typed(dir.path(), &["dev"]);
+    dev.line("Enter builds again").await;
+    fs::write(tool, "").unwrap();
+    dev.type_line("").await;
+    dev.line("Built in").await;
+    // What was built is not built for another empty line.
+    dev.type_line("").await;
+    dev.type_line("你好").await;
+    dev.line("< 你好").await;
+    assert_eq!(dev.count("$ ./build.sh"), 2);
+    assert_eq!(dev.terminate().await, Some(0));
+}
+
+#[tokio::test]
 async fn an_edited_conversation_is_held_and_edited_settings_count_without_a_build() {
     let dir = project();
     fs::write(dir.path().join("bot.src"), &*WELCOME).unwrap();

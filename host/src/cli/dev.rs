@@ -76,6 +76,7 @@ async fn work(config: Config) -> anyhow::Result<()> {
         let Watch { quiet, poll } = workshop.config.watch;
         tokio::select! {
             line = typed.line(), if is_heard => match line? {
+                Some(line) if line.trim().is_empty() => workshop.build_again().await?,
                 Some(line) => workshop.hear(&line).await?,
                 // Without a terminal it is the changes that count.
                 None if std::io::stdin().is_terminal() => return Ok(()),
@@ -103,6 +104,8 @@ struct Workshop {
     bots: Bots,
     /// As they were looked at last.
     sources: Sources,
+    /// Whether the last build was one.
+    is_built: bool,
     /// Why it could not be looked at, once that was told.
     trouble: Option<String>,
     playback: Playback,
@@ -115,7 +118,7 @@ impl Workshop {
         let dir = config.file.parent().context("the settings stand in a directory")?.to_owned();
         tell(&config);
         let mut sources = look(&dir, &config)?;
-        build(&dir, &config, &mut sources).await?;
+        let is_built = build(&dir, &config, &mut sources).await?;
         let bots = Bots::of_directory(config.clone(), Vec::new(), bots::reaching_out(&config)).await?;
         let workshop = Self {
             dir,
@@ -123,6 +126,7 @@ impl Workshop {
             config,
             bots,
             sources,
+            is_built,
             trouble: None,
             playback: Playback::default(),
             last_said: None,
@@ -138,6 +142,14 @@ impl Workshop {
     fn directories(&self) -> BTreeSet<PathBuf> {
         let others = self.settings.directories().chain([self.config.plugins_dir.as_path()]);
         self.sources.directories.iter().cloned().chain(others.map(Path::to_owned)).collect()
+    }
+
+    /// Builds what could not be built: what was wrong may lie outside of the project.
+    async fn build_again(&mut self) -> anyhow::Result<()> {
+        if !self.is_built && self.load(true).await? {
+            self.answer_anew().await?;
+        }
+        Ok(())
     }
 
     async fn hear(&mut self, line: &str) -> anyhow::Result<()> {
@@ -183,12 +195,10 @@ impl Workshop {
         let is_configured = read.is_some_and(|read| self.configure(read));
         let needs_build = changed.iter().any(|file| !self.is_conversation(file)) || self.command() != command;
         let is_new = self.load(needs_build).await? || is_configured;
-        if is_new || changed.iter().any(|file| self.is_conversation(file)) {
-            self.hold_conversations().await;
-        }
         if is_new {
-            self.bots.tidy().await;
-            self.say_again().await?;
+            self.answer_anew().await?;
+        } else if changed.iter().any(|file| self.is_conversation(file)) {
+            self.hold_conversations().await;
         }
         Ok(is_changed || is_new || self.bots.faults() != faults)
     }
@@ -208,16 +218,25 @@ impl Workshop {
         Ok(true)
     }
 
+    /// Shows what has become of it with what is loaded now.
+    async fn answer_anew(&mut self) -> anyhow::Result<()> {
+        self.hold_conversations().await;
+        self.bots.tidy().await;
+        self.say_again().await
+    }
+
     fn command(&self) -> Option<String> {
         self.config.dev.build(&self.dir, &self.config.plugins_dir)
     }
 
     /// Builds it anew. What keeps it from that may pass: the next change is built again.
     async fn build(&mut self) -> bool {
-        build(&self.dir, &self.config, &mut self.sources).await.unwrap_or_else(|error| {
+        let is_built = build(&self.dir, &self.config, &mut self.sources).await;
+        self.is_built = is_built.unwrap_or_else(|error| {
             eprintln!("error: {error:#}");
             false
-        })
+        });
+        self.is_built
     }
 
     /// Looks at the project again, and returns the files that changed. What keeps it from that is told once, and may pass.
@@ -324,7 +343,9 @@ async fn build(dir: &Path, config: &Config, sources: &mut Sources) -> anyhow::Re
     let seconds = started.elapsed().as_secs_f64();
     match status.success() {
         true => println!("Built in {seconds:.1} s."),
-        false => eprintln!("The build failed ({status}) after {seconds:.1} s; nothing new is loaded."),
+        false => {
+            eprintln!("The build failed ({status}) after {seconds:.1} s; nothing new is loaded. Enter builds again.")
+        }
     }
     Ok(status.success())
 }
