@@ -23,6 +23,7 @@ pub mod compile;
 pub mod directory;
 pub mod engine;
 pub mod file_name;
+mod fuse;
 mod guest;
 mod handler;
 mod limits;

@@ -34,6 +34,7 @@ use super::{
     Content, aside, bindings,
     cache::{Cache, Keeping},
     engine::{self, Class},
+    fuse::fuse,
     one_line,
 };
 use crate::{config, foreign::on_one_line};
@@ -311,9 +312,13 @@ fn compile_stdin(args: ChildArgs) -> anyhow::Result<()> {
     let mut bytes = Vec::new();
     io::stdin().lock().read_to_end(&mut bytes)?;
     let component = component(bytes)?;
-    let code = engine::compiler(args.class)
-        .and_then(|engine| engine.precompile_component(&component))
-        .map_err(engine::plain)?;
+    let engine = engine::compiler(args.class).map_err(engine::plain)?;
+    let linked = fuse(&component).and_then(|linked| engine.precompile_component(&linked).ok());
+    let code = match linked {
+        Some(code) => code,
+        // What is wrong with the file is to be told of the file as it is.
+        None => engine.precompile_component(&component).map_err(engine::plain)?,
+    };
     io::stdout().lock().write_all(&code)?;
     Ok(())
 }

@@ -22,6 +22,7 @@ use wasmtime::{
 
 use super::{
     bindings::Bot,
+    fuse,
     guest::Guest,
     turns::{MEMORIES_PER_PLACE, TABLES_PER_PLACE, Turns},
     wasi_http,
@@ -123,13 +124,15 @@ impl Engine {
         })
     }
 
-    /// Names the engines' machine code: what another version, configuration or processor compiled has another name.
+    /// Names the engines' machine code: what another version, configuration or processor compiled, or what was linked in
+    /// another way, has another name.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         for runtime in [&self.small, &self.large] {
             runtime.wasmtime.precompile_compatibility_hash().hash(&mut hasher);
         }
         env!("CARGO_PKG_VERSION").hash(&mut hasher);
+        fuse::REVISION.hash(&mut hasher);
         hasher.finish()
     }
 
