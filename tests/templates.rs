@@ -18,6 +18,8 @@ use toolchains::{cache, finish, trial, turn};
 mod dev_loop;
 #[path = "toolchains.rs"]
 mod toolchains;
+#[path = "templates/tools.rs"]
+mod tools;
 
 /// A language, and how its bot is made to fail.
 struct Language {
@@ -102,7 +104,8 @@ fn test(language: &'static Language) -> Trial {
 }
 
 fn built(language: &Language) -> Result<(), Failed> {
-    let project = Project::new(language, "hello")?;
+    let mut project = Project::new(language, "hello")?;
+    tools::cut_short(&project.dir)?;
     project.build()?;
     let said = project.chat(&["--replay", "hello.txt"])?;
     contains(&said, &["All 5 expected replies came."])?;
@@ -121,6 +124,9 @@ fn built(language: &Language) -> Result<(), Failed> {
         // Named as what it imports, of its own and of Go's.
         ["aviary", "time"].into_iter().try_for_each(|name| project.beside(language, name)?.build().map(drop))?;
     }
+    if language.name == "python" {
+        tools::upgrade_python(&project.dir)?;
+    }
     if ["js", "python"].contains(&language.name) {
         dev_loop::answers_each_change(project.newcomer("aviary"), &project.dir.join(file))?;
     }
@@ -128,6 +134,7 @@ fn built(language: &Language) -> Result<(), Failed> {
         contains(&project.build()?, &[install])?;
     }
     project.edit(file, line, instead)?;
+    project.is_moved()?;
     project.build_alone()?;
     fs::write(project.dir.join("failing.txt"), "> [image]\n<\n")?;
     contains(&project.chat(&["--replay", "failing.txt"])?, shown)
@@ -229,7 +236,7 @@ fn gains_a_package(project: &Project) -> Result<(), Failed> {
 
 /// A project of `aviary new`.
 struct Project {
-    _temporary: TempDir,
+    temporary: TempDir,
     dir: PathBuf,
     /// As a newcomer's has it.
     path: OsString,
@@ -246,8 +253,10 @@ impl Project {
         fs::write(dir.join("aviary.toml"), format!("{config}\n[compile]\ntimeout_s = 600\n"))?;
         let binaries = Path::new(env!("CARGO_BIN_EXE_aviary")).parent().ok_or("it is in a directory")?;
         let path = bare(&env::var_os("PATH").unwrap_or_default(), &temporary.path().join("tools"))?;
-        let path = env::join_paths([binaries.to_owned()].into_iter().chain(path))?;
-        Ok(Self { _temporary: temporary, dir, path })
+        let old = temporary.path().join("old");
+        tools::old(&old)?;
+        let path = env::join_paths([binaries.to_owned(), old].into_iter().chain(path))?;
+        Ok(Self { temporary, dir, path })
     }
 
     /// Another project in the same language, for which this one has installed what it needs.
@@ -255,6 +264,14 @@ impl Project {
         let project = Self::new(language, name)?;
         symlink(self.dir.join(".venv"), project.dir.join(".venv"))?;
         Ok(project)
+    }
+
+    /// Gives it another place, with all that it has installed.
+    fn is_moved(&mut self) -> Result<(), Failed> {
+        let to = self.temporary.path().join("elsewhere");
+        fs::rename(&self.dir, &to)?;
+        self.dir = to;
+        Ok(())
     }
 
     /// Runs the build that the project declares, and returns its commands and what they wrote.
@@ -279,12 +296,12 @@ impl Project {
         finish(self.newcomer("aviary").arg("chat").args(args))
     }
 
-    /// A program as a newcomer runs it in the project.
+    /// A program as a newcomer runs it in the project, who has old compilers, and another environment of Python active.
     fn newcomer(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.dir).env("PATH", &self.path).env("XDG_CACHE_HOME", cache());
         // What Go needs is in the project; what this user has installed for Python is not on a newcomer's machine.
-        command.env("GOPROXY", "off").env("PYTHONNOUSERSITE", "1");
+        command.env("GOPROXY", "off").env("PYTHONNOUSERSITE", "1").env("VIRTUAL_ENV", self.temporary.path());
         command
     }
 

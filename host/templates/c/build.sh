@@ -4,16 +4,24 @@
 set -eu
 cd "$(dirname "$0")"
 
-if command -v zig >/dev/null; then
+# is_zig COMMAND...: whether this runs Zig, of a release that takes the flags below.
+is_zig() {
+    case $("$@" version 2>/dev/null) in 0.17.*) ;; *) false ;; esac
+}
+
+if is_zig zig; then
     zig=zig
-elif python3 -c 'import ziglang' 2>/dev/null; then
+elif is_zig python3 -m ziglang; then
     zig='python3 -m ziglang'
 else
-    zig=.venv/bin/python-zig
-    if [ ! -x $zig ]; then
-        echo 'There is no Zig here; one is installed into .venv. Its first build takes a minute.' >&2
-        python3 -m venv .venv
-        .venv/bin/pip install --quiet --disable-pip-version-check ziglang==0.17.1
+    # Its Python is asked, which finds it also where the project was moved to.
+    zig='.venv/bin/python -m ziglang'
+    # The file is missing where an installation was cut short; and nothing runs once Python itself was upgraded.
+    if [ ! -e .venv/installed ] || ! is_zig $zig; then
+        echo 'There is no Zig 0.17 here; one is installed into .venv. Its first build takes a minute.' >&2
+        python3 -m venv --clear .venv
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check ziglang==0.17.1
+        touch .venv/installed
     fi
 fi
 # The stack is small: the host resets it after every message.
