@@ -158,7 +158,9 @@ const GLOBALS: Other = Other {
         "| without `await`: RangeError: nobody waits",
         "failed: it said: invalid: a key has 1 to 512 bytes",
         "TypeError: handle returned a string, which is no reply",
-        "TypeError: a reply wants a string, and was given 5",
+        "TypeError: a reply wants a string, and was given 5\n",
+        "TypeError: a reply wants a string, and was given undefined",
+        "TypeError: a reply wants a string, and was given 5.5",
     ],
 };
 
@@ -174,7 +176,9 @@ const REPLIES: Other = Other {
     shown: &[
         "TypeError: handle returned 'a string', which is no reply",
         "bot.py\", line ",
-        "TypeError: a reply wants a str, and was given 5",
+        "TypeError: a reply wants a str, and was given 5\n",
+        "TypeError: a reply wants a str, and was given None",
+        "TypeError: a reply wants a str, and was given 5.5",
     ],
 };
 

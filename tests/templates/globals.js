@@ -1,6 +1,6 @@
 // A bot that uses what QuickJS does not have by itself.
 import kv from "aviary:bot/kv@0.1.0";
-import { env, text } from "./aviary/aviary";
+import { env, news, text } from "./aviary/aviary";
 export async function handle({ body }) {
   switch (body.val.content) {
     case "fetch": {
@@ -30,6 +30,10 @@ export async function handle({ body }) {
       return "a string";
     case "no string":
       return text(5);
+    case "no link":
+      return news("a title", undefined);
+    case "no description":
+      return news("a title", "https://example.com/", { description: 5.5 });
     case "never":
       await new Promise(() => {});
   }

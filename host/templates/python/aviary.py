@@ -19,7 +19,8 @@ def image(media_id: str) -> Reply:
 
 def news(title: str, url: str, *, description: str | None = None, picture_url: str | None = None) -> Reply:
     """An article that opens a page."""
-    return Reply_News([Article(title, description, picture_url, url)])
+    more = [None if value is None else _string(value) for value in (description, picture_url)]
+    return Reply_News([Article(_string(title), *more, _string(url))])
 
 
 def nothing() -> Reply:

@@ -1,6 +1,7 @@
 // Replies in one line each, settings, and the types of wit/.
 
 import environment from "wasi:cli/environment@0.2.12";
+import { shown } from "./console";
 import type { Article, Reply } from "aviary:bot/types@0.1.0";
 
 export type * from "aviary:bot/types@0.1.0";
@@ -17,18 +18,23 @@ export function image(mediaId: string): Reply {
 
 /** An article that opens a page. */
 export function news(title: string, url: string, more: Partial<Pick<Article, "description" | "picUrl">> = {}): Reply {
-  return { tag: "news", val: [{ title, url, description: more.description ?? null, picUrl: more.picUrl ?? null }] };
-}
-
-/** Refuses another type here, where the traceback shows who gave it. */
-function string(value: string): string {
-  if (typeof value !== "string") throw new TypeError(`a reply wants a string, and was given ${value}`);
-  return value;
+  const [description, picUrl] = [optional(more.description), optional(more.picUrl)];
+  return { tag: "news", val: [{ title: string(title), url: string(url), description, picUrl }] };
 }
 
 /** Handled without a word: no other plugin is asked. */
 export function nothing(): Reply {
   return { tag: "nothing" };
+}
+
+/** Refuses another type here, where the traceback shows who gave it. */
+function string(value: string): string {
+  if (typeof value !== "string") throw new TypeError(`a reply wants a string, and was given ${shown(value)}`);
+  return value;
+}
+
+function optional(value: string | null | undefined): string | null {
+  return value === undefined || value === null ? null : string(value);
 }
 
 /** The settings: `env` in aviary.toml. They are there when a message is, not while the plugin is built. */
