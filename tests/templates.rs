@@ -127,6 +127,9 @@ fn built(language: &Language) -> Result<(), Failed> {
     if language.name == "python" {
         tools::upgrade_python(&project.dir)?;
     }
+    if language.name == "js" {
+        fails_to_build(&project, file, "Promise.reject(new RangeError('too early'))", "RangeError: too early")?;
+    }
     if ["js", "python"].contains(&language.name) {
         dev_loop::answers_each_change(project.newcomer("aviary"), &project.dir.join(file))?;
     }
@@ -156,6 +159,7 @@ const GLOBALS: Other = Other {
         r#"| part {"two":2}"#,
         "handle waits for a promise that nothing will settle",
         "| without `await`: RangeError: nobody waits",
+        "| without `await`: RangeError: nobody can wait",
         "failed: it said: invalid: a key has 1 to 512 bytes",
         "TypeError: handle returned a string, which is no reply",
         "TypeError: a reply wants a string, and was given 5\n",
@@ -236,6 +240,19 @@ fn gains_a_package(project: &Project) -> Result<(), Failed> {
     let requirements = fs::read_to_string(project.dir.join("requirements.txt"))?;
     fs::write(project.dir.join("requirements.txt"), format!("{requirements}./{wheel}\n"))?;
     project.edit("bot.py", "import os\n", "import os\n\nimport extra\n")
+}
+
+/// Adds a line to a bot that is wrong before any message comes, which its author reads at the build.
+fn fails_to_build(project: &Project, file: &str, line: &str, told: &str) -> Result<(), Failed> {
+    let file = project.dir.join(file);
+    let bot = fs::read_to_string(&file)?;
+    fs::write(&file, format!("{bot}\n{line}\n"))?;
+    let built = project.build();
+    fs::write(&file, bot)?;
+    match built {
+        Ok(said) => Err(format!("it was built:\n{said}").into()),
+        Err(failed) => contains(failed.message().unwrap_or_default(), &[told]),
+    }
 }
 
 /// A project of `aviary new`.

@@ -20,7 +20,10 @@ export async function handle({ body }) {
     }
     case "forgotten":
       (async () => { await null; throw new RangeError("nobody waits"); })();
+      queueMicrotask(() => { throw new RangeError("nobody can wait"); });
       return text("answered");
+    case "many":
+      return text(`${(await Promise.all(Array.from({ length: 20_000 }, async (_, index) => index))).length}`);
     case "console":
       for await (const part of (async function* () { yield "one"; yield { two: 2 }; })()) console.log("part", part);
       return text(`${env.CITY} ${env.NONE}`);

@@ -20,6 +20,9 @@ export const handler = {
   },
 };
 
+// The bot is loaded once, at the build, which fails over what was rejected there: otherwise every message would tell of it.
+for (const reason of unhandled.values()) throw new Error(`at the build, without \`await\`: ${traceback(reason)}`);
+
 /** What `handle` returned, if it is a reply: the runtime would end without a word of where it is from. */
 function reply(returned: Reply | undefined): Reply | null {
   if (returned === undefined || returned === null) return null;

@@ -183,13 +183,16 @@ export function settled(value) {
     (value) => (outcome = { value }),
     (error) => (outcome = { error }),
   );
-  while (jobs.length > 0) jobs.shift()();
+  // All there are at once: to take the first moves the others.
+  while (jobs.length > 0) for (const job of jobs.splice(0)) job();
   if (outcome === undefined) throw new Error("handle waits for a promise that nothing will settle");
   if ("error" in outcome) throw outcome.error;
   return outcome.value;
 }
 
-/** Runs a function after what is running now. */
+/** Runs a function after what is running now. What it throws is a promise's that nobody waits for. */
 export function queueMicrotask(callback) {
-  jobs.push(callback);
+  Promise.resolve().then(() => {
+    callback();
+  });
 }
