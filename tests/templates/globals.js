@@ -37,6 +37,17 @@ export async function handle({ body }) {
       return news("a title", undefined);
     case "no description":
       return news("a title", "https://example.com/", { description: 5.5 });
+    case "odd words": {
+      const [round, bare] = [new RangeError("goes round"), Object.create(null)];
+      round.cause = round;
+      bare.itself = bare;
+      console.log(bare, { why: new RangeError("inside") }, () => 1, NaN);
+      Promise.reject(bare);
+      throw round;
+    }
+    case "odd reply":
+      Promise.reject(Object.create(null, { toJSON: { value: () => { throw 1; } } }));
+      return text("answered");
     case "never":
       await new Promise(() => {});
   }
