@@ -214,7 +214,8 @@ fn does_what_another_bot_wants(project: &Project, file: &str, other: &Other) -> 
 fn asks_to_install(project: &Project, language: &str) -> Result<Option<&'static str>, Failed> {
     match language {
         "js" | "ts" => {
-            let package = project.dir.join("package.json");
+            // By the author; or by a colleague, whose `npm update` has changed the lock file alone.
+            let package = project.dir.join(if language == "ts" { "package.json" } else { "package-lock.json" });
             let text = fs::read_to_string(&package)?;
             fs::write(package, text)?;
             Ok(Some("npm install"))
