@@ -194,7 +194,11 @@ fn other(language: &str) -> Option<Other> {
         "js" => Some(GLOBALS),
         "python" => Some(REPLIES),
         "go" => Some(reaching(include_str!("templates/reaching.go"))),
-        "c" => Some(reaching(include_str!("templates/reaching.c"))),
+        "c" => Some(Other {
+            bot: include_str!("templates/reaching.c"),
+            conversation: concat!(include_str!("templates/reaching.txt"), "> forget the reply\n<\n"),
+            shown: &["kv: invalid: ", "http: denied: ", "handle returned REPLIED, and set no reply"],
+        }),
         _ => None,
     }
 }

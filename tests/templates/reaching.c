@@ -35,10 +35,12 @@ static answer_t ask(reply_t *reply, const char *url) {
 }
 
 answer_t handle(const message_t *message, reply_t *reply) {
+    if (message->body.tag != BODY_TEXT) return pass();
     bot_string_t said = message->body.val.text.content;
     if (equals(said, "count")) return count(reply, "times");
     if (equals(said, "count without a key")) return count(reply, "");
     if (equals(said, "ask")) return ask(reply, "https://api.example.com/v1");
     if (equals(said, "ask elsewhere")) return ask(reply, "https://other.example.com/");
+    if (equals(said, "forget the reply")) return REPLIED;
     return pass();
 }

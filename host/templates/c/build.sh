@@ -25,5 +25,5 @@ else
     fi
 fi
 # The stack is small: the host resets it after every message.
-$zig cc -target wasm32-wasi -mexec-model=reactor -std=c17 -Os -s -Wall -Wextra -Wl,-z,stack-size=65536 \
-    bot.c aviary/aviary.c aviary/bot.c -o plugins/{{name}}.wasm
+$zig cc -target wasm32-wasi -mexec-model=reactor -std=c17 -Os -s -Wall -Wextra -Werror=return-type \
+    -Wl,-z,stack-size=65536 bot.c aviary/aviary.c aviary/bot.c -o plugins/{{name}}.wasm

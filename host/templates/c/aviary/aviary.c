@@ -1,5 +1,6 @@
 #include "aviary.h"
 
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +8,11 @@
 /// The generated code asks for an object with the component's type. The host takes a module without one for a bot.
 void __component_type_object_force_link_bot(void) {}
 
-static const char *failure = "";
+/// Why the message failed.
+static bot_string_t failure;
+
+/// No kind of reply: what a bot has not set.
+#define UNSET UINT8_MAX
 
 /// Every line that is printed goes to the log at once: after a trap nothing would send what is still in a buffer.
 __attribute__((constructor)) static void print_by_lines(void) {
@@ -19,17 +24,19 @@ answer_t pass(void) {
 }
 
 answer_t fail(const char *why) {
-    failure = why;
+    bot_string_dup(&failure, why);
     return FAILED;
 }
 
-/// A failure with the host's own words. They stay until the call is over, which is when memory is freed.
+/// A failure with the host's own words, which may have any character in them.
 static answer_t fail_because(const char *what, bot_string_t why) {
-    size_t size = strlen(what) + why.len + 1;
-    char *said = malloc(size);
-    if (!said) abort();
-    snprintf(said, size, "%s%.*s", what, (int)why.len, (const char *)why.ptr);
-    return fail(said);
+    size_t before = strlen(what);
+    failure.len = before + why.len;
+    failure.ptr = malloc(failure.len);
+    if (!failure.ptr) abort();
+    memcpy(failure.ptr, what, before);
+    memcpy(failure.ptr + before, why.ptr, why.len);
+    return FAILED;
 }
 
 answer_t fail_kv(const aviary_bot_kv_error_t *error) {
@@ -107,9 +114,12 @@ bool equals(bot_string_t text, const char *other) {
 
 /// What the host calls.
 bool exports_aviary_bot_handler_handle(message_t *message, exports_aviary_bot_handler_option_reply_t *ret, bot_string_t *err) {
+    memset(&ret->val, 0, sizeof ret->val);
+    ret->val.tag = UNSET;
     answer_t answer = handle(message, &ret->val);
+    if (answer == REPLIED && ret->val.tag == UNSET) answer = fail("handle returned REPLIED, and set no reply");
     ret->is_some = answer == REPLIED;
-    if (answer == FAILED) bot_string_dup(err, failure);
+    if (answer == FAILED) *err = failure;
     exports_aviary_bot_handler_message_free(message);
     // A last line without an end; this program never ends, which is when C would see to it.
     fflush(stdout);

@@ -28,7 +28,7 @@ answer_t handle(const message_t *message, reply_t *reply);
 /// Not for this bot: the next plugin is asked.
 answer_t pass(void);
 
-/// A failure, in words that are there as long as the program is.
+/// A failure, and why.
 answer_t fail(const char *why);
 
 /// A failure, for what `kv` or `http` says instead of a result.
