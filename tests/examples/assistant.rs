@@ -38,7 +38,8 @@ const FETCH: &str = "继续";
 /// How often the user asks for what is not there yet; each time the host waits as long as three tries last.
 const FETCHES_MAX: usize = 8;
 
-/// Asks the assistant one question, with or without the grant that keeps its history. The user is to read `expected` once, however late, and the model to be asked once.
+/// Asks the assistant one question, with or without the grant that keeps its history. The user is to read `expected` once,
+/// however late, and the model to be asked once.
 pub fn ask(model: Model, kv: bool, expected: &str) -> Result<(), Failed> {
     let (origin, questions) = serve(model)?;
     let bot = Bot::start(&origin, kv)?;

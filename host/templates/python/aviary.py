@@ -8,7 +8,7 @@ from wit_world.imports.types import Article, Reply, Reply_Image, Reply_News, Rep
 
 
 def text(content: str) -> Reply:
-    """A text of up to 2,048 bytes."""
+    """A text; one of over 2,048 bytes comes in parts."""
     return Reply_Text(_string(content))
 
 

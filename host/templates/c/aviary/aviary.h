@@ -35,7 +35,7 @@ answer_t fail(const char *why);
 answer_t fail_kv(const aviary_bot_kv_error_t *error);
 answer_t fail_http(const aviary_bot_http_error_t *error);
 
-/// A text of up to 2,048 bytes.
+/// A text; one of over 2,048 bytes comes in parts.
 answer_t text(reply_t *reply, const char *content);
 
 /// A text that a message brought.

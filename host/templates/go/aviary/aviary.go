@@ -40,7 +40,7 @@ func Handle(handle func(Message) (Reply, error)) {
 	export_aviary_bot_handler.Answer = handle
 }
 
-// Text is a text of up to 2,048 bytes.
+// Text is a text; one of over 2,048 bytes comes in parts.
 func Text(content string) Reply {
 	reply := types.MakeReplyText(content)
 	return &reply

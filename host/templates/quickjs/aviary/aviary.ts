@@ -6,7 +6,7 @@ import type { Article, Reply } from "aviary:bot/types@0.1.0";
 
 export type * from "aviary:bot/types@0.1.0";
 
-/** A text of up to 2,048 bytes. */
+/** A text; one of over 2,048 bytes comes in parts. */
 export function text(content: string): Reply {
   return { tag: "text", val: string(content) };
 }

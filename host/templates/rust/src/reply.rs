@@ -2,7 +2,7 @@
 
 use crate::aviary::bot::types::{Article, Reply};
 
-/// A text of up to 2,048 bytes.
+/// A text; one of over 2,048 bytes comes in parts.
 pub fn text(text: impl Into<String>) -> Reply {
     Reply::Text(text.into())
 }
