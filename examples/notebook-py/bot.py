@@ -51,7 +51,7 @@ def reply_to(said: str) -> str | None:
 
 def add(bucket: kv.Bucket, note: str) -> str:
     if len(note.encode()) > NOTE_BYTES_MAX:
-        return f"一条最多 {NOTE_BYTES_MAX // 3} 个汉字。"
+        return f"太长了，一条最多 {NOTE_BYTES_MAX // 3} 个汉字。"
     if len(bucket.keys("note/", None, NOTES_MAX)) == NOTES_MAX:
         return f"最多记 {NOTES_MAX} 条，请先删掉几条。"
     # Two messages at once get two numbers.

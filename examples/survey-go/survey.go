@@ -47,8 +47,8 @@ func answered(text string) (string, error) {
 	}
 	number := len(answers)
 	if number >= len(questions) {
-		// It was begun when there were more of them.
-		return thanks, forget()
+		// It was begun when there were more of them, and counts for none of those that there are now.
+		return begin()
 	}
 	choice, err := strconv.Atoi(text)
 	if err != nil || choice < 1 || choice > len(questions[number].answers) {

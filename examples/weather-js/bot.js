@@ -2,10 +2,10 @@
 //
 // | a message            | answer                                         |
 // |----------------------|------------------------------------------------|
-// | 天气 北京，天气：北京 | the weather there                              |
+// | 天气北京，天气：北京 | the weather there                              |
 // | 天气                 | that of the setting CITY                       |
 // | a location           | the weather there                              |
-// | anything else        | none: the next plugin is asked                 |
+// | anything else        | none: the next plugin is asked; also 天气不错  |
 //
 // The data is Open-Meteo's, which needs no key for uses that are not commercial.
 
@@ -16,8 +16,8 @@ const FORECAST = "https://api.open-meteo.com/v1/forecast";
 
 const DAYS = ["今天", "明天", "后天"];
 
-/** The word alone, or apart from a place; a sentence that only begins with it, such as 天气不错啊, is not for this bot. */
-const QUESTION = /^天气(?:[\s:：]+(.{1,20}))?$/u;
+/** The word, what parts it from a place, and the place. */
+const QUESTION = /^天气([\s:：]*)([^\s:：].{0,19})?$/u;
 
 // WMO's codes, each up to the next.
 const SKIES = [
@@ -49,10 +49,13 @@ async function answerTo(body) {
   }
   const asked = body.tag === "text" && QUESTION.exec(body.val.content.trim());
   if (!asked) return undefined;
-  const city = asked[1] || env.CITY;
-  if (!city) return "请告诉我城市，例如：天气 北京";
+  const [, apart, named] = asked;
+  const city = named ?? env.CITY;
+  if (!city) return "请告诉我城市，例如：天气北京";
   const place = await find(city);
-  return place ? forecast(place.name, place.latitude, place.longitude) : `没有找到“${city}”。`;
+  if (place) return forecast(place.name, place.latitude, place.longitude);
+  // Written as one word, it may be a sentence that only begins with 天气.
+  return named && !apart ? undefined : `没有找到“${city}”。`;
 }
 
 async function find(city) {

@@ -66,9 +66,9 @@ impl wasip2::exports::http::incoming_handler::Guest for CheckIn {
 
 wasip2::http::proxy::export!(CheckIn with_types_in wasip2);
 
-/// Adds one to the user's own number and to everybody's.
+/// Adds one to everybody's number and to the user's own: whoever reads that it failed was not counted, and may try again.
 fn count() -> Result<(), kv::Error> {
-    for scope in [Scope::User, Scope::Plugin] {
+    for scope in [Scope::Plugin, Scope::User] {
         kv::open(scope)?.increment(KEY, 1, None)?;
     }
     Ok(())

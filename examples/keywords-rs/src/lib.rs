@@ -25,16 +25,20 @@ struct Keywords;
 
 impl exports::aviary::bot::handler::Guest for Keywords {
     fn handle(message: Message) -> Result<Option<Reply>, String> {
-        let words = env::var("WORDS").unwrap_or_default();
         match message.body {
-            Body::Text(text) => Ok(reply(&words, text.content.trim()).map(|reply| Reply::Text(reply.to_owned()))),
-            Body::Event(Event::Other(name)) if name == CHECK => check(&words).map(|()| None),
+            Body::Text(text) => Ok(reply(&words()?, text.content.trim()).map(|reply| Reply::Text(reply.to_owned()))),
+            Body::Event(Event::Other(name)) if name == CHECK => check(&words()?).map(|()| None),
             _ => Ok(None),
         }
     }
 }
 
 export!(Keywords);
+
+/// The setting. Without it nothing can be answered, and whoever does not let the host ask is told so by each message.
+fn words() -> Result<String, String> {
+    env::var("WORDS").map_err(|error| format!("the setting `WORDS`: {error}"))
+}
 
 /// Finds what is said to a word. A line that is wrong answers nobody, and keeps no other from it.
 fn reply<'a>(words: &'a str, asked: &str) -> Option<&'a str> {
@@ -46,7 +50,7 @@ fn reply<'a>(words: &'a str, asked: &str) -> Option<&'a str> {
 fn check(words: &str) -> Result<(), String> {
     match lines(words).find_map(Result::err) {
         Some(mistake) => Err(mistake),
-        None if lines(words).next().is_none() => Err("the setting `WORDS` is missing or empty".into()),
+        None if lines(words).next().is_none() => Err("the setting `WORDS` has no words".into()),
         None => Ok(()),
     }
 }
