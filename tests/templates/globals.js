@@ -14,16 +14,23 @@ export async function handle({ body }) {
     case "coding":
       return text(new TextDecoder().decode(new TextEncoder().encode("你🦜é")) + new TextDecoder().decode(Uint8Array.of(0xff)));
     case "large": {
-      const large = "鹦鹉 says hi! ".repeat(1 << 16);
+      const large = "鹦鹉 says hi! ".repeat(1 << 14);
       const bytes = new TextEncoder().encode(large);
       return text(`${bytes.length} ${new TextDecoder().decode(bytes) === large}`);
     }
+    case "one bad byte": {
+      const bytes = repeated([0xe9, 0xb9, 0xa6], 1 << 17);
+      bytes[bytes.length - 1] = 0xff;
+      return text(`${new TextDecoder().decode(bytes).length}`);
+    }
+    case "GBK":
+      return text(`${new TextDecoder().decode(repeated([0xc4, 0xe3, 0xba, 0xc3], 1 << 15)).length}`);
     case "forgotten":
       (async () => { await null; throw new RangeError("nobody waits"); })();
       queueMicrotask(() => { throw new RangeError("nobody can wait"); });
       return text("answered");
     case "many":
-      return text(`${(await Promise.all(Array.from({ length: 20_000 }, async (_, index) => index))).length}`);
+      return text(`${(await Promise.all(Array.from({ length: 4_000 }, (_, index) => index))).length}`);
     case "console":
       for await (const part of (async function* () { yield "one"; yield { two: 2 }; })()) console.log("part", part);
       return text(`${env.CITY} ${env.NONE}`);
@@ -51,4 +58,10 @@ export async function handle({ body }) {
     case "never":
       await new Promise(() => {});
   }
+}
+function repeated(bytes, times) {
+  const all = new Uint8Array(bytes.length * times);
+  all.set(bytes);
+  for (let end = bytes.length; end < all.length; end *= 2) all.copyWithin(end, 0, end);
+  return all;
 }
