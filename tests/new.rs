@@ -149,6 +149,10 @@ async fn what_settings_name_counts_without_a_build_wherever_it_is_and_whenever_i
     dev.line("< 早上好！").await;
     write(".words", "晚上好！");
     dev.line("< 晚上好！").await;
+    // What was of the settings was no source before it went.
+    let count = dev.count("< 感谢您的关注!");
+    fs::remove_file(dir.path().join("conf.d/bot.toml")).unwrap();
+    dev.lines("< 感谢您的关注!", count + 1).await;
     assert_eq!(dev.count("Built in"), 1);
     assert_eq!(dev.terminate().await, Some(0));
 }
