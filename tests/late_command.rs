@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use aviary_host::{
     control::{self, Socket},
     conversation::{Header, Said},
+    plugin::bindings::Reply,
     store::{Store, late::Dead},
 };
 use serde_json::Value;
@@ -135,6 +136,32 @@ async fn a_dead_letter_shows_why_and_is_delivered_once_when_it_is_retried() {
     assert_eq!(gone, format!("error: there is no dead letter {id}; `aviary late` lists what there is\n"));
     assert_eq!(fake.count(SEND) - before, 1);
     assert_eq!(done(&bot, &["late", "retry", "all"]).await, "There are no dead letters\n");
+}
+
+/// A backlog leaves WeChat's API to what is late now, and to what plugins ask of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_letters_are_retried_a_few_at_once() {
+    const LETTERS: usize = 7;
+    let fake = FakeWechat::start().await;
+    let setup = setup(&fake);
+    let store = Store::open(&setup.path("data")).unwrap();
+    for number in 0..LETTERS {
+        let (account, openid, why) = ("main".into(), format!("o{number}"), "require subscribe".into());
+        let dead = Dead { account, openid, reply: vec![Reply::Text("late".into())], why, died_ms: 1 };
+        store.bury(None, dead, Instant::now() + PATIENCE).await.unwrap();
+    }
+    store.close().await;
+    drop(store);
+    let bot = start(setup).await;
+    let send = fake.holds(SEND);
+    assert!(done(&bot, &["late", "retry", "all"]).await.contains("again: 7; "));
+    fake.until_called(SEND, 4).await;
+    // A process of its own takes longer than a fifth call would.
+    assert!(done(&bot, &["late"]).await.contains("Owed  7\n"));
+    assert_eq!(fake.count(SEND), 4);
+    send.send_replace(true);
+    assert_eq!(fake.until_sent(LETTERS).await.len(), LETTERS);
+    until_nothing_is_owed(&bot).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -53,10 +53,12 @@ pub async fn run(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Out
         () = shutdown => {}
     }
     drop(listener);
-    let (in_flight, ending) = (app.tasks.len(), app.ending.len());
-    info!(
-        "Stopping: {in_flight} messages are in flight, and {ending} replies wait for a try or are being written down"
-    );
+    match (app.tasks.len(), app.ending.len()) {
+        (0, 0) => info!("Stopping"),
+        (in_flight, ending) => info!(
+            "Stopping: {in_flight} messages are in flight, and {ending} replies wait for a try or are being written down"
+        ),
+    }
     app.stopping.cancel();
     app.tasks.close();
     app.ending.close();
