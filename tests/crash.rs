@@ -87,8 +87,8 @@ impl Users {
         }
     }
 
-    /// Pushes a message as WeChat does: up to three tries, to whoever is there by then. Returns what the user reads; none if nobody
-    /// was there.
+    /// Pushes a message as WeChat does: up to three tries, to whoever is there by then. Returns what the user reads; none if
+    /// nobody was there.
     async fn tries(&self, xml: &str) -> Option<String> {
         for _ in 0..TRIES_MAX {
             let wechat = self.host().await;

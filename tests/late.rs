@@ -80,8 +80,8 @@ async fn three_tries(bot: &Bot, xml: &str) -> Option<(usize, String)> {
 /// What a user reads who is put off and has to ask.
 const WAITING_TEXT: &str = "还在想，稍后回复“继续”查看";
 
-/// WeChat's tries of a message whose reply is not there in time, and more of them where a busy disk takes longer to write down that it
-/// is owed: at last the user is told to ask.
+/// WeChat's tries of a message whose reply is not there in time, and more of them where a busy disk takes longer to write
+/// down that it is owed: at last the user is told to ask.
 async fn put_off(bot: &Bot, xml: &str) {
     assert_eq!(attempt_until_answered(bot, xml).await, WAITING_TEXT);
 }

@@ -180,8 +180,8 @@ const NO_ACCOUNT: &str = "its account is not there any more";
 async fn send(app: Arc<App>, mut debt: Debt) {
     let mut back_off = BACK_OFF;
     while let Some(part) = debt.parts.front().cloned() {
-        // A host that stops waits until what WeChat accepted, or what is kept of it, is written down: else the next one would send
-        // it again.
+        // A host that stops waits until what WeChat accepted, or what is kept of it, is written down: else the next one would
+        // send it again.
         let in_flight = app.tasks.token();
         if app.stopping.is_cancelled() {
             // It is on disk, and the host that is started next sends it.
@@ -191,6 +191,7 @@ async fn send(app: Arc<App>, mut debt: Debt) {
         match send_part(&app, &debt, &part).await {
             Sent::Accepted => {
                 debt.parts.pop_front();
+                debt.is_begun = true;
                 debt.write_down(&app).await;
                 back_off = BACK_OFF;
             }

@@ -287,8 +287,8 @@ impl Exchange {
         self.changed.notify_waiters();
     }
 
-    /// Takes a reply that no try waits for away from those to come, unless one comes this very moment. Where it does not, a try is
-    /// open or it was told: else `fate` would ask again at once.
+    /// Takes a reply that no try waits for away from those to come, unless one comes this very moment. Where it does not, a
+    /// try is open or it was told: else `fate` would ask again at once.
     fn take_over(&self) -> bool {
         let mut state = self.state();
         let is_taken = state.open == 0 && matches!(state.phase, Phase::Replied(_));

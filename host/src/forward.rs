@@ -44,8 +44,8 @@ pub struct Forward {
     sealed: Simulator,
     line: Arc<Line>,
     places_max: usize,
-    /// How long before a message's deadline WeChat's last try begins: until then a connection is tried, so that this try can be told
-    /// what came of it.
+    /// How long before a message's deadline WeChat's last try begins: until then a connection is tried, so that this try can
+    /// be told what came of it.
     after_tries: Duration,
     stopping: CancellationToken,
     reply_bytes_max: usize,

@@ -94,8 +94,8 @@ impl Client {
     }
 }
 
-/// How a server shows who it is: to the authorities that browsers trust, or to one of these, which were tried when the settings were
-/// read.
+/// How a server shows who it is: to the authorities that browsers trust, or to one of these, which were tried when the
+/// settings were read.
 pub(crate) fn tls_config(authorities: &[CertificateDer<'static>]) -> ClientConfig {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
     for authority in authorities {

@@ -80,6 +80,7 @@ async fn leave(app: &App, shutdown: Duration) {
     app.leaving.close();
     let left = async { tokio::join!(app.leaving.wait(), app.ending.wait()) };
     match timeout(fetch::WRITE_TAKES_MAX, left).await {
+        Ok(_) if unfinished == 0 => info!("Stopped after {shutdown:?}, with connections still open"),
         Ok(_) => warn!("Stopped after {shutdown:?}; {unfinished} messages are left to the next host"),
         Err(_) => {
             error!("Stopped after {shutdown:?}; {unfinished} messages are unfinished, and not all are written down")

@@ -54,8 +54,8 @@ async fn whoever_asks_for_what_is_kept_overtakes_what_they_sent_before() {
     before.abort();
 }
 
-/// The first word's connection is gone when the reply is there; until it is clear that none of its tries comes, nobody knows whether
-/// the user has it.
+/// The first word's connection is gone when the reply is there; until it is clear that none of its tries comes, nobody knows
+/// whether the user has it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_word_that_finds_another_word_with_the_reply_waits_for_what_comes_of_it() {
     let bot = setup("").start().await;

@@ -87,7 +87,8 @@ async fn the_word_fetches_what_the_user_was_just_told_of_also_while_they_read_a_
     assert!(read(&bot, &push("o1", "继续")).await.starts_with("xxx"), "the rest is there still");
 }
 
-/// A plugin has nothing to say, and says so when its message's tries are over: to tell of something kept is no reply of its own.
+/// A plugin has nothing to say, and says so when its message's tries are over: to tell of something kept is no reply of its
+/// own.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_tells_of_a_kept_reply_is_told_by_a_try_or_with_the_next_answer() {
     let setup = setup("");

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    NO_ACCOUNT,
     backlog::{Backlog, Turn},
     bury, settle,
 };
@@ -112,53 +113,50 @@ impl Debt {
         }
     }
 
-    /// Keeps what is left of it for its user.
+    /// Keeps what is left of it for its user, in place of its row.
     pub(super) async fn keep(self, app: &App) {
-        let parts = self.parts.iter().cloned().collect();
-        if !self.keep_parts(app, self.id, parts, self.is_begun, !self.is_asked_for).await {
-            self.bury(app, "its account is not there any more").await;
+        let live = app.live();
+        let Some(serving) = live.named(&self.account) else { return self.bury(app, NO_ACCOUNT).await };
+        let keep_ms = u64::try_from(serving.account.late.keep.as_millis()).unwrap_or(u64::MAX);
+        let until_ms = now_ms().saturating_add(keep_ms);
+        let parts = self.kept_until(until_ms);
+        let keep = |deadline| app.late.store.keep(self.id, parts.clone(), deadline);
+        let what = "A late reply could not be kept for its user";
+        let kept = app.late.until_written(&app.stopping, what, keep).await;
+        let Some(Keeping { first, given_up }) = kept else { return };
+        serving.chain.count_late(LateStep::Kept);
+        if !self.is_asked_for {
+            untold::enter(app, &self.account, &self.openid, first, until_ms);
         }
+        given_up.into_iter().for_each(|id| app.late.untold.leave(&self.account, &self.openid, id));
+    }
+
+    /// What is left of it as it is kept.
+    fn kept_until(&self, until_ms: u64) -> Vec<Kept> {
+        let (now_ms, last) = (now_ms(), self.parts.len().saturating_sub(1));
+        let kept = |(index, reply): (usize, &Reply)| Kept {
+            account: self.account.clone(),
+            openid: self.openid.clone(),
+            reply: reply.clone(),
+            has_more: index < last,
+            shown_ms: if self.is_begun && index == 0 { now_ms } else { 0 },
+            until_ms,
+            is_untold: !self.is_asked_for && index == 0,
+        };
+        self.parts.iter().enumerate().map(kept).collect()
     }
 
     /// Keeps the parts behind the first `sent_max` for their user, who reads at the end of those that there are more.
     pub(super) async fn keep_behind(&mut self, app: &App, sent_max: usize) {
         let live = app.live();
         let Some(serving) = live.named(&self.account).filter(|_| self.parts.len() > sent_max) else { return };
-        let kept = self.parts.split_off(sent_max);
+        let parts = self.parts.split_off(sent_max).into();
         if let Some(last) = self.parts.pop_back() {
             self.parts.push_back(parts::closed(last, &serving.account.late.more_text));
         }
-        self.keep_parts(app, None, kept.into(), true, false).await;
+        let behind = Self::new(&self.account, &self.openid, None, parts, self.since_ms);
+        Self { is_begun: true, is_asked_for: true, ..behind }.keep(app).await;
         self.write_down(app).await;
-    }
-
-    /// Keeps parts in place of a row. Returns whether their account is there.
-    async fn keep_parts(&self, app: &App, row: Option<Id>, parts: Vec<Reply>, is_begun: bool, is_untold: bool) -> bool {
-        let live = app.live();
-        let Some(serving) = live.named(&self.account) else { return false };
-        let keep_ms = u64::try_from(serving.account.late.keep.as_millis()).unwrap_or(u64::MAX);
-        let (now_ms, last) = (now_ms(), parts.len().saturating_sub(1));
-        let until_ms = now_ms.saturating_add(keep_ms);
-        let kept = |(index, reply)| Kept {
-            account: self.account.clone(),
-            openid: self.openid.clone(),
-            reply,
-            has_more: index < last,
-            shown_ms: if is_begun && index == 0 { now_ms } else { 0 },
-            until_ms,
-            is_untold: is_untold && index == 0,
-        };
-        let parts: Vec<_> = parts.into_iter().enumerate().map(kept).collect();
-        let keep = |deadline| app.late.store.keep(row, parts.clone(), deadline);
-        let what = "A late reply could not be kept for its user";
-        if let Some(Keeping { first, given_up }) = app.late.until_written(&app.stopping, what, keep).await {
-            serving.chain.count_late(LateStep::Kept);
-            if is_untold {
-                untold::enter(app, &self.account, &self.openid, first, until_ms);
-            }
-            given_up.into_iter().for_each(|id| app.late.untold.leave(&self.account, &self.openid, id));
-        }
-        true
     }
 
     pub(super) fn age(&self) -> Duration {

@@ -1,5 +1,5 @@
-//! What stays of an account's webhook when the settings or plugins are loaded again: how many messages are with it, and whether it is
-//! there.
+//! What stays of an account's webhook when the settings or plugins are loaded again: how many messages are with it, and
+//! whether it is there.
 
 use std::{
     collections::HashMap,

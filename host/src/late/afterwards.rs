@@ -117,8 +117,8 @@ impl Rest {
     }
 }
 
-/// Is over when WeChat's next try would have come. None comes to a host that stops, and none is waited for where the user asks for
-/// a reply that was owed by the host before this one.
+/// Is over when WeChat's next try would have come. None comes to a host that stops, and none is waited for where the user
+/// asks for a reply that was owed by the host before this one.
 async fn next_try(app: &App, question: &Question, exchange: &Exchange) {
     let (account, openid) = (&question.message.account, &question.message.from_user);
     let age = exchange.age_at(Instant::now());

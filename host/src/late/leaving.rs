@@ -17,9 +17,9 @@ use crate::{
 /// How long a message may go on after the stop began, before it is written down: most are over by then.
 const OVER_WITHIN: Duration = Duration::from_millis(100);
 
-/// Writes a message down if the host stops while its plugins are asked: should the stop not wait so long, they are asked again by
-/// the next host, though none of WeChat's tries may be left for it. Costs nothing where they are done at once: then it is not
-/// polled.
+/// Writes a message down if the host stops while its plugins are asked: should the stop not wait so long, they are asked
+/// again by the next host, though none of WeChat's tries may be left for it. Costs nothing where they are done at once: then
+/// it is not polled.
 pub async fn when_stopped(app: &App, question: &Question, exchange: &Exchange) {
     // However little time a stop has, it waits for this.
     let _leaving = app.leaving.token();
@@ -31,8 +31,8 @@ pub async fn when_stopped(app: &App, question: &Question, exchange: &Exchange) {
     }
 }
 
-/// Leaves a message to the next host whose webhook is not there, before the user reads that nobody answers them: they are put off if a
-/// try is open. Returns whether it is left.
+/// Leaves a message to the next host whose webhook is not there, before the user reads that nobody answers them: they are put
+/// off if a try is open. Returns whether it is left.
 pub async fn unasked(app: &App, serving: &Serving, question: &Question, exchange: &Exchange) -> bool {
     let is_told = exchange.is_open();
     let words = waiting_words(app, serving, question).filter(|_| is_told);

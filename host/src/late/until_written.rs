@@ -12,7 +12,8 @@ use crate::store::Unavailable;
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 impl Late {
-    /// Writes, and again until it is written; once more at most when the host stops. Tells the operator `what` it means that it is not.
+    /// Writes, and again until it is written; once more at most when the host stops. Tells the operator `what` it means that
+    /// it is not.
     ///
     /// What the store wrote without saying so in time is written twice, which is better than not at all.
     pub async fn until_written<T, F>(

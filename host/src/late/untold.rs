@@ -66,8 +66,8 @@ impl Untold {
         !self.is_any_untold.load(Ordering::Relaxed)
     }
 
-    /// Says that a user is told now of one more reply that they do not know of, and returns which. Those that are on their way to
-    /// them are passed over.
+    /// Says that a user is told now of one more reply that they do not know of, and returns which. Those that are on their
+    /// way to them are passed over.
     pub fn tell(&self, account: &str, openid: &str, is_on_its_way: impl Fn(Id) -> bool) -> Option<Id> {
         let now_ms = now_ms();
         let is_next =

@@ -22,8 +22,8 @@ pub const NO_RIGHT: i64 = 48_001;
 /// WeChat does not let this machine call its API.
 const NOT_IN_WHITELIST: i64 = 40_164;
 
-/// What WeChat refuses for this one user, who said nothing for too long, got enough, sees already that somebody types, or left: the
-/// account itself may send.
+/// What WeChat refuses for this one user, who said nothing for too long, got enough, sees already that somebody types, or
+/// left: the account itself may send.
 const ABOUT_THE_USER: [i64; 6] = [45_015, 45_047, 45_080, 45_081, 43_004, 43_019];
 
 /// How long this machine counts as shut out before WeChat is asked again: the operator lets it in meanwhile.
@@ -90,8 +90,8 @@ impl Ways {
         learnt
     }
 
-    /// Whether a reply whose user was put off is sent, and not kept until they ask. Where that is not known or may change, whoever
-    /// was not told to ask must get it all the same, if WeChat takes it.
+    /// Whether a reply whose user was put off is sent, and not kept until they ask. Where that is not known or may change,
+    /// whoever was not told to ask must get it all the same, if WeChat takes it.
     pub async fn is_sent(&self, serving: &Serving, openid: &str, is_asked_for: bool, deadline: Instant) -> bool {
         match self.of(serving, openid, deadline).await {
             Some(Way::CustomerService) => true,

@@ -52,8 +52,8 @@ pub struct Owed {
     pub tries: u32,
     /// Whether its user was told to ask for the reply.
     pub is_asked_for: bool,
-    /// Whether the next try is given the reply, should one come: none was told anything for good. What hosts of before wrote says
-    /// nothing of it.
+    /// Whether the next try is given the reply, should one come: none was told anything for good. What hosts of before wrote
+    /// says nothing of it.
     #[serde(default)]
     pub is_for_next_try: bool,
     /// What is still to be sent, once its plugins are done.
@@ -122,8 +122,8 @@ impl Store {
         .await
     }
 
-    /// Writes down what is still to be sent to answer an owed message, of which no try is told any more. One that is not owed any
-    /// more stays so.
+    /// Writes down what is still to be sent to answer an owed message, of which no try is told any more. One that is not owed
+    /// any more stays so.
     pub async fn update_parts(
         &self,
         id: Id,
