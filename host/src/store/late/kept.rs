@@ -67,30 +67,8 @@ impl Store {
         let prefix = joined(&[&account, &openid]);
         self.write_late(&account, bytes, deadline, move |transaction| {
             remove_owed(transaction, owed)?;
-            let (mut kept, mut ages) = (transaction.open_table(KEPT)?, transaction.open_table(KEPT_AGES)?);
-            let (mut id, mut keeping) = (new_id(), Keeping::default());
-            for (index, row) in rows.iter().enumerate() {
-                while ages.get(id)?.is_some() {
-                    id += 1;
-                }
-                if index == 0 {
-                    keeping.first = id;
-                }
-                let key = [&prefix, id.to_be_bytes().as_slice()].concat();
-                kept.insert(key.as_slice(), row.as_slice())?;
-                ages.insert(id, key.as_slice())?;
-            }
-            let of_user = keys_of(&kept, &prefix)?;
-            for key in of_user.iter().take(of_user.len().saturating_sub(KEPT_MAX)) {
-                let row = kept.remove(key.as_slice())?.and_then(|row| from_bytes(row.value()));
-                ages.remove(id_of(key))?;
-                keeping.given_up.push(id_of(key));
-                if let Some(row) = row {
-                    let why = format!("its user has more than {KEPT_MAX} replies, or parts of them, to ask for");
-                    give_up(transaction, row, why)?;
-                }
-            }
-            Ok(keeping)
+            let first = insert(transaction, &prefix, &rows)?;
+            Ok(Keeping { first, given_up: give_up_oldest(transaction, &prefix)? })
         })
         .await
     }
@@ -203,6 +181,38 @@ impl Store {
         })
         .await
     }
+}
+
+/// Puts rows behind what a user has already. Returns where the first is.
+fn insert(transaction: &WriteTransaction, prefix: &[u8], rows: &[Vec<u8>]) -> Result<Id, redb::Error> {
+    let (mut kept, mut ages) = (transaction.open_table(KEPT)?, transaction.open_table(KEPT_AGES)?);
+    let mut first = new_id();
+    while ages.get(first)?.is_some() {
+        first += 1;
+    }
+    let mut id = first;
+    for row in rows {
+        while ages.get(id)?.is_some() {
+            id += 1;
+        }
+        let key = [prefix, id.to_be_bytes().as_slice()].concat();
+        kept.insert(key.as_slice(), row.as_slice())?;
+        ages.insert(id, key.as_slice())?;
+    }
+    Ok(first)
+}
+
+/// Gives up what a user has too much of. Returns what that was.
+fn give_up_oldest(transaction: &WriteTransaction, prefix: &[u8]) -> Result<Vec<Id>, redb::Error> {
+    let keys = keys_of(&transaction.open_table(KEPT)?, prefix)?;
+    let ids: Vec<_> = keys.iter().take(keys.len().saturating_sub(KEPT_MAX)).map(|key| id_of(key)).collect();
+    for id in &ids {
+        if let Some(row) = remove_kept(transaction, *id)? {
+            let why = format!("its user has more than {KEPT_MAX} replies, or parts of them, to ask for");
+            give_up(transaction, row, why)?;
+        }
+    }
+    Ok(ids)
 }
 
 /// Changes what is kept, if it still is.
