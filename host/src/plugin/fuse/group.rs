@@ -165,14 +165,14 @@ impl<'a> Search<'_, 'a> {
             Lead::Free(_) => is_free(import.ty),
             Lead::Tied => false,
         });
-        let mut written = module.written().map(|(space, index)| written_target(module, leads, space, index));
-        is_known
-            // Its code would run before what others do, and what it calls may be theirs.
-            && !(module.start.is_some() && self.has_others)
-            // Code that ran before would run after.
-            && !(self.group.has_start() && module.written().next().is_some())
-            // What others wrote over, it would write over.
-            && !written.any(|target| target.is_some_and(|target| self.written.contains(&target)))
+        // Its code would run before what others do, and what it calls may be theirs.
+        let is_too_early = module.start.is_some() && self.has_others;
+        // Code that ran before would run after.
+        let is_too_late = self.group.has_start() && module.written().next().is_some();
+        // What others wrote over, it would write over.
+        let mut written = module.written().filter_map(|(space, index)| written_target(module, leads, space, index));
+        let is_written_over = written.any(|target| self.written.contains(&target));
+        is_known && !is_too_early && !is_too_late && !is_written_over
     }
 
     fn join(&mut self, instance: u32, module_index: u32, module: Module<'a>, leads: Vec<Lead<'a>>) {
