@@ -64,8 +64,6 @@ struct Search<'l, 'a> {
     layout: &'l Layout<'a>,
     group: Group<'a>,
     outside: HashMap<Source<'a>, usize>,
-    /// How often each module is instantiated.
-    uses: HashMap<u32, usize>,
     /// Instances outside the group that depend on it.
     tied: HashSet<u32>,
     /// What they write to.
@@ -79,17 +77,19 @@ struct Search<'l, 'a> {
 impl<'a> Group<'a> {
     /// Finds the group. `None` if there is nothing to gain.
     pub fn find(layout: &Layout<'a>) -> Option<Self> {
-        let mut uses = HashMap::new();
-        for instance in &layout.instances {
-            if let Instance::Module { module, .. } = instance {
-                *uses.entry(*module).or_default() += 1;
-            }
+        let mut modules = HashSet::new();
+        let is_first = |instance: &Instance<'_>| match instance {
+            Instance::Module { module, .. } => modules.insert(*module),
+            Instance::Items(_) => true,
+        };
+        // Two instances of one module would need its code twice. And a module is read here for each of its instances.
+        if !layout.instances.iter().all(is_first) {
+            return None;
         }
         let mut search = Search {
             layout,
             group: Self::default(),
             outside: HashMap::new(),
-            uses,
             tied: HashSet::new(),
             written: HashSet::new(),
             has_others: false,
@@ -127,14 +127,9 @@ impl<'a> Search<'_, 'a> {
     /// Takes an instance into the group, or passes it over.
     fn visit(&mut self, instance: u32) -> Option<()> {
         let Instance::Module { module: module_index, args } = self.layout.instance(instance)? else { return None };
-        let Some(module) = Module::read(self.layout.modules.get(*module_index as usize)?) else {
-            // Whether it depends on the group is not known.
-            self.tied.insert(instance);
-            self.is_closed = true;
-            return Some(());
-        };
+        let module = Module::read(self.layout.modules.get(*module_index as usize)?)?;
         let leads = self.leads(&module, args)?;
-        if self.is_closed || self.uses.get(module_index) != Some(&1) || !self.may_join(&module, &leads) {
+        if self.is_closed || !self.may_join(&module, &leads) {
             self.pass_over(instance, &module, &leads);
         } else {
             self.join(instance, *module_index, module, leads);

@@ -200,21 +200,40 @@ fn what_was_written_over_still_is() {
     assert_eq!(ask(&linked), Ok(ANSWER - 1));
 }
 
+/// `$late` would put its data where `$fixup` looks first.
+#[test]
+fn no_library_goes_before_code_of_others() {
+    let start = r#"(import "env" "memory" (memory 1))
+        (start $start)
+        (func $start (i32.store8 (i32.const 200) (i32.load8_u (i32.const 300))))
+        (elem (i32.const 6)"#;
+    let late = r#"(core module $late
+            (import "env" "table" (table 8 funcref))
+            (import "env" "memory" (memory 1))
+            (data (i32.const 300) "\01"))
+        (core instance $late (instantiate $late (with "env" (instance $env))))
+        (alias core export $second "answer""#;
+    let before = component(&[("(elem (i32.const 6)", start), (r#"(alias core export $second "answer""#, late)]);
+    let linked = fuse(&before).expect("what comes before is linked");
+    assert_eq!(ask(&before), Ok(ANSWER));
+    assert_eq!(ask(&linked), Ok(ANSWER));
+}
+
 /// A reference to a function that only an export declared.
 #[test]
 fn functions_that_were_exported_can_be_referred_to() {
     let before = component(&[
-        (r#"(func (export "increment")"#, r#"(func $increment (export "increment")"#),
         (
             r#"(func (export "answer") (type $unary)"#,
-            r#"(func (export "answer") (type $unary)
-            (table.set (i32.const 7) (ref.func $increment))"#,
+            r#"(func $decrement (export "decrement") (type $unary) (i32.sub (local.get 0) (i32.const 1)))
+            (func (export "answer") (type $unary)
+                (table.set (i32.const 5) (ref.func $decrement))"#,
         ),
-        ("(i32.const 6))\n            (i32.mul", "(i32.const 7))\n            (i32.mul"),
+        ("(call_indirect (type $unary) (i32.const 6))", "(call_indirect (type $unary) (i32.const 5))"),
     ]);
     let linked = fuse(&before).expect("it is linked");
-    assert_eq!(ask(&before), Ok(ANSWER));
-    assert_eq!(ask(&linked), Ok(ANSWER));
+    assert_eq!(ask(&before), Ok(ANSWER - 2));
+    assert_eq!(ask(&linked), Ok(ANSWER - 2));
 }
 
 #[test]

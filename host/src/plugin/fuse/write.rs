@@ -3,13 +3,14 @@
 //! Steps are written in their order. Names of core items are written where they are needed: those of the group can only be
 //! once it is instantiated, and most of them nobody needs any more.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use wasm_encoder::{
     Alias, CanonicalFunctionSection, Component, ComponentAliasSection, ComponentSection, ComponentSectionId,
     ExportKind, InstanceSection, ModuleArg, RawSection,
     reencode::{Error, Reencode, ReencodeComponent, RoundtripReencoder},
 };
+use wasmparser::Import;
 
 use super::{
     group::{Group, Outside},
@@ -128,10 +129,11 @@ impl<'l, 'a> Writer<'l, 'a> {
             // Its code ran before.
             self.fused()?;
         }
+        let imports = Module::read(self.layout.modules.get(*module as usize)?)?.imports;
         let mut new_args = Vec::new();
         for (name, arg) in args {
             let arg = match self.group.place(*arg) {
-                Some(member) => self.member_for(member, name, *module)?,
+                Some(member) => self.member_for(member, imports.iter().filter(|import| import.module == *name))?,
                 None => self.instance(*arg)?,
             };
             new_args.push((*name, ModuleArg::Instance(arg)));
@@ -142,11 +144,13 @@ impl<'l, 'a> Writer<'l, 'a> {
         Some(())
     }
 
-    /// Writes an instance with those exports of a member that a module imports from it.
-    fn member_for(&mut self, member: usize, import_module: &str, module: u32) -> Option<u32> {
-        let module = Module::read(self.layout.modules.get(module as usize)?)?;
-        let mut items = HashMap::new();
-        for import in module.imports.iter().filter(|import| import.module == import_module) {
+    /// Writes an instance with those exports of a member that are imported from it.
+    fn member_for<'i>(&mut self, member: usize, imports: impl Iterator<Item = &'i Import<'a>>) -> Option<u32>
+    where
+        'a: 'i,
+    {
+        let mut items = BTreeMap::new();
+        for import in imports {
             let (space, target) = self.group.export(member, import.name)?;
             let index = self.merged.target(space, target)?;
             items.insert(import.name, (space, self.alias_of_fused(space, index)?));
