@@ -19,7 +19,7 @@ impl ConfigError {
         &self.problems
     }
 
-    /// Returns the state of everything whose change may mend it, each from before it was read: a file that is missing, too.
+    /// Returns the state of what was read or looked for until then, each from before it was read; a file that is missing, too.
     pub fn stamps(&self) -> &Stamps {
         &self.watched
     }
