@@ -46,7 +46,7 @@ pub struct Fetched {
 /// What there is for a user who sent a fetch word.
 enum Take {
     Part(Arc<Answer>),
-    /// A word of before took all there is and its tries may not be given it, or the store does not say.
+    /// A word of before took it and its tries may not be given it, or the store does not say.
     NotYet,
     Nothing,
 }
@@ -94,25 +94,21 @@ async fn take(app: &Arc<App>, account: &str, openid: &str, put_off_ms: Option<u6
             return Take::NotYet;
         }
     };
-    let mut is_taken = kept.iter().any(|(id, _)| app.late.fetching.is_taken(*id));
-    kept.retain(|(id, _)| !app.late.fetching.has(*id));
+    kept.retain(|(id, _)| !app.late.fetching.is_given(*id));
     let told = app.late.untold.told(account, openid);
     let live = app.live();
-    let Some(serving) = live.named(account) else { return Take::Nothing };
-    while let Some(index) = choose(&kept, put_off_ms, &told) {
-        let (id, Kept { reply, has_more, .. }) = kept.remove(index);
-        if !app.late.fetching.take(id) {
-            // Somebody else was faster.
-            is_taken = true;
-            continue;
-        }
-        let next = has_more.then(|| kept.get(index).map(|(id, _)| *id)).flatten();
-        serving.chain.count_late(LateStep::Fetched);
-        let closing = if has_more { serving.account.late.more_text.clone() } else { String::new() };
-        let answer = Answer { closing, fetched: Some(Fetched { id, next }), ..Answer::of(reply) };
-        return Take::Part(Arc::new(answer));
+    let chosen = live.named(account).zip(choose(&kept, put_off_ms, &told));
+    let Some((serving, index)) = chosen else { return Take::Nothing };
+    let next = kept.get(index + 1).map(|(id, _)| *id);
+    let (id, Kept { reply, has_more, .. }) = kept.swap_remove(index);
+    if !app.late.fetching.take(id) {
+        // What comes behind it is not read before it.
+        return Take::NotYet;
     }
-    if is_taken { Take::NotYet } else { Take::Nothing }
+    serving.chain.count_late(LateStep::Fetched);
+    let closing = if has_more { serving.account.late.more_text.clone() } else { String::new() };
+    let fetched = Some(Fetched { id, next: next.filter(|_| has_more) });
+    Take::Part(Arc::new(Answer { closing, fetched, ..Answer::of(reply) }))
 }
 
 /// Which of the kept parts the user means: what they read of last. That is the text of which they saw a part, unless they were
@@ -184,9 +180,9 @@ impl Fetching {
         self.lock().contains_key(&id)
     }
 
-    /// Whether a part was taken, and no try was given it yet.
-    fn is_taken(&self, id: Id) -> bool {
-        self.lock().get(&id) == Some(&false)
+    /// Whether a user has a part.
+    fn is_given(&self, id: Id) -> bool {
+        self.lock().get(&id) == Some(&true)
     }
 
     /// How many parts are in the store that their users have.
@@ -212,8 +208,15 @@ impl Fetching {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use tempfile::TempDir;
+
     use super::*;
-    use crate::plugin::bindings::Reply;
+    use crate::{config::Config, plugin::bindings::Reply};
+
+    const PUSH: &str = "<xml><ToUserName>gh</ToUserName><FromUserName>o1</FromUserName><CreateTime>1</CreateTime>\
+                        <MsgType>text</MsgType><Content>继续</Content><MsgId>7</MsgId></xml>";
 
     /// Parts as they are kept: when they were, whether more follows, and when the part before was shown.
     fn kept(parts: &[(u64, bool, u64)]) -> Vec<(Id, Kept)> {
@@ -233,6 +236,38 @@ mod tests {
     /// Which of them is chosen, where the user was put off or not.
     fn choose(kept: &[(Id, Kept)], put_off_ms: Option<u64>) -> Option<usize> {
         super::choose(kept, put_off_ms, &HashMap::new())
+    }
+
+    /// What a user gets who sends the word now: a text, or nothing yet.
+    async fn fetched(app: &Arc<App>) -> Option<Arc<Answer>> {
+        match take(app, "main", "o1", None).await {
+            Take::Part(part) => Some(part),
+            Take::NotYet => None,
+            Take::Nothing => panic!("something is kept"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_part_that_no_try_was_given_is_read_before_those_behind_it() {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("aviary.toml");
+        std::fs::write(&file, "[accounts.main]\ntoken = \"secret7\"\n").unwrap();
+        let app = App::new(Config::load(&file).unwrap(), Path::new("unused")).unwrap();
+        let part = |text: &str, (_, part): (Id, Kept)| Kept { reply: Reply::Text(text.into()), ..part };
+        let parts = ["a", "b"].into_iter().zip(kept(&[(1, true, 0), (2, false, 0)]));
+        let parts = parts.map(|(text, row)| part(text, row)).collect();
+        app.late.store.keep(None, parts, Instant::now() + WRITE_TAKES_MAX).await.unwrap();
+
+        let first = fetched(&app).await.unwrap();
+        assert_eq!((&first.reply, first.closing.is_empty()), (&Reply::Text("a".into()), false), "more follows");
+        assert_eq!(fetched(&app).await, None, "it is on its way");
+        put_back(&app, first.fetched.unwrap());
+        let again = fetched(&app).await.unwrap();
+        assert_eq!(again, first);
+        let question = Question::read("main", PUSH).unwrap();
+        shown(&app, &question.message, again.fetched.unwrap());
+        let last = fetched(&app).await.unwrap();
+        assert_eq!((&last.reply, last.closing.as_str()), (&Reply::Text("b".into()), ""));
     }
 
     #[test]
