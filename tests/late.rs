@@ -165,6 +165,6 @@ async fn kept(setup: &Setup, text: &str, for_so_long: Duration) {
     let until_ms = now_ms() + u64::try_from(for_so_long.as_millis()).expect("it is not the far future");
     let (account, openid, reply) = ("main".into(), "o1".into(), Reply::Text(text.to_owned()));
     let kept = Kept { account, openid, reply, has_more: false, shown_ms: 0, until_ms, is_untold: true };
-    store.keep(None, vec![kept], Instant::now() + PATIENCE).await.expect("it is written");
+    store.keep(None, Vec::new(), vec![kept], Instant::now() + PATIENCE).await.expect("it is written");
     store.close().await;
 }

@@ -115,12 +115,17 @@ impl Debt {
 
     /// Keeps what is left of it for its user, in place of its row.
     pub(super) async fn keep(self, app: &App) {
+        self.keep_all_but(app, &[]).await;
+    }
+
+    /// Keeps it for its user; what is `left` in its row is sent.
+    async fn keep_all_but(self, app: &App, left: &[Reply]) {
         let live = app.live();
         let Some(serving) = live.named(&self.account) else { return self.bury(app, NO_ACCOUNT).await };
         let keep_ms = u64::try_from(serving.account.late.keep.as_millis()).unwrap_or(u64::MAX);
         let until_ms = now_ms().saturating_add(keep_ms);
         let parts = self.kept_until(until_ms);
-        let keep = |deadline| app.late.store.keep(self.id, parts.clone(), deadline);
+        let keep = |deadline| app.late.store.keep(self.id, left.to_vec(), parts.clone(), deadline);
         let what = "A late reply could not be kept for its user";
         let kept = app.late.until_written(&app.stopping, what, keep).await;
         let Some(Keeping { first, given_up }) = kept else { return };
@@ -154,9 +159,9 @@ impl Debt {
         if let Some(last) = self.parts.pop_back() {
             self.parts.push_back(parts::closed(last, &serving.account.late.more_text));
         }
-        let behind = Self::new(&self.account, &self.openid, None, parts, self.since_ms);
-        Self { is_begun: true, is_asked_for: true, ..behind }.keep(app).await;
-        self.write_down(app).await;
+        let behind = Self::new(&self.account, &self.openid, self.id, parts, self.since_ms);
+        let behind = Self { is_begun: true, is_asked_for: true, ..behind };
+        behind.keep_all_but(app, self.parts.make_contiguous()).await;
     }
 
     pub(super) fn age(&self) -> Duration {

@@ -256,7 +256,7 @@ mod tests {
         let part = |text: &str, (_, part): (Id, Kept)| Kept { reply: Reply::Text(text.into()), ..part };
         let parts = ["a", "b"].into_iter().zip(kept(&[(1, true, 0), (2, false, 0)]));
         let parts = parts.map(|(text, row)| part(text, row)).collect();
-        app.late.store.keep(None, parts, Instant::now() + WRITE_TAKES_MAX).await.unwrap();
+        app.late.store.keep(None, Vec::new(), parts, Instant::now() + WRITE_TAKES_MAX).await.unwrap();
 
         let first = fetched(&app).await.unwrap();
         assert_eq!((&first.reply, first.closing.is_empty()), (&Reply::Text("a".into()), false), "more follows");

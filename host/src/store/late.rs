@@ -132,15 +132,7 @@ impl Store {
         deadline: Instant,
     ) -> Result<(), Unavailable> {
         let bytes = serde_json::to_vec(&parts).map_or(0, |row| row.len());
-        self.write_late(account, bytes, deadline, move |transaction| {
-            let mut table = transaction.open_table(OWED)?;
-            let owed = table.get(id)?.and_then(|row| from_bytes::<Owed>(row.value()));
-            if let Some(owed) = owed {
-                table.insert(id, to_bytes(&Owed { reply: Some(parts), is_for_next_try: false, ..owed }).as_slice())?;
-            }
-            Ok(())
-        })
-        .await
+        self.write_late(account, bytes, deadline, move |transaction| set_parts(transaction, id, parts)).await
     }
 
     /// Forgets an owed message: its answer arrived.
@@ -252,6 +244,16 @@ pub(super) fn make_tables(transaction: &WriteTransaction) -> Result<(), redb::Er
     transaction.open_table(KEPT)?;
     transaction.open_table(KEPT_AGES)?;
     transaction.open_table(DEAD)?;
+    Ok(())
+}
+
+/// Says what is still to be sent, if anything is owed.
+fn set_parts(transaction: &WriteTransaction, id: Id, parts: Vec<Reply>) -> Result<(), redb::Error> {
+    let mut table = transaction.open_table(OWED)?;
+    let owed = table.get(id)?.and_then(|row| from_bytes::<Owed>(row.value()));
+    if let Some(owed) = owed {
+        table.insert(id, to_bytes(&Owed { reply: Some(parts), is_for_next_try: false, ..owed }).as_slice())?;
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
-use super::{Dead, Id, bury, from_bytes, new_id, remove_owed, to_bytes};
+use super::{Dead, Id, bury, from_bytes, new_id, remove_owed, set_parts, to_bytes};
 use crate::{
     plugin::bindings::Reply,
     store::{Store, Unavailable, kv::space::joined, now_ms},
@@ -59,14 +59,23 @@ pub struct UntoldReply {
 }
 
 impl Store {
-    /// Keeps the parts of a reply for their user, in place of the owed message.
-    pub async fn keep(&self, owed: Option<Id>, parts: Vec<Kept>, deadline: Instant) -> Result<Keeping, Unavailable> {
+    /// Keeps the parts of a reply for their user, in place of the owed message, or of what is not `left` to be sent to answer it.
+    pub async fn keep(
+        &self,
+        owed: Option<Id>,
+        left: Vec<Reply>,
+        parts: Vec<Kept>,
+        deadline: Instant,
+    ) -> Result<Keeping, Unavailable> {
         let Some(Kept { account, openid, .. }) = parts.first().cloned() else { return Ok(Keeping::default()) };
         let rows: Vec<_> = parts.iter().map(to_bytes).collect();
         let bytes = rows.iter().map(Vec::len).sum();
         let prefix = joined(&[&account, &openid]);
         self.write_late(&account, bytes, deadline, move |transaction| {
-            remove_owed(transaction, owed)?;
+            match owed.filter(|_| !left.is_empty()) {
+                Some(id) => set_parts(transaction, id, left)?,
+                None => remove_owed(transaction, owed)?,
+            }
             let first = insert(transaction, &prefix, &rows)?;
             Ok(Keeping { first, given_up: give_up_oldest(transaction, &prefix)? })
         })
@@ -268,7 +277,7 @@ mod tests {
         super::tests::{dead, later, owed},
         *,
     };
-    use crate::store::late::Counts;
+    use crate::store::late::{Counts, Owed};
 
     fn kept(openid: &str, text: &str, until_ms: u64) -> Kept {
         let (account, openid) = ("main".into(), openid.into());
@@ -300,9 +309,12 @@ mod tests {
         let store = Store::scratch();
         let id = new_id();
         store.owe(id, owed("1"), later()).await.unwrap();
-        store.keep(Some(id), vec![kept("o1", "a", u64::MAX), kept("o1", "b", u64::MAX)], later()).await.unwrap();
-        store.keep(None, vec![kept("o1", "c", u64::MAX)], later()).await.unwrap();
-        store.keep(None, vec![kept("o10", "x", u64::MAX)], later()).await.unwrap();
+        store
+            .keep(Some(id), Vec::new(), vec![kept("o1", "a", u64::MAX), kept("o1", "b", u64::MAX)], later())
+            .await
+            .unwrap();
+        store.keep(None, Vec::new(), vec![kept("o1", "c", u64::MAX)], later()).await.unwrap();
+        store.keep(None, Vec::new(), vec![kept("o10", "x", u64::MAX)], later()).await.unwrap();
         assert_eq!(store.late_counts(later()).await.unwrap(), Counts { owed: 0, kept: 4, dead: 0 });
         assert_eq!(texts(&store, "o1").await, ["a", "b", "c"]);
         let (first, _) = store.kept("main", "o1", later()).await.unwrap()[0].clone();
@@ -314,10 +326,20 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_kept_behind_others_leaves_these_owed() {
+        let store = Store::scratch();
+        let id = new_id();
+        store.owe(id, owed("1"), later()).await.unwrap();
+        store.keep(Some(id), text("a"), vec![kept("o1", "b", u64::MAX)], later()).await.unwrap();
+        assert_eq!(store.owed(later()).await.unwrap(), [(id, Owed { reply: Some(text("a")), ..owed("1") })]);
+        assert_eq!(texts(&store, "o1").await, ["b"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_user_who_never_asks_keeps_the_newest_and_the_others_are_dead_letters() {
         let store = Store::scratch();
         let parts = (0..KEPT_MAX + 3).map(|n| kept("o1", &n.to_string(), u64::MAX)).collect();
-        store.keep(None, parts, later()).await.unwrap();
+        store.keep(None, Vec::new(), parts, later()).await.unwrap();
         let texts = texts(&store, "o1").await;
         assert_eq!((texts.len(), texts[0].as_str()), (KEPT_MAX, "3"));
         let dead = dead(&store).await;
@@ -327,7 +349,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn what_nobody_fetched_in_time_is_a_dead_letter_that_can_be_taken_out() {
         let store = Store::scratch();
-        store.keep(None, vec![kept("o1", "old", 1), kept("o1", "new", u64::MAX)], later()).await.unwrap();
+        store.keep(None, Vec::new(), vec![kept("o1", "old", 1), kept("o1", "new", u64::MAX)], later()).await.unwrap();
         assert_eq!(store.expire_kept("kept too long", later()).await, Ok(1));
         assert_eq!(texts(&store, "o1").await, ["new"]);
         let dead = dead(&store).await;
@@ -341,9 +363,9 @@ mod tests {
         let store = Store::scratch();
         for user in 0..=LOOKED_AT_ONCE_MAX / KEPT_MAX {
             let parts = (0..KEPT_MAX).map(|_| kept(&format!("o{user}"), "a", u64::MAX)).collect();
-            store.keep(None, parts, later()).await.unwrap();
+            store.keep(None, Vec::new(), parts, later()).await.unwrap();
         }
-        store.keep(None, vec![kept("late", "over", 1)], later()).await.unwrap();
+        store.keep(None, Vec::new(), vec![kept("late", "over", 1)], later()).await.unwrap();
         assert_eq!(store.expire_kept("kept too long", later()).await, Ok(1));
         assert_eq!(dead(&store).await[0].1.reply, text("over"));
         assert_eq!(store.expire_kept("kept too long", later()).await, Ok(0));
@@ -352,7 +374,10 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_part_knows_that_the_one_before_it_was_shown() {
         let store = Store::scratch();
-        store.keep(None, vec![kept("o1", "a", u64::MAX), kept("o1", "b", u64::MAX)], later()).await.unwrap();
+        store
+            .keep(None, Vec::new(), vec![kept("o1", "a", u64::MAX), kept("o1", "b", u64::MAX)], later())
+            .await
+            .unwrap();
         let (next, _) = store.kept("main", "o1", later()).await.unwrap()[1].clone();
         store.show("main", next, later()).await.unwrap();
         store.show("main", 1, later()).await.unwrap();
@@ -364,8 +389,9 @@ mod tests {
     async fn whose_user_knows_nothing_of_it_is_found_until_they_were_told() {
         let store = Store::scratch();
         let untold = |openid, text| Kept { is_untold: true, ..kept(openid, text, 7) };
-        let first = store.keep(None, vec![untold("o1", "a"), kept("o1", "b", 7)], later()).await.unwrap().first;
-        let second = store.keep(None, vec![untold("o2", "c")], later()).await.unwrap().first;
+        let first =
+            store.keep(None, Vec::new(), vec![untold("o1", "a"), kept("o1", "b", 7)], later()).await.unwrap().first;
+        let second = store.keep(None, Vec::new(), vec![untold("o2", "c")], later()).await.unwrap().first;
         let found = store.untold(later()).await.unwrap();
         assert_eq!(
             found.iter().map(|reply| (reply.id, &*reply.openid)).collect::<Vec<_>>(),
