@@ -99,9 +99,10 @@ impl Language {
             Self::Rust => {
                 "cargo build --release --target wasm32-wasip2 --target-dir target && cp target/wasm32-wasip2/release/{{crate}}.wasm plugins/{{name}}.wasm"
             }
-            // npm takes a second to find that nothing is to be installed. The file in `node_modules` is the last that it writes.
+            // npm takes a second to find that nothing is to be installed. The file in `node_modules` is the last that it writes,
+            // often in the same tick of the clock as the one before.
             Self::Js | Self::Ts => {
-                "[ node_modules/.package-lock.json -nt package.json ] && [ node_modules/.package-lock.json -nt package-lock.json ] || npm install --no-audit --no-fund --loglevel=error && npm run --silent build"
+                "[ -e node_modules/.package-lock.json ] && [ ! package.json -nt node_modules/.package-lock.json ] && [ ! package-lock.json -nt node_modules/.package-lock.json ] || npm install --no-audit --no-fund --loglevel=error && npm run --silent build"
             }
             Self::Python | Self::Go | Self::C => "./build.sh",
         }
