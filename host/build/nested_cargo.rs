@@ -12,8 +12,8 @@ use std::process::{Command, Output};
 const PROFILE: &str = "plugin";
 
 /// A plugin's stack. Rust's default is 1 MiB, which the host would have to reset after every message. With this one, stack,
-/// data and heap of a small plugin are one page of 64 KiB.
-const STACK_BYTES: u32 = 32 * 1024;
+/// data and heap of every bundled plugin are one page of 64 KiB. A stack that is used up is a trap.
+const STACK_BYTES: u32 = 16 * 1024;
 
 /// What the calling cargo tells its children about its own build. Inherited, it would change ours: other flags, another
 /// profile, clippy in the compiler's place.

@@ -87,8 +87,9 @@ impl Bot {
              [accounts.main]\n\
              path = \"/\"\n\
              {account}\n\
-             # What a plugin may see and do, by its name:\n\
-             # [plugins.welcome]\n\
+             # What a plugin may see and do, by its name, and which messages it is asked about: one that is not asked costs nothing.\n\
+             [plugins.welcome]\n\
+             match = [{{ event = \"subscribe\" }}]\n\
              # env = {{ TEXT = \"感谢您的关注!\" }}\n\n\
              # Words and what is said to them: a table for Excel or WPS, to be saved as CSV (UTF-8 or GBK). Mistakes in it\n\
              # are in the log.\n\

@@ -39,6 +39,11 @@ const LOOK: Duration = Duration::from_millis(4);
 /// After so many looks without any call the clock stops until the next one.
 const IDLE_LOOKS_MAX: u32 = 25;
 
+/// How much of the beginning of a linear memory an instance slot keeps between two calls, zeroed in place: where all that a guest
+/// touches fits, its next call makes no system call and no page fault. A plugin with a stack of 64 KiB, as `aviary new` makes
+/// them, has its stack, data and heap there. It is paid for every slot ever used, and zeroed whether touched or not.
+const KEPT_BYTES: usize = 128 << 10;
+
 /// Files up to this size are [`Class::Small`]. Bots in Rust, C and Zig have some ten to some hundred kilobytes; the
 /// smallest interpreter, QuickJS, has a million bytes.
 const SMALL_FILE_BYTES_MAX: usize = 768 << 10;
@@ -70,16 +75,6 @@ impl Class {
         match self {
             Self::Small => "small",
             Self::Large => "large",
-        }
-    }
-
-    /// How much of the beginning of a linear memory an instance slot keeps between two calls, zeroed in place: where all that a
-    /// guest touches fits, its next call needs no page fault. It is paid for every slot ever used, and zeroed whether touched or
-    /// not: the bundled plugins are that small, and where a stack of 1 MiB comes first, little of the beginning is used.
-    fn keep_resident_bytes(self) -> usize {
-        match self {
-            Self::Small => 64 << 10,
-            Self::Large => 128 << 10,
         }
     }
 }
@@ -247,7 +242,7 @@ fn pooled(class: Class, settings: &config::Engine) -> Config {
         .table_elements(config::TABLE_ELEMENTS_MAX)
         .max_memory_size(config::MEMORY_MIB_MAX << 20)
         .max_unused_warm_slots(instances.min(cores.saturating_mul(WARM_MEMORIES_PER_CORE)))
-        .linear_memory_keep_resident(class.keep_resident_bytes())
+        .linear_memory_keep_resident(KEPT_BYTES)
         .table_keep_resident(64 << 10)
         .async_stack_keep_resident(16 << 10);
     let mut config = serving(class, settings);

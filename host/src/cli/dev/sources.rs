@@ -115,13 +115,15 @@ fn is_source_directory(directory: &Path) -> bool {
 
 /// Whether a build may read a file. Backups, swap files, locks and autosaves lie beside what is being typed, and change with it:
 /// `.bot.js.swp`, `bot.js~`, an empty `4913` (vim), `#bot.js#` (Emacs), `bot.js___jb_tmp___` (JetBrains), `.DS_Store`.
+/// A `.log` is written to by whatever runs here, and where that is this command, a build would bring on the next.
 fn is_source_file(file: &Path) -> bool {
     let name = file_name(file);
     let is_hidden = name.starts_with('.') && !READ_HIDDEN.contains(&&*name);
     let is_editors = name.starts_with('#') || name.contains("___jb_") || name.ends_with(".bak");
+    let is_log = name.ends_with(".log");
     let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
     let is_probe = is_number && fs::metadata(file).is_ok_and(|metadata| metadata.len() == 0);
-    !(is_hidden || is_editors || is_probe || is_passing(&name))
+    !(is_hidden || is_editors || is_log || is_probe || is_passing(&name))
 }
 
 /// A `build.sh` that came without is mended by that alone.
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_editor_keeps_beside_a_file_and_what_people_read_are_none() {
+    fn what_an_editor_keeps_beside_a_file_what_people_read_and_what_commands_write_are_none() {
         let dir = project();
         let before = look(&dir);
         for kept in [
@@ -226,6 +228,7 @@ mod tests {
         }
         fs::write(dir.path().join(".DS_Store"), "looked at").unwrap();
         fs::write(dir.path().join("README.md"), "read").unwrap();
+        fs::write(dir.path().join("dev.log"), "$ ./build.sh").unwrap();
         assert_eq!(changed(&dir, &before), [""; 0]);
     }
 
