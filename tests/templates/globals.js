@@ -25,6 +25,16 @@ export async function handle({ body }) {
     }
     case "GBK":
       return text(`${new TextDecoder().decode(repeated([0xc4, 0xe3, 0xba, 0xc3], 1 << 15)).length}`);
+    case "chance": {
+      const drawn = Array.from({ length: 1_000 }, Math.random);
+      if (!drawn.every((number) => number >= 0 && number < 1)) return text("beyond its bounds");
+      const [bucket, ids] = [kv.open("plugin"), [drawn[0], crypto.randomUUID(), crypto.getRandomValues(new Uint16Array(4))]];
+      const before = bucket.get("ids");
+      bucket.set("ids", new TextEncoder().encode(ids.join(" ")), null);
+      if (before === null) return text(ids[1]);
+      const known = new TextDecoder().decode(before).split(" ");
+      return text(`${ids.filter((id) => known.includes(`${id}`)).length} of ${known.length} drawn again`);
+    }
     case "forgotten":
       (async () => { await null; throw new RangeError("nobody waits"); })();
       queueMicrotask(() => { throw new RangeError("nobody can wait"); });

@@ -3,12 +3,14 @@
 import { console } from "./console";
 import { fetch, Headers, Response } from "./fetch";
 import { Promise, queueMicrotask } from "./promise.js";
+import { crypto, random } from "./random";
 import { TextDecoder, TextEncoder } from "./text_coding";
 
-const globals = { console, fetch, Headers, Response, queueMicrotask, TextDecoder, TextEncoder };
+const globals = { console, crypto, fetch, Headers, Response, queueMicrotask, TextDecoder, TextEncoder };
 
 declare global {
   var console: typeof globals.console;
+  var crypto: typeof globals.crypto;
   var fetch: typeof globals.fetch;
   var Headers: typeof globals.Headers;
   var Response: typeof globals.Response;
@@ -18,3 +20,4 @@ declare global {
 }
 
 Object.assign(globalThis, globals, { Promise });
+Math.random = random;

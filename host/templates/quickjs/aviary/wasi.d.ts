@@ -17,6 +17,11 @@ declare module "wasi:cli/stdout@0.2.12" {
   export default functions;
 }
 
+declare module "wasi:random/random@0.2.12" {
+  const functions: { getRandomBytes(len: number): Uint8Array };
+  export default functions;
+}
+
 declare module "wasi:cli/stderr@0.2.12" {
   import type { OutputStream } from "wasi:io/streams@0.2.12";
   const functions: { getStderr(): OutputStream };
