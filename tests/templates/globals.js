@@ -35,6 +35,13 @@ export async function handle({ body }) {
       const known = new TextDecoder().decode(before).split(" ");
       return text(`${ids.filter((id) => known.includes(`${id}`)).length} of ${known.length} drawn again`);
     }
+    case "query": {
+      const [made, read] = [new URLSearchParams({ city: "北京 朝阳", key: "a&b=*" }), new URLSearchParams("?a=1&b=%E4%BD%A0+x&a=2=3&c&%")];
+      made.append("key", "two");
+      made.set("key", "100%~");
+      const { status } = await fetch("https://api.example.com/v1", { method: "POST", body: made });
+      return text(`${made} ${read.getAll("a")} ${read.get("b")} ${read.get("c")} ${read.get("d")} ${[...read].length} ${status}`);
+    }
     case "forgotten":
       (async () => { await null; throw new RangeError("nobody waits"); })();
       queueMicrotask(() => { throw new RangeError("nobody can wait"); });

@@ -2,6 +2,10 @@
 
 import http from "aviary:bot/http@0.1.0";
 import { reason } from "./console";
+import { URLSearchParams } from "./url_search_params";
+
+/** The kind of a form's body. */
+const FORM = "application/x-www-form-urlencoded;charset=UTF-8";
 
 export class Headers {
   #values = new Map<string, string>();
@@ -39,10 +43,12 @@ export class Headers {
 
 export type HeadersInit = Headers | Iterable<[string, string]> | Record<string, string>;
 
+export type Body = string | Uint8Array | ArrayBuffer | URLSearchParams;
+
 export interface RequestInit {
   method?: string;
   headers?: HeadersInit;
-  body?: string | Uint8Array | ArrayBuffer | null;
+  body?: Body | null;
   /** How long it may take. Without it: as long as the call has left. */
   timeoutMs?: number;
 }
@@ -82,11 +88,13 @@ export class Response {
 /** Sends a request and waits for the whole answer. Throws a `TypeError` if there is none. */
 export async function fetch(url: string, init: RequestInit = {}): Promise<Response> {
   const { method = "GET", body = null, timeoutMs = null } = init;
+  const headers = new Headers(init.headers);
+  if (body instanceof URLSearchParams && !headers.has("content-type")) headers.set("content-type", FORM);
   try {
     const answer = http.send({
       method: method.toUpperCase(),
       url: String(url),
-      headers: [...new Headers(init.headers)],
+      headers: [...headers],
       body: body === null ? null : bytesOf(body),
       timeoutMs,
     });
@@ -96,7 +104,8 @@ export async function fetch(url: string, init: RequestInit = {}): Promise<Respon
   }
 }
 
-function bytesOf(body: string | Uint8Array | ArrayBuffer): Uint8Array {
+function bytesOf(body: Body): Uint8Array {
+  if (body instanceof URLSearchParams) return bytesOf(String(body));
   if (typeof body === "string") return new TextEncoder().encode(body);
   return body instanceof ArrayBuffer ? new Uint8Array(body) : body;
 }

@@ -5,8 +5,19 @@ import { fetch, Headers, Response } from "./fetch";
 import { Promise, queueMicrotask } from "./promise.js";
 import { crypto, random } from "./random";
 import { TextDecoder, TextEncoder } from "./text_coding";
+import { URLSearchParams } from "./url_search_params";
 
-const globals = { console, crypto, fetch, Headers, Response, queueMicrotask, TextDecoder, TextEncoder };
+const globals = {
+  console,
+  crypto,
+  fetch,
+  Headers,
+  Response,
+  queueMicrotask,
+  TextDecoder,
+  TextEncoder,
+  URLSearchParams,
+};
 
 declare global {
   var console: typeof globals.console;
@@ -17,6 +28,7 @@ declare global {
   var queueMicrotask: (callback: () => void) => void;
   var TextDecoder: typeof globals.TextDecoder;
   var TextEncoder: typeof globals.TextEncoder;
+  var URLSearchParams: typeof globals.URLSearchParams;
 }
 
 Object.assign(globalThis, globals, { Promise });
