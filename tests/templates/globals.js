@@ -35,6 +35,12 @@ export async function handle({ body }) {
       const known = new TextDecoder().decode(before).split(" ");
       return text(`${ids.filter((id) => known.includes(`${id}`)).length} of ${known.length} drawn again`);
     }
+    case "odd bodies": {
+      const [url, told] = ["https://api.example.com/v1", []];
+      for (const init of [{ body: 5 }, { body: { a: 1 } }, { timeoutMs: "soon" }]) await fetch(url, init).catch((error) => told.push(error.name));
+      const { status } = await fetch(url, { method: "POST", body: new DataView(new ArrayBuffer(8), 2, 4), timeoutMs: 1_000 });
+      return text(`${told} ${status} ${"half of 😀".slice(0, 9)}`);
+    }
     case "query": {
       const [made, read] = [new URLSearchParams({ city: "北京 朝阳", key: "a&b=*" }), new URLSearchParams("?a=1&b=%E4%BD%A0+x&a=2=3&c&%")];
       made.append("key", "two");

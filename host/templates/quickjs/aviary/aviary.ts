@@ -27,10 +27,10 @@ export function nothing(): Reply {
   return { tag: "nothing" };
 }
 
-/** Refuses another type here, where the traceback shows who gave it. */
+/** Refuses another type here, where the traceback shows who gave it. Half of a pair, such as an emoji cut in two, is replaced. */
 function string(value: string): string {
   if (typeof value !== "string") throw new TypeError(`a reply wants a string, and was given ${shown(value)}`);
-  return value;
+  return value.replace(/\p{Surrogate}/gu, "\ufffd");
 }
 
 function optional(value: string | null | undefined): string | null {

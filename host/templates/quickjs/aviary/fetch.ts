@@ -1,7 +1,7 @@
 // `fetch`, on the host's HTTP: what aviary.toml grants under `http`, and no redirects.
 
 import http from "aviary:bot/http@0.1.0";
-import { reason } from "./console";
+import { reason, shown } from "./console";
 import { URLSearchParams } from "./url_search_params";
 
 /** The kind of a form's body. */
@@ -43,7 +43,7 @@ export class Headers {
 
 export type HeadersInit = Headers | Iterable<[string, string]> | Record<string, string>;
 
-export type Body = string | Uint8Array | ArrayBuffer | URLSearchParams;
+export type Body = string | ArrayBufferView | ArrayBuffer | URLSearchParams;
 
 export interface RequestInit {
   method?: string;
@@ -91,6 +91,9 @@ export async function fetch(url: string, init: RequestInit = {}): Promise<Respon
   const headers = new Headers(init.headers);
   if (body instanceof URLSearchParams && !headers.has("content-type")) headers.set("content-type", FORM);
   try {
+    if (timeoutMs !== null && !(Number.isFinite(timeoutMs) && timeoutMs >= 0)) {
+      throw new TypeError(`timeoutMs is ${shown(timeoutMs)}, and no number of milliseconds`);
+    }
     const answer = http.send({
       method: method.toUpperCase(),
       url: String(url),
@@ -106,6 +109,8 @@ export async function fetch(url: string, init: RequestInit = {}): Promise<Respon
 
 function bytesOf(body: Body): Uint8Array {
   if (body instanceof URLSearchParams) return bytesOf(String(body));
+  if (ArrayBuffer.isView(body)) return new Uint8Array(body.buffer, body.byteOffset, body.byteLength);
   if (typeof body === "string") return new TextEncoder().encode(body);
-  return body instanceof ArrayBuffer ? new Uint8Array(body) : body;
+  if (body instanceof ArrayBuffer) return new Uint8Array(body);
+  throw new TypeError(`its body is ${shown(body)}, and no string, bytes or URLSearchParams`);
 }

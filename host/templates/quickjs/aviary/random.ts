@@ -15,6 +15,7 @@ export function random(): number {
 /** What packages from npm make their ids of: https://www.w3.org/TR/webcrypto-2/#Crypto-interface */
 export const crypto = {
   getRandomValues<T extends ArrayBufferView>(values: T): T {
+    if (!ArrayBuffer.isView(values)) throw new TypeError("getRandomValues fills a typed array");
     if (values.byteLength > BYTES_MAX) throw new RangeError(`getRandomValues gives ${BYTES_MAX} bytes at once`);
     fill(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
     return values;
