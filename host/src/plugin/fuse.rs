@@ -21,7 +21,7 @@ use wasmparser::{ComponentAlias, ComponentOuterAliasKind, Parser, Payload, TypeR
 use self::{group::Group, layout::Layout, write::Writer};
 
 /// To be raised when the same file is linked otherwise than before: code from before then has another name in the cache.
-pub(super) const REVISION: u32 = 1;
+pub(super) const REVISION: u32 = 2;
 
 /// How deep in components of components is looked for libraries. `componentize-qjs` puts them at the second level.
 const NESTING_MAX: usize = 4;

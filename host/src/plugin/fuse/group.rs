@@ -96,8 +96,11 @@ impl<'a> Group<'a> {
             is_closed: false,
         };
         for step in &layout.steps {
-            if let Step::Instantiate { instance } = step {
-                search.visit(*instance)?;
+            match step {
+                Step::Instantiate { instance } => search.visit(*instance)?,
+                // Its code may run here, too.
+                Step::Components { .. } => search.has_others = true,
+                _ => {}
             }
         }
         let group = search.group;
@@ -198,8 +201,9 @@ impl<'a> Search<'_, 'a> {
             return;
         }
         self.tied.insert(instance);
-        // Its code may do anything to the group.
-        self.is_closed |= module.start.is_some();
+        // Its code may do anything to the group, and what it has from another that depends on the group may be the group's.
+        let is_unclear = |(space, index)| matches!(written_lead(module, leads, space, index), Some(Lead::Tied));
+        self.is_closed |= module.start.is_some() || module.written().any(is_unclear);
         let written = module.written().filter_map(|(space, index)| written_target(module, leads, space, index));
         self.written.extend(written);
     }
@@ -216,11 +220,15 @@ fn is_free(ty: TypeRef) -> bool {
 
 /// Which table or memory of the group a module means by its number.
 fn written_target(module: &Module<'_>, leads: &[Lead<'_>], space: Space, index: u32) -> Option<(Space, Target)> {
-    let import = *module.imported[space as usize].get(index as usize)?;
-    match leads.get(import)? {
+    match written_lead(module, leads, space, index)? {
         Lead::Inside(target) => Some((space, *target)),
         Lead::Free(_) | Lead::Tied => None,
     }
+}
+
+/// Where a table or memory leads that a module imports.
+fn written_lead<'l, 'a>(module: &Module<'_>, leads: &'l [Lead<'a>], space: Space, index: u32) -> Option<&'l Lead<'a>> {
+    leads.get(*module.imported[space as usize].get(index as usize)?)
 }
 
 /// What a member means by a number.

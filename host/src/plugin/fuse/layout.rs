@@ -72,6 +72,11 @@ pub(super) enum Step<'a> {
     },
     Alias(ComponentAlias<'a>),
     Lift(CanonicalFunction),
+    /// Inner components are instantiated.
+    Components {
+        id: u8,
+        data: &'a [u8],
+    },
     /// A module is instantiated.
     Instantiate {
         instance: u32,
@@ -142,6 +147,9 @@ impl<'a> Layout<'a> {
             }
             Payload::ComponentInstanceSection(instances) => {
                 instances.into_iter().try_for_each(|instance| has_no_module(&instance.ok()?).then_some(()))?;
+                let (id, range) = section?;
+                self.steps.push(Step::Components { id, data: component.get(range)? });
+                return Some(());
             }
             Payload::ComponentTypeSection(types) => {
                 types.into_iter().try_for_each(|ty| has_no_destructor(&ty.ok()?).then_some(()))?;

@@ -99,17 +99,25 @@ fn component(changes: &[(&str, &str)]) -> Vec<u8> {
 
 /// What a component answers to 10, or why it does not.
 fn ask(component: &[u8]) -> Result<u32, String> {
+    run(component).0
+}
+
+/// The same, and what `double` was asked meanwhile.
+fn run(component: &[u8]) -> (Result<u32, String>, Vec<u32>) {
     let engine = compiler(Class::Large).expect("an engine starts");
     let mut linker = Linker::new(&engine);
-    let double = |_: wasmtime::StoreContextMut<'_, ()>, (n,): (u32,)| Ok((2 * n,));
+    let double = |mut store: wasmtime::StoreContextMut<'_, Vec<u32>>, (n,): (u32,)| {
+        store.data_mut().push(n);
+        Ok((2 * n,))
+    };
     linker.root().func_wrap("double", double).expect("the only one of its name");
-    let mut store = Store::new(&engine, ());
+    let mut store = Store::new(&engine, Vec::new());
     store.set_epoch_deadline(1);
     let answer = Component::new(&engine, component)
         .and_then(|component| linker.instantiate(&mut store, &component))
         .and_then(|instance| instance.get_typed_func::<(u32,), (u32,)>(&mut store, "answer"))
         .and_then(|answer| answer.call(&mut store, (10,)));
-    answer.map(|answer| answer.0).map_err(|error| format!("{error:#}"))
+    (answer.map(|answer| answer.0).map_err(|error| format!("{error:#}")), store.into_data())
 }
 
 /// How many of a component's modules are more than empty.
@@ -198,6 +206,64 @@ fn what_was_written_over_still_is() {
     let linked = fuse(&before).expect("what comes before is linked");
     assert_eq!(ask(&before), Ok(ANSWER - 1));
     assert_eq!(ask(&linked), Ok(ANSWER - 1));
+}
+
+/// The memory that `$writer` has from `$passing` is that of the libraries.
+#[test]
+fn what_was_written_over_by_a_detour_still_is() {
+    let late = r#"(core module $passing
+            (import "env" "memory" (memory 1))
+            (import "host" "double" (func (param i32) (result i32)))
+            (export "memory" (memory 0)))
+        (core instance $passing (instantiate $passing
+            (with "env" (instance $env)) (with "host" (instance $lowered-with-memory))))
+        (core module $writer
+            (import "passing" "memory" (memory 1))
+            (data (i32.const 200) "\01"))
+        (core instance $writer (instantiate $writer (with "passing" (instance $passing))))
+        (core module $late
+            (import "env" "table" (table 8 funcref))
+            (import "env" "memory" (memory 1))
+            (data (i32.const 200) "\02"))
+        (core instance $late (instantiate $late (with "env" (instance $env))))
+        (alias core export $second "answer""#;
+    let before = component(&[(r#"(alias core export $second "answer""#, late)]);
+    let linked = fuse(&before).expect("what comes before is linked");
+    assert_eq!(ask(&before), Ok(ANSWER + 2000));
+    assert_eq!(ask(&linked), Ok(ANSWER + 2000));
+}
+
+/// An inner component whose code asks for twice 2 when it is made.
+const INNER: &str = r#"(component $inner
+        (import "double" (func $double (param "n" u32) (result u32)))
+        (core func $lowered (canon lower (func $double)))
+        (core instance $host (export "double" (func $lowered)))
+        (core module $code
+            (import "host" "double" (func $double (param i32) (result i32)))
+            (start $start)
+            (func $start (drop (call $double (i32.const 2)))))
+        (core instance (instantiate $code (with "host" (instance $host)))))
+    (instance (instantiate $inner (with "double" (func $double))))"#;
+
+/// A library whose code asks for twice 1 when it is made.
+const ASKS: (&str, &str) =
+    ("(func $add", "(start $start) (func $start (drop (call $double (i32.const 1)))) (func $add");
+
+#[test]
+fn code_of_inner_components_runs_after_that_of_libraries_before_them() {
+    let place = "(core func $with-memory";
+    let before = component(&[ASKS, (place, &format!("{INNER} {place}"))]);
+    let linked = fuse(&before).expect("what comes before is linked");
+    assert_eq!(run(&before), (Ok(ANSWER), vec![1, 2, 10]));
+    assert_eq!(run(&linked), run(&before));
+}
+
+#[test]
+fn no_library_with_code_goes_before_an_inner_component() {
+    let place = "(core instance $first (";
+    let before = component(&[ASKS, (place, &format!("{INNER} {place}"))]);
+    assert_eq!(run(&before), (Ok(ANSWER), vec![2, 1, 10]));
+    assert!(fuse(&before).is_none(), "only `env` could be linked");
 }
 
 /// `$late` would put its data where `$fixup` looks first.

@@ -87,6 +87,10 @@ impl<'l, 'a> Writer<'l, 'a> {
     fn write_step(&mut self, step: &Step<'a>) -> Option<()> {
         match step {
             Step::Section { id, data } => RawSection { id: *id, data }.append_to_component(&mut self.out),
+            Step::Components { id, data } => {
+                self.start_group()?;
+                RawSection { id: *id, data }.append_to_component(&mut self.out);
+            }
             Step::Module { module } => self.write_module(*module)?,
             Step::Alias(alias) => {
                 let alias = RoundtripReencoder.component_alias(alias.clone()).ok()?;
@@ -122,13 +126,18 @@ impl<'l, 'a> Writer<'l, 'a> {
         Some(())
     }
 
+    /// Writes the group's instance if making it runs code, which ran before that of what comes next.
+    fn start_group(&mut self) -> Option<()> {
+        if self.group.has_start() {
+            self.fused()?;
+        }
+        Some(())
+    }
+
     /// Writes an instance of a module outside the group.
     fn instantiate(&mut self, instance: u32) -> Option<()> {
         let Instance::Module { module, args } = self.layout.instance(instance)? else { return None };
-        if self.group.has_start() {
-            // Its code ran before.
-            self.fused()?;
-        }
+        self.start_group()?;
         let imports = Module::read(self.layout.modules.get(*module as usize)?)?.imports;
         let mut new_args = Vec::new();
         for (name, arg) in args {
