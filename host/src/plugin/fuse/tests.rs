@@ -251,7 +251,7 @@ const ASKS: (&str, &str) =
 
 #[test]
 fn code_of_inner_components_runs_after_that_of_libraries_before_them() {
-    let place = "(core func $with-memory";
+    let place = r#"(alias core export $env "second-elements""#;
     let before = component(&[ASKS, (place, &format!("{INNER} {place}"))]);
     let linked = fuse(&before).expect("what comes before is linked");
     assert_eq!(run(&before), (Ok(ANSWER), vec![1, 2, 10]));
