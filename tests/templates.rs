@@ -165,6 +165,7 @@ const GLOBALS: Other = Other {
         "| without `await`: thrown: something that has no words",
         "failed: it said: invalid: a key has 1 to 512 bytes",
         "TypeError: handle returned a string, which is no reply",
+        "TypeError: handle returned {\"tag\":\"card\",\"val\":\"a string\"}, which is no reply",
         "TypeError: a reply wants a string, and was given 5\n",
         "TypeError: a reply wants a string, and was given undefined",
         "TypeError: a reply wants a string, and was given 5.5",

@@ -9,6 +9,11 @@ export async function handle({ body }) {
     }
     case "denied":
       return fetch("https://other.example.com/").catch((error) => text(`${error.name}: ${error.message}`));
+    case "no kind":
+      return { tag: "card", val: "a string" };
+    case "settled":
+      const all = await Promise.any([Promise.reject(1), Promise.reject(2)]).catch((error) => error);
+      return text(`${all instanceof AggregateError} ${all.errors} ${await Promise.resolve(3).finally()}`);
     case "promises":
       return text((await Promise.all([1, Promise.resolve(2), (async () => 3)()])).join());
     case "coding":

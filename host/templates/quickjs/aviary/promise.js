@@ -19,6 +19,7 @@ export class Promise {
   #isAwaited = false;
 
   constructor(executor) {
+    if (typeof executor !== "function") throw new TypeError("a promise wants a function");
     let isDecided = false;
     const once = (settle) => (value) => {
       if (!isDecided) {
@@ -96,6 +97,7 @@ export class Promise {
   }
 
   finally(callback) {
+    if (typeof callback !== "function") return this.then();
     const after = (outcome) => Promise.resolve(callback()).then(outcome);
     return this.then(
       (value) => after(() => value),
@@ -139,7 +141,7 @@ export class Promise {
 
   static any(values) {
     const none = (errors) => {
-      throw Object.assign(new Error("every promise was rejected"), { name: "AggregateError", errors });
+      throw new AggregateError(errors, "every promise was rejected");
     };
     return new Promise((resolve, reject) => {
       collect(values, (promise, put) => promise.then(resolve, put)).then(none).catch(reject);
