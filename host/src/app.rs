@@ -257,6 +257,12 @@ impl App {
         }
     }
 
+    /// Tells what a user got in place of a reply, or of one that was late.
+    pub fn tell_late(&self, account: &str, openid: &str, what: &str) {
+        let user = self.users.name(openid);
+        info!(%account, %user, "User {user} {what}");
+    }
+
     /// Says why the host cannot answer now, if it cannot.
     pub fn unready(&self) -> Option<String> {
         if self.tasks.is_closed() {

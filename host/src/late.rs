@@ -245,7 +245,11 @@ async fn put_off(
     }
     let told = tried.end(|| words);
     match &told {
-        Told::PutOff(Some(_)) => serving.chain.count_late(LateStep::Waiting),
+        Told::PutOff(Some(_)) => {
+            serving.chain.count_late(LateStep::Waiting);
+            let message = &question.message;
+            app.tell_late(&message.account, &message.from_user, "was told to wait (`late.waiting_text`)");
+        }
         Told::PutOff(None) => {
             serving.chain.count_late(LateStep::PutOff);
             if app.late.ways.is_by_customer_service(serving) {

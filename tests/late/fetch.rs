@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::{WAITING_TEXT, attempt, in_flight, kept, metric, push, put_off, read, replied, setup, three_tries, until};
-use crate::bot::PATIENCE;
+use crate::{bot::PATIENCE, log::Log};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_takes_longer_than_three_tries_is_kept_until_its_user_asks() {
@@ -25,6 +25,20 @@ async fn what_takes_longer_than_three_tries_is_kept_until_its_user_asks() {
         "with nothing kept it is a text"
     );
     assert_eq!(metric(&bot, "fetched"), 1);
+}
+
+#[tokio::test]
+async fn the_log_says_who_was_told_to_wait_and_who_fetched_what_was_kept() {
+    let log = Log::capture();
+    let bot = setup("").start().await;
+    put_off(&bot, &push("o1", "wait 4000")).await;
+    until(&bot, "kept", 1).await;
+    assert_eq!(read(&bot, &push("o1", "继续")).await, "waited");
+    for told in ["was told to wait", "fetched a reply that was kept"] {
+        let lines = log.lines(told);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains(": User ") && !lines[0].contains("o1"), "{}", lines[0]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -69,7 +69,8 @@ async fn work(config: Config) -> anyhow::Result<()> {
     let mut watched = Watched::start(notify::recommended_watcher, hint);
     let mut workshop = Workshop::open(config).await?;
     let (mut typed, mut is_heard) = (Typed::new(), true);
-    println!("Talk to it: 你好, [subscribe], [image], … Ctrl-D ends it.");
+    let end = if std::io::stdin().is_terminal() { "Ctrl-D" } else { "Ctrl-C" };
+    println!("Talk to it: 你好, [subscribe], [image], … {end} ends it.");
     chat::prompt()?;
     loop {
         watched.follow(workshop.directories());

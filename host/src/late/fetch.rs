@@ -106,6 +106,7 @@ async fn take(app: &Arc<App>, account: &str, openid: &str, put_off_ms: Option<u6
         return Take::NotYet;
     }
     serving.chain.count_late(LateStep::Fetched);
+    app.tell_late(account, openid, "fetched a reply that was kept");
     let closing = if has_more { serving.account.late.more_text.clone() } else { String::new() };
     let fetched = Some(Fetched { id, next: next.filter(|_| has_more) });
     Take::Part(Arc::new(Answer { closing, fetched, ..Answer::of(reply) }))
