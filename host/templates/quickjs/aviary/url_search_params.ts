@@ -99,7 +99,7 @@ function decoded(text: string): string {
   const bytes: number[] = [];
   for (const part of text.replaceAll("+", " ").match(/%[0-9A-Fa-f]{2}|[^%]+|%/g) ?? []) {
     if (part.length === 3 && part.startsWith("%")) bytes.push(parseInt(part.slice(1), 16));
-    else bytes.push(...new TextEncoder().encode(part));
+    else for (const byte of new TextEncoder().encode(part)) bytes.push(byte);
   }
   return new TextDecoder().decode(new Uint8Array(bytes));
 }
