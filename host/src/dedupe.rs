@@ -4,12 +4,13 @@
 mod pushes;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use aviary_wechat::xml::Element;
+use hashbrown::HashMap;
 use sha2::{Digest, Sha256};
 
 use self::pushes::{Push, Pushes};
@@ -32,15 +33,16 @@ impl Key {
         let mut hasher = Hasher::new();
         hasher.part(&message.account);
         match message.msg_id {
+            // So short that, as a rule, it is one block of SHA-256. No element has an empty name, as this seems to have.
             Some(msg_id) => {
-                hasher.part("MsgId");
-                hasher.part(&msg_id.to_string());
+                hasher.part("");
+                hasher.number(msg_id);
+                hasher.number(message.create_time);
                 hasher.part(&message.from_user);
-                hasher.part(&message.create_time.to_string());
             }
             // A console in compatible mode may send another ciphertext with every try, to an account in plain mode, too.
             None => {
-                root.children.iter().filter(|child| child.name != "Encrypt").for_each(|child| hasher.element(child))
+                root.children.iter().filter(|child| child.name != "Encrypt").for_each(|child| hasher.element(child));
             }
         }
         hasher.finish()
@@ -55,16 +57,21 @@ impl Hasher {
         Self(Sha256::new())
     }
 
+    /// Hashes a text, and where it ends: no UTF-8 has this byte.
     fn part(&mut self, part: &str) {
-        self.0.update((part.len() as u64).to_le_bytes());
         self.0.update(part);
+        self.0.update([0xff]);
+    }
+
+    fn number(&mut self, number: u64) {
+        self.0.update(number.to_le_bytes());
     }
 
     /// Hashes a whole tree; `xml::DEPTH_MAX` bounds the recursion.
     fn element(&mut self, element: &Element) {
         self.part(&element.name);
         self.part(&element.text);
-        self.0.update((element.children.len() as u64).to_le_bytes());
+        self.number(element.children.len() as u64);
         element.children.iter().for_each(|child| self.element(child));
     }
 

@@ -13,7 +13,13 @@ pub struct NotOne(pub &'static str);
 impl<'a> Query<'a> {
     /// Reads `a=1&b=2`, percent-decoded.
     pub fn parse(query: &'a str) -> Self {
-        Self(form_urlencoded::parse(query.as_bytes()).collect())
+        if query.contains(['%', '+']) {
+            return Self(form_urlencoded::parse(query.as_bytes()).collect());
+        }
+        // As a rule WeChat escapes nothing, and every name and value is there as it stands.
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        Self(pairs.map(|(name, value)| (name.into(), value.into())).collect())
     }
 
     /// Returns the one value of a parameter.
@@ -47,5 +53,13 @@ mod tests {
         assert_eq!(query.one("b"), Err(NotOne("b")));
         assert_eq!(query.one("c"), Ok("好"));
         assert_eq!(query.one("signature"), Err(NotOne("signature")));
+    }
+
+    #[test]
+    fn a_query_without_escapes_is_read_as_one_with_them() {
+        for query in ["", "a", "a=", "=1", "a=1", "&&a=1&", "a=1=2&b", "a=&=&b=好", "a=1?b=2#c"] {
+            let decoded: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
+            assert_eq!(Query::parse(query).0, decoded, "{query:?}");
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! Messages of one user are answered in order, those of different users side by side.
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
-    hash::{BuildHasher, RandomState},
+    collections::VecDeque,
+    hash::BuildHasher,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use hashbrown::{DefaultHashBuilder, HashMap, hash_map::Entry};
 use tokio::sync::oneshot;
 
 /// How many messages of one user may be under way at once: the one that is being answered, and those behind it. People send a
@@ -20,8 +21,8 @@ const SHARDS: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub struct UserQueues {
     shards: Arc<[Mutex<Shard>; SHARDS]>,
-    /// Keyed, so that nobody can choose openids that share a queue.
-    hasher: RandomState,
+    /// Keyed, so that two users seldom share a queue in two runs of the host; WeChat chooses the openids.
+    hasher: DefaultHashBuilder,
 }
 
 /// The users who are being answered, each with the messages that wait behind.

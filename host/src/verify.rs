@@ -81,16 +81,25 @@ pub fn url_check(account: &Account, query: &Query<'_>, now_s: u64) -> Result<Pre
     Ok(Previous { token: is_previous(account, token), encoding_aes_key: false })
 }
 
+/// A query whose body is worth reading, and the token that it is signed with, if that is known without the body.
+#[derive(Clone, Copy, Debug)]
+pub struct Worthy<'a> {
+    query: &'a Query<'a>,
+    signer: Option<&'a Secret>,
+}
+
 /// Whether the body is worth reading: in plain mode the query alone tells.
-pub fn before_body(account: &Account, query: &Query<'_>) -> Result<(), Refusal> {
-    match account.mode {
-        Mode::Plain => signer(account, query).map(drop),
-        Mode::Compatible | Mode::Safe => Signed::of(query).map(drop),
-    }
+pub fn before_body<'a>(account: &'a Account, query: &'a Query<'a>) -> Result<Worthy<'a>, Refusal> {
+    let signer = match account.mode {
+        Mode::Plain => Some(signer(account, query)?),
+        Mode::Compatible | Mode::Safe => Signed::of(query).map(|_| None)?,
+    };
+    Ok(Worthy { query, signer })
 }
 
 /// Opens a push, whichever form it has, if the account's mode allows that form.
-pub fn push<'a>(account: &'a Account, query: &'a Query<'_>, body: &Bytes, now_s: u64) -> Result<Opened<'a>, Refusal> {
+pub fn push<'a>(account: &'a Account, worthy: Worthy<'a>, body: &Bytes, now_s: u64) -> Result<Opened<'a>, Refusal> {
+    let query = worthy.query;
     let outer = match xml::parse(body) {
         Ok(outer) => outer,
         // Whoever has no signature learns nothing about the body.
@@ -105,19 +114,19 @@ pub fn push<'a>(account: &'a Account, query: &'a Query<'_>, body: &Bytes, now_s:
             signer(account, query)?;
             Err(Refusal::NotEncrypted { account: account.name.clone() })
         }
-        (Mode::Plain, _) | (Mode::Compatible, None) => plain(account, query, outer, body, now_s),
+        (Mode::Plain, _) | (Mode::Compatible, None) => plain(account, worthy, outer, body, now_s),
         (Mode::Compatible | Mode::Safe, Some(encrypt)) => sealed(account, query, encrypt, now_s),
     }
 }
 
 fn plain<'a>(
     account: &'a Account,
-    query: &'a Query<'_>,
+    Worthy { query, signer: known }: Worthy<'a>,
     root: Element,
     xml: &Bytes,
     now_s: u64,
 ) -> Result<Opened<'a>, Refusal> {
-    let token = signer(account, query)?;
+    let token = known.map_or_else(|| signer(account, query), Ok)?;
     let ahead = check_age(account, query, now_s)?;
     let previous = Previous { token: is_previous(account, token), encoding_aes_key: false };
     let signature = Some(query.one("signature")?);

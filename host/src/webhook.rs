@@ -28,7 +28,7 @@ use crate::{
     query::Query,
     refusal::Refusal,
     reply,
-    verify::{self, Form},
+    verify::{self, Form, Worthy},
 };
 
 /// The body that says "received, nothing to say". WeChat wants it as it is in every mode.
@@ -59,13 +59,13 @@ async fn answer(app: &Arc<App>, request: Request, arrived: Instant) -> Result<Re
     match head.method {
         Method::GET => url_check(app, &serving.account, &query),
         Method::POST => {
-            verify::before_body(&serving.account, &query)?;
+            let worthy = verify::before_body(&serving.account, &query)?;
             // Past its window nobody reads the answer any more.
             let window = serving.account.late.window;
             let read = read(body, live.config.listener.body_bytes_max);
             let body =
                 timeout_at((arrived + window).into(), read).await.map_err(|_| Refusal::SlowBody { window })??;
-            push(app, serving, &query, &body, arrived).await
+            push(app, serving, worthy, &body, arrived).await
         }
         method => Err(Refusal::Method(method.to_string())),
     }
@@ -90,12 +90,12 @@ fn url_check(app: &App, account: &Account, query: &Query<'_>) -> Result<Response
 async fn push(
     app: &Arc<App>,
     serving: &Arc<Serving>,
-    query: &Query<'_>,
+    worthy: Worthy<'_>,
     body: &Bytes,
     arrived: Instant,
 ) -> Result<Response, Refusal> {
     let account = &serving.account;
-    let opened = verify::push(account, query, body, now_s())?;
+    let opened = verify::push(account, worthy, body, now_s())?;
     app.tell_previous(account, opened.previous);
     let question = match message::parse(&account.name, &opened.root)? {
         Push::Message(message) => {

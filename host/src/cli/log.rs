@@ -1,5 +1,6 @@
 //! Where the host's log goes, and in which form.
 
+mod fields;
 mod lines;
 
 use std::io::IsTerminal;
@@ -21,9 +22,11 @@ pub fn start(settings: &Log) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(format!("{UNSAID},{}", settings.level))
         .with_context(|| format!("`log.level` is {:?}, which is no level such as \"info\"", settings.level))?;
     let lines = Lines::start()?;
-    let log = fmt().with_env_filter(filter).with_writer(lines).with_ansi(std::io::stderr().is_terminal());
+    let is_watched = std::io::stderr().is_terminal();
+    let log = fmt().with_env_filter(filter).with_writer(lines).with_ansi(is_watched);
     let started = match settings.format {
-        LogFormat::Text => log.with_target(false).try_init(),
+        LogFormat::Text if is_watched => log.with_target(false).try_init(),
+        LogFormat::Text => log.with_target(false).fmt_fields(fields::plain()).try_init(),
         LogFormat::Json => log.json().flatten_event(true).try_init(),
     };
     started.map_err(|error| anyhow::anyhow!("logging could not be started: {error}"))

@@ -2,12 +2,9 @@
 //!
 //! There is one for every push, so little is kept of each: a row, and for each way to find it a number in a table.
 
-use std::{
-    collections::VecDeque,
-    hash::{BuildHasher, RandomState},
-};
+use std::{collections::VecDeque, hash::BuildHasher};
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::Key;
 
@@ -30,8 +27,8 @@ pub(super) struct Pushes {
     rows: Rows,
     by_key: HashTable<u32>,
     by_signature: HashTable<u32>,
-    /// With a seed of its own: of what is not signed, whoever writes it chooses the bytes.
-    hasher: RandomState,
+    /// Quick is enough, and it has a seed of its own: digests are spread already, and WeChat signs what they are of.
+    hasher: DefaultHashBuilder,
 }
 
 /// Rows are numbered in the order in which they came. The numbers wrap: there are never so many at once.

@@ -31,7 +31,7 @@ impl<'a> Fields<'a> {
     /// Takes stock of a push. `Encrypt` is not content: it is the whole push once more.
     pub(super) fn of(root: &'a Element) -> Self {
         let mut leaves = root.leaves();
-        leaves.retain(|leaf| leaf.path.split('/').next().map(name) != Some("Encrypt"));
+        leaves.retain(|leaf| !is_at_or_below(&leaf.path, "Encrypt"));
         let scope = Scope { leaves: 0..leaves.len(), prefix_bytes: 0 };
         Self { is_taken: vec![false; leaves.len()], taken: Vec::new(), leaves, scope }
     }
@@ -138,6 +138,11 @@ fn is_at(leaf: &Leaf<'_>, path: &str) -> bool {
     leaf.path.split('/').map(name).eq(path.split('/'))
 }
 
+/// Tells whether a leaf's path is that of an element of this name at the root, or leads through one.
+fn is_at_or_below(path: &str, name: &str) -> bool {
+    path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '[']))
+}
+
 /// Returns a step of a path without its number: no element's name contains a bracket.
 fn name(step: &str) -> &str {
     step.split_once('[').map_or(step, |(name, _)| name)
@@ -146,10 +151,10 @@ fn name(step: &str) -> &str {
 /// Returns the part of `leaf` that names an element at `list`, up to and with its slash: `A/List[2]/` of
 /// `A/List[2]/Id`. An element at `list` that is itself a leaf is returned whole.
 fn entry<'p>(leaf: &'p str, list: &str) -> Option<&'p str> {
-    let rest = leaf.strip_prefix(list)?;
-    if !rest.is_empty() && !rest.starts_with(['/', '[']) {
+    if !is_at_or_below(leaf, list) {
         return None;
     }
+    let rest = &leaf[list.len()..];
     let end = rest.find('/').map_or(leaf.len(), |slash| list.len() + slash + 1);
     Some(&leaf[..end])
 }

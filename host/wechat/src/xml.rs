@@ -94,7 +94,7 @@ impl Element {
             let earlier = &self.children[..index];
             let same = earlier.iter().filter(|other| other.name == child.name);
             let path = match same.count() {
-                0 => format!("{prefix}{}", child.name),
+                0 => [prefix, &child.name].concat(),
                 count => format!("{prefix}{}[{}]", child.name, count + 1),
             };
             if child.children.is_empty() {
