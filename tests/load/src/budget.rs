@@ -35,10 +35,14 @@ mod reloading;
 
 mod in_process;
 
-pub use self::languages::call_cpu_us;
+pub use self::{
+    languages::call_cpu_us,
+    messages::{Cpu, paces},
+};
 
 /// What the budget run can be told.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Args {
     /// Instead of comparing, measure every budget and print it beside its figure
     #[arg(long, conflicts_with_all = ["safe", "reload"])]
@@ -82,21 +86,31 @@ struct Bench<'a> {
 
 /// What a figure may be.
 #[derive(Clone, Copy, Debug)]
-enum Budget {
+pub enum Budget {
+    /// Less is better.
     AtMost(f64),
+    /// More is better.
     AtLeast(f64),
+}
+
+/// The table, printed line by line.
+#[derive(Debug, Default)]
+pub struct Table {
+    met: usize,
+    held: usize,
 }
 
 /// One line of the table.
 #[derive(Debug)]
-struct Line {
+pub struct Line {
     what: String,
     /// Or why there is none.
     figure: Result<f64, String>,
     unit: &'static str,
     /// None: the figure is printed for comparison only.
     budget: Option<Budget>,
-    note: String,
+    /// What stands beside it.
+    pub note: String,
 }
 
 /// Measures the budgets one after another and prints each line as soon as it is known.
@@ -105,19 +119,16 @@ pub async fn run(run: &Run) -> anyhow::Result<Failures> {
     let host = run.host.clone().map_or_else(binaries::host, Ok)?;
     let mut bench = Bench { run, host, failures: Failures::default() };
     println!("{}", compare::heading(run));
-    println!("{:58} {:>11} {:>11}  met", "", "figure", "budget");
-    let (mut met, mut held) = (0, 0);
+    let mut table = Table::begin();
     for &kind in Kind::value_variants() {
         if !run.budget.only.is_empty() && !run.budget.only.contains(&kind) {
             continue;
         }
         for line in bench.measure(kind).await? {
-            println!("{line}");
-            held += usize::from(line.budget.is_some());
-            met += usize::from(line.is_met() == Some(true));
+            table.print(&line);
         }
     }
-    println!("\n{met} of {held} budgets are met.");
+    table.end();
     Ok(bench.failures)
 }
 
@@ -162,9 +173,30 @@ impl Budget {
     }
 }
 
+impl Table {
+    /// Prints the heading.
+    pub fn begin() -> Self {
+        println!("{:58} {:>11} {:>11}  met", "", "figure", "budget");
+        Self::default()
+    }
+
+    /// Prints a line.
+    pub fn print(&mut self, line: &Line) {
+        println!("{line}");
+        self.held += usize::from(line.budget.is_some());
+        self.met += usize::from(line.is_met() == Some(true));
+    }
+
+    /// Prints how many budgets are met.
+    pub fn end(self) {
+        let Self { met, held } = self;
+        println!("\n{met} of {held} budgets are met.");
+    }
+}
+
 impl Line {
     /// A figure that is the median of its rounds.
-    fn of_rounds(what: impl Into<String>, rounds: &[f64], unit: &'static str, budget: Option<Budget>) -> Self {
+    pub fn of_rounds(what: impl Into<String>, rounds: &[f64], unit: &'static str, budget: Option<Budget>) -> Self {
         let each: Vec<String> = rounds.iter().map(|&round| number(round)).collect();
         Self {
             what: what.into(),
@@ -207,7 +239,7 @@ impl fmt::Display for Line {
 }
 
 /// Two decimals where they say something.
-fn number(figure: f64) -> String {
+pub fn number(figure: f64) -> String {
     if figure.abs() < 10.0 {
         let text = format!("{figure:.2}");
         text.strip_suffix(".00").map(str::to_owned).unwrap_or(text)

@@ -2,14 +2,17 @@
 
 use std::{env, process::Command, sync::Arc, time::Duration};
 
+use anyhow::bail;
+
 use crate::{
     Run,
     account::Mode,
     binaries,
     bot::{Bot, Plugins},
-    generator::{self, Expected, Failures, Load, Pace, Tally},
+    generator::{self, Connect, Expected, Failures, Load, Pace, Tally},
     server_process::{Memory, ServerProcess, own_cpu},
     table,
+    today::Incumbent,
     wechat::WeChat,
 };
 
@@ -20,6 +23,7 @@ pub struct Contestant {
     pub mode: Mode,
     server: Server,
     asked: Expected,
+    connect: Connect,
     pub turns: Vec<Turn>,
 }
 
@@ -27,6 +31,7 @@ pub struct Contestant {
 enum Server {
     Native { dir: tempfile::TempDir },
     Host(Bot),
+    Incumbent(Incumbent),
 }
 
 /// A server's turn in one round.
@@ -87,18 +92,21 @@ pub async fn rounds(contestants: &mut [Contestant], run: &Run, failures: &mut Fa
 impl Contestant {
     /// The native handler.
     pub fn native(name: &'static str, mode: Mode) -> anyhow::Result<Self> {
-        Ok(Self {
-            name,
-            mode,
-            server: Server::Native { dir: tempfile::tempdir()? },
-            asked: Expected::Echo,
-            turns: Vec::new(),
-        })
+        Ok(Self::new(name, mode, Server::Native { dir: tempfile::tempdir()? }))
     }
 
     /// The host, with a bot of that mode.
     pub fn host(name: &'static str, mode: Mode, bot: Bot) -> Self {
-        Self { name, mode, server: Server::Host(bot), asked: Expected::Echo, turns: Vec::new() }
+        Self::new(name, mode, Server::Host(bot))
+    }
+
+    /// A bot of those that users run today, in plain mode.
+    pub fn incumbent(name: &'static str, incumbent: Incumbent) -> Self {
+        Self::new(name, Mode::Plain, Server::Incumbent(incumbent))
+    }
+
+    fn new(name: &'static str, mode: Mode, server: Server) -> Self {
+        Self { name, mode, server, asked: Expected::Echo, connect: Connect::Once, turns: Vec::new() }
     }
 
     /// Asks it for something else than an echo.
@@ -106,37 +114,52 @@ impl Contestant {
         Self { asked, ..self }
     }
 
+    /// Connects to it in this way.
+    pub fn connected(self, connect: Connect) -> Self {
+        Self { connect, ..self }
+    }
+
     /// Starts the server, measures it, and ends it: every turn begins with a fresh process.
     async fn turn(&self, run: &Run, failures: &mut Failures) -> anyhow::Result<Turn> {
         let server = self.server.start(self.mode)?;
         let wechat = Arc::new(WeChat::new(self.mode));
-        match &self.asked {
-            Expected::Page { request, body } => generator::await_page(server.address, request, body).await?,
-            _ => generator::await_ready(server.address, &wechat).await?,
+        if let Err(error) = self.await_ready(&server, &wechat).await {
+            bail!("{} is not fit to be measured: {error:#}; it said:\n{}", self.name, server.log());
         }
-        let warm_up = Load::new(server.address, run.connections, Pace::Saturated, Duration::from_secs(run.warm_up));
+        let load = |pace, duration| Load {
+            connect: self.connect,
+            ..Load::new(server.address, run.connections, pace, duration)
+        };
+        let warm_up = load(Pace::Saturated, Duration::from_secs(run.warm_up));
         failures.merge(generator::run(&warm_up, &wechat, &self.asked).await.failures);
-        let saturated = measure(&server, &wechat, &self.asked, run, Pace::Saturated, failures).await?;
-        let offered =
-            measure(&server, &wechat, &self.asked, run, Pace::Offered { per_second: run.rate }, failures).await?;
+        let [saturated, offered] =
+            [Pace::Saturated, Pace::Offered { per_second: run.rate }].map(|pace| load(pace, run.duration()));
+        let saturated = self.measure(&server, &wechat, &saturated, failures).await?;
+        let offered = self.measure(&server, &wechat, &offered, failures).await?;
         Ok(Turn { saturated, offered, memory: server.memory()? })
     }
-}
 
-async fn measure(
-    server: &ServerProcess,
-    wechat: &Arc<WeChat>,
-    asked: &Expected,
-    run: &Run,
-    pace: Pace,
-    failures: &mut Failures,
-) -> anyhow::Result<Figures> {
-    let load = Load::new(server.address, run.connections, pace, run.duration());
-    let (cpu, generator_cpu) = (server.cpu()?, own_cpu());
-    let mut tally = generator::run(&load, wechat, asked).await;
-    let (cpu, generator_cpu) = (server.cpu()?.saturating_sub(cpu), own_cpu() - generator_cpu);
-    failures.merge(std::mem::take(&mut tally.failures));
-    Ok(Figures::of(&mut tally, cpu, generator_cpu))
+    async fn await_ready(&self, server: &ServerProcess, wechat: &WeChat) -> anyhow::Result<()> {
+        if let Expected::Page { request, body } = &self.asked {
+            return generator::await_page(server.address, request, body).await;
+        }
+        generator::await_ready(server.address, wechat).await?;
+        generator::expect_refusal(server.address, wechat).await
+    }
+
+    async fn measure(
+        &self,
+        server: &ServerProcess,
+        wechat: &Arc<WeChat>,
+        load: &Load,
+        failures: &mut Failures,
+    ) -> anyhow::Result<Figures> {
+        let (cpu, generator_cpu) = (server.cpu()?, own_cpu());
+        let mut tally = generator::run(load, wechat, &self.asked).await;
+        let (cpu, generator_cpu) = (server.cpu()?.saturating_sub(cpu), own_cpu() - generator_cpu);
+        failures.merge(std::mem::take(&mut tally.failures));
+        Ok(Figures::of(&mut tally, cpu, generator_cpu))
+    }
 }
 
 impl Server {
@@ -148,6 +171,7 @@ impl Server {
                 ServerProcess::start(command, &dir.path().join("log"))
             }
             Self::Host(bot) => bot.serve(),
+            Self::Incumbent(incumbent) => incumbent.serve(),
         }
     }
 }

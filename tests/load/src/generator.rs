@@ -42,10 +42,20 @@ const EXAMPLES_MAX: usize = 5;
 pub struct Load {
     pub address: SocketAddr,
     pub connections: usize,
+    pub connect: Connect,
     pub pace: Pace,
     pub duration: Duration,
     /// Ends the run early.
     pub stop: Arc<AtomicBool>,
+}
+
+/// When connections are opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connect {
+    /// Before the run.
+    Once,
+    /// For each message, when its turn has come: what servers want that hang up after an answer.
+    PerMessage,
 }
 
 /// When messages are sent.
@@ -88,9 +98,9 @@ pub struct Failures {
 }
 
 impl Load {
-    /// A run of `duration` against a server.
+    /// A run of `duration` against a server, over connections that stay.
     pub fn new(address: SocketAddr, connections: u16, pace: Pace, duration: Duration) -> Self {
-        Self { address, connections: connections.into(), pace, duration, stop: Arc::default() }
+        Self { address, connections: connections.into(), connect: Connect::Once, pace, duration, stop: Arc::default() }
     }
 }
 
@@ -155,20 +165,34 @@ pub async fn await_ready(address: SocketAddr, wechat: &WeChat) -> anyhow::Result
     timeout(READY_MAX, echoed).await.with_context(|| format!("no echo within {READY_MAX:?}"))?
 }
 
+/// Sees that a server refuses what WeChat did not sign: one that believes everybody has less to do.
+pub async fn expect_refusal(address: SocketAddr, wechat: &WeChat) -> anyhow::Result<()> {
+    let forged = wechat.push(now_s()).request.replacen("&nonce=", "&nonce=1", 1);
+    let refused = async {
+        let status = Connection::open(address).await?.exchange(&forged).await?.status;
+        ensure!((400..500).contains(&status), "a forged message was answered with status {status}");
+        Ok(())
+    };
+    timeout(READY_MAX, refused).await.with_context(|| format!("no refusal within {READY_MAX:?}"))?
+}
+
 /// Runs a load to its end, or to its last answer if that comes later.
 pub async fn run(load: &Load, wechat: &Arc<WeChat>, expected: &Expected) -> Tally {
     let mut tally = Tally::default();
     let mut connections = Vec::new();
     for _ in 0..load.connections {
-        match Connection::open(load.address).await {
-            Ok(connection) => connections.push(connection),
-            Err(error) => tally.failures.add(format!("{error:#}")),
+        match load.connect {
+            Connect::PerMessage => connections.push(None),
+            Connect::Once => match Connection::open(load.address).await {
+                Ok(connection) => connections.push(Some(connection)),
+                Err(error) => tally.failures.add(format!("{error:#}")),
+            },
         }
     }
     let start = Instant::now();
     let mut driven = JoinSet::new();
     for (connection, turns) in connections.into_iter().zip(turns(load, start)) {
-        driven.spawn(drive(connection, load.address, turns, wechat.clone(), expected.clone()));
+        driven.spawn(drive(connection, load.clone(), turns, wechat.clone(), expected.clone()));
     }
     let all = async {
         while let Some(one) = driven.join_next().await {
@@ -192,10 +216,10 @@ impl Tally {
     }
 }
 
-/// Sends what is to be sent on one connection. A failure costs its connection; the next message goes out on a new one.
+/// Sends what is to be sent on one connection at a time. A failure costs its connection; the next message goes out on a new one.
 async fn drive(
-    mut connection: Connection,
-    address: SocketAddr,
+    mut open: Option<Connection>,
+    load: Load,
     mut turns: Turns,
     wechat: Arc<WeChat>,
     expected: Expected,
@@ -209,18 +233,23 @@ async fn drive(
             Expected::Page { request, .. } => Push::of_visitor(request),
         };
         let Some(intended) = turns.next().await else { return tally };
-        match tell(&mut connection, &push, &wechat, &expected).await {
-            Ok(()) => tally.latencies.add(intended.elapsed()),
+        let opened = match open.take() {
+            Some(connection) => Ok(connection),
+            None => Connection::open(load.address).await,
+        };
+        let mut connection = match opened {
+            Ok(connection) => connection,
             Err(error) => {
                 tally.failures.add(format!("{error:#}"));
-                match Connection::open(address).await {
-                    Ok(new) => connection = new,
-                    Err(error) => {
-                        tally.failures.add(format!("{error:#}"));
-                        return tally;
-                    }
-                }
+                return tally;
             }
+        };
+        match tell(&mut connection, &push, &wechat, &expected).await {
+            Ok(()) => {
+                tally.latencies.add(intended.elapsed());
+                open = (load.connect == Connect::Once).then_some(connection);
+            }
+            Err(error) => tally.failures.add(format!("{error:#}")),
         }
     }
 }

@@ -24,9 +24,10 @@ use crate::{
 
 /// How the run of languages is asked for.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Args {
     /// Instead of comparing, measure every language that a plugin can be written in: the table of examples/README.md
-    #[arg(long, conflicts_with_all = ["safe", "reload", "late", "pages", "budget", "soak"])]
+    #[arg(long, conflicts_with_all = ["safe", "reload", "late", "pages", "today", "budget", "soak"])]
     pub languages: bool,
     /// Download each language's toolchain anew, into an empty directory, to measure that as well
     #[arg(long, requires = "languages")]

@@ -2,8 +2,8 @@
 //!
 //! A run goes through these files in this order: [`binaries`] builds what is measured, [`bot`] writes a bot directory,
 //! [`server_process`] starts a server as a process of its own, [`generator`] plays WeChat with what [`wechat`] signs and
-//! [`http`] carries, and [`table`] prints what came of it. [`compare`], [`reload`], [`budget`], [`soak`], [`late`], [`pages`] and
-//! [`languages`] are the kinds of run;
+//! [`http`] carries, and [`table`] prints what came of it. [`compare`], [`reload`], [`budget`], [`soak`], [`late`], [`pages`],
+//! [`languages`] and [`today`] are the kinds of run;
 //! [`native`] is the server that the host is compared with.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -27,6 +27,8 @@ mod late;
 mod pages;
 
 mod languages;
+
+mod today;
 
 mod native;
 
@@ -87,6 +89,9 @@ struct Run {
     /// Instead of comparing messages, compare a page that a plugin makes with a native one
     #[arg(long, conflicts_with_all = ["safe", "reload", "late", "budget", "soak"])]
     pages: bool,
+    /// Instead of comparing, measure what users run today beside the host: co-wechat, Flask, wechatpy
+    #[arg(long, conflicts_with_all = ["safe", "reload", "late", "pages", "budget", "soak"])]
+    today: bool,
     #[command(flatten)]
     budget: budget::Args,
     #[command(flatten)]
@@ -105,8 +110,8 @@ struct Run {
     /// Connections, each kept alive and with one message at a time
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     connections: u16,
-    /// Messages per second of the measurement that does not saturate
-    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    /// Messages per second of the measurement that does not saturate; with --today 500, which all can bear
+    #[arg(long, default_value_t = 2_000, default_value_if("today", "true", "500"), value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
     /// The host's log level; it logs into a file
     #[arg(long, value_name = "LEVEL", default_value = "info")]
@@ -143,6 +148,7 @@ async fn measure(run: &Run) -> anyhow::Result<Failures> {
         Run { budget, .. } if budget.budget => budget::run(run).await,
         Run { late: true, .. } => late::run(run).await,
         Run { pages: true, .. } => pages::run(run).await,
+        Run { today: true, .. } => today::run(run).await,
         Run { languages, .. } if languages.languages => languages::run(run).await,
         Run { soak, .. } if soak.soak => soak::run(run).await,
         _ => compare::run(run).await,
@@ -163,4 +169,24 @@ fn load(run: &Run) -> anyhow::Result<ExitCode> {
     })?;
     println!("{failures}");
     Ok(if failures.count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn no_two_kinds_of_run_claim_the_same_name() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_rate_that_is_named_counts_beside_today_too() {
+        let rate = |args: &[&str]| Cli::try_parse_from([&["aviary-load"], args].concat()).unwrap().run.rate;
+        assert_eq!(rate(&[]), 2_000);
+        assert_eq!(rate(&["--today"]), 500);
+        assert_eq!(rate(&["--today", "--rate", "1000"]), 1_000);
+    }
 }

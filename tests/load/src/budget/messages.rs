@@ -64,9 +64,11 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Vec<Line>> {
     Ok(lines)
 }
 
-type Cpu = fn(&Turn) -> f64;
+/// The CPU time of a message in a turn.
+pub type Cpu = fn(&Turn) -> f64;
 
-fn paces(rate: u32) -> [(String, Cpu); 2] {
+/// Both measurements of a turn, by name.
+pub fn paces(rate: u32) -> [(String, Cpu); 2] {
     [("saturated".into(), |turn| turn.saturated.cpu_us), (format!("{rate}/s"), |turn| turn.offered.cpu_us)]
 }
 
