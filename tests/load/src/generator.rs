@@ -340,7 +340,54 @@ fn intended(number: usize, per_second: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use axum::{
+        Router,
+        body::Bytes,
+        extract::RawQuery,
+        http::{StatusCode, header},
+    };
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::{account::Mode, native};
+
+    async fn serve(router: Router) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        address
+    }
+
+    /// An echo that hangs up after every answer.
+    fn hangs_up() -> Router {
+        Router::new().fallback(|RawQuery(query): RawQuery, body: Bytes| async move {
+            let close = [(header::CONNECTION, "close")];
+            match native::answer(Mode::Plain, &query.unwrap_or_default(), &body) {
+                Ok(xml) => (StatusCode::OK, close, xml),
+                Err(status) => (status, close, String::new()),
+            }
+        })
+    }
+
+    #[tokio::test]
+    async fn a_server_that_hangs_up_is_connected_to_for_each_message() {
+        let address = serve(hangs_up()).await;
+        let once = Load::new(address, 2, Pace::Offered { per_second: 1_000 }, Duration::from_millis(20));
+        let per_message = Load { connect: Connect::PerMessage, ..once.clone() };
+        let wechat = Arc::new(WeChat::new(Mode::Plain));
+        let tally = run(&per_message, &wechat, &Expected::Echo).await;
+        assert_eq!((tally.latencies.count(), tally.failures.count), (20, 0), "{}", tally.failures);
+        assert_ne!(run(&once, &wechat, &Expected::Echo).await.failures.count, 0);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_believes_everybody_is_not_measured() {
+        let wechat = WeChat::new(Mode::Plain);
+        expect_refusal(serve(hangs_up()).await, &wechat).await.unwrap();
+        let believes = Router::new().fallback(|| async { "success" });
+        let error = expect_refusal(serve(believes).await, &wechat).await.unwrap_err();
+        assert_eq!(error.to_string(), "a forged message was answered with status 200");
+    }
 
     #[test]
     fn messages_are_offered_evenly() {

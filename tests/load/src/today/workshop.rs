@@ -57,6 +57,8 @@ impl Workshop {
         if fs::read_to_string(&installed).is_ok_and(|installed| installed == pinned) {
             return Ok(workshop);
         }
+        // What is interrupted from here on is not installed, whatever the next run is to install.
+        _ = fs::remove_file(&installed);
         copy("package.json")?;
         copy("package-lock.json")?;
         workshop.install_node().await?;
