@@ -187,10 +187,13 @@ mod tests {
         assert_eq!(group_of(""), None);
     }
 
-    /// A server that only listens in words, with a worker that computes until it is ended.
+    /// A server that only listens in words, with a worker that computes until it is ended; should it not be, for a minute.
     fn with_a_worker(dir: &Path) -> ServerProcess {
         let mut command = Command::new("sh");
-        command.args(["-c", "while :; do :; done & echo \"worker $! listens on http://127.0.0.1:1/\"; wait"]);
+        command.args([
+            "-c",
+            "ulimit -t 60; while :; do :; done & echo \"worker $! listens on http://127.0.0.1:1/\"; wait",
+        ]);
         ServerProcess::start(command, &dir.join("log")).unwrap()
     }
 

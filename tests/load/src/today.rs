@@ -34,7 +34,8 @@ const WORKERS: &str = "5";
 struct Way {
     name: &'static str,
     budget: Budget,
-    command: &'static [&'static str],
+    program: &'static str,
+    args: &'static [&'static str],
     /// The last argument.
     app: &'static str,
     /// What the server says before its address.
@@ -42,18 +43,19 @@ struct Way {
     connect: Connect,
 }
 
-/// Without a router of its own in front. It ends where the bot cannot be loaded, and logs a line for each message, as it does
+/// uWSGI without a router of its own in front. It ends where the bot cannot be loaded, and logs a line for each message, as it does
 /// unless it is told not to.
-const UWSGI_COMMAND: &[&str] =
-    &["uwsgi", "--master", "--need-app", "--processes", WORKERS, "--http-socket", "127.0.0.1:0", "--module"];
+const UWSGI_ARGS: &[&str] =
+    &["--master", "--need-app", "--processes", WORKERS, "--http-socket", "127.0.0.1:0", "--module"];
 
-/// The control socket would be in the user's home.
-const GUNICORN_COMMAND: &[&str] = &["gunicorn", "--workers", WORKERS, "--no-control-socket", "--bind", "127.0.0.1:0"];
+/// gunicorn's control socket would be in the user's home.
+const GUNICORN_ARGS: &[&str] = &["--workers", WORKERS, "--no-control-socket", "--bind", "127.0.0.1:0"];
 
 const XMLTODICT_ON_GUNICORN: Way = Way {
     name: "gunicorn, xmltodict",
     budget: GUNICORN,
-    command: GUNICORN_COMMAND,
+    program: "gunicorn",
+    args: GUNICORN_ARGS,
     app: "flask_bot:app",
     announcement: "Listening at: http://",
     connect: Connect::PerMessage,
@@ -63,7 +65,8 @@ const WAYS: [Way; 4] = [
     Way {
         name: "koa, co-wechat",
         budget: KOA,
-        command: &["node"],
+        program: "node",
+        args: &[],
         app: "co_wechat_bot.js",
         announcement: "listens on http://",
         connect: Connect::Once,
@@ -71,7 +74,8 @@ const WAYS: [Way; 4] = [
     Way {
         name: "uWSGI, xmltodict",
         budget: UWSGI,
-        command: UWSGI_COMMAND,
+        program: "uwsgi",
+        args: UWSGI_ARGS,
         app: "flask_bot:app",
         announcement: "bound to TCP address ",
         connect: Connect::PerMessage,
@@ -92,10 +96,10 @@ pub struct Incumbent {
 impl Incumbent {
     /// Serves it.
     pub fn serve(&self) -> anyhow::Result<ServerProcess> {
-        let (program, args) = self.way.command.split_first().expect("every way has a program");
+        let Way { program, args, app, announcement, .. } = self.way;
         let mut command = self.workshop.command(program);
-        command.args(args).arg(self.way.app).env("WECHAT_TOKEN", TOKEN).env("NODE_ENV", "production");
-        ServerProcess::start_announced(command, &self.dir.path().join("log"), self.way.announcement)
+        command.args(args).arg(app).env("WECHAT_TOKEN", TOKEN).env("NODE_ENV", "production");
+        ServerProcess::start_announced(command, &self.dir.path().join("log"), announcement)
     }
 }
 

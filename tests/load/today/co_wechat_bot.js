@@ -4,8 +4,10 @@ import Koa from "koa";
 
 const app = new Koa();
 
-// What is empty co-wechat answers with an empty body, as WeChat allows.
-app.use(wechat({ token: process.env.WECHAT_TOKEN }).middleware(async (message) => (message.MsgType === "text" ? message.Content : "")));
+// An empty reply becomes an empty body, which WeChat takes for an answer.
+const echo = async (message) => (message.MsgType === "text" ? message.Content : "");
+
+app.use(wechat({ token: process.env.WECHAT_TOKEN }).middleware(echo));
 
 const server = app.listen(0, "127.0.0.1", () => {
   console.log(`The bot listens on http://127.0.0.1:${server.address().port}/`);
