@@ -104,14 +104,16 @@ struct Run {
     /// How long one measurement takes; there are two in each server's turn
     #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
-    /// Load before the measurements
-    #[arg(long, value_name = "S", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=60))]
+    /// Load before the measurements; with --today 5, in which Node.js compiles what is often run
+    #[arg(long, value_name = "S", default_value_t = 1, default_value_if("today", "true", "5"))]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=60))]
     warm_up: u64,
     /// Connections, each kept alive and with one message at a time
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     connections: u16,
     /// Messages per second of the measurement that does not saturate; with --today 500, which all can bear
-    #[arg(long, default_value_t = 2_000, default_value_if("today", "true", "500"), value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 2_000, default_value_if("today", "true", "500"))]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
     /// The host's log level; it logs into a file
     #[arg(long, value_name = "LEVEL", default_value = "info")]
@@ -183,10 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_that_is_named_counts_beside_today_too() {
-        let rate = |args: &[&str]| Cli::try_parse_from([&["aviary-load"], args].concat()).unwrap().run.rate;
-        assert_eq!(rate(&[]), 2_000);
-        assert_eq!(rate(&["--today"]), 500);
-        assert_eq!(rate(&["--today", "--rate", "1000"]), 1_000);
+    fn what_users_run_today_has_a_pace_and_a_warm_up_of_its_own_unless_they_are_named() {
+        let of = |args: &[&str]| {
+            let Cli { run, .. } = Cli::try_parse_from([&["aviary-load"], args].concat()).unwrap();
+            (run.rate, run.warm_up)
+        };
+        assert_eq!(of(&[]), (2_000, 1));
+        assert_eq!(of(&["--today"]), (500, 5));
+        assert_eq!(of(&["--today", "--rate", "1000", "--warm-up", "2"]), (1_000, 2));
     }
 }
