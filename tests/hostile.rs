@@ -278,6 +278,33 @@ async fn state_kept_in_a_global_a_table_or_memory_is_gone() {
     host.endures("你好", "fresh").await;
 }
 
+#[tokio::test]
+async fn what_was_written_all_over_a_memory_is_gone_however_it_is_reset() {
+    // In more places than are asked for at once, and one that only the last of a call's pages would show.
+    let writing = CoreModule::passing().with(r#"(data (i32.const 2048) "fresh")"#).handle(&format!(
+        "(local.set $i (i32.const 32768))
+         (loop $next
+            (if (i32.load (local.get $i)) (then unreachable))
+            (i32.store (local.get $i) (i32.const 1))
+            (local.set $i (i32.add (local.get $i) (i32.const 8192)))
+            (br_if $next (i32.lt_u (local.get $i) (i32.const 524288))))
+         (if (i32.ne (i32.load8_u (i32.const 2048)) (i32.const 102)) (then unreachable))
+         (i32.store (i32.const 3072) (i32.load (i32.const 2048)))
+         {}
+         (i32.store8 (i32.const 2049) (i32.add (i32.load8_u (i32.const 2049)) (i32.const 1)))",
+        answering(&reply(TEXT, &[2048, 5]))
+    ));
+    let small = writing.wasm();
+    // A custom section without a name, of a mebibyte: so large a file runs in the other engine.
+    let large = [&small[..], &[0, 0x81, 0x80, 0x40, 0], &[0; 1 << 20]].concat();
+    for engine in ["", "pagemap_scan = true"] {
+        for wasm in [&small, &large] {
+            let host = Host::with_engine(engine, &[("writing", wasm)], "").await;
+            host.endures("你好", "fsesh").await;
+        }
+    }
+}
+
 // What passes between guest and host.
 
 #[tokio::test]

@@ -11,7 +11,7 @@ pub fn memory_bytes() -> usize {
     let machine = machine.and_then(|bytes| usize::try_from(bytes).ok());
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     groups_of(&groups)
-        .filter_map(|group| bound(Path::new("/sys/fs/cgroup"), group))
+        .filter_map(|group| bound(Path::new("/sys/fs/cgroup"), group, "memory.max"))
         .chain(machine)
         .min()
         .unwrap_or(MEMORY_BYTES)
@@ -20,6 +20,18 @@ pub fn memory_bytes() -> usize {
 /// Returns how much memory this machine has left, in bytes, as far as the system tells.
 pub fn memory_bytes_left() -> Option<u64> {
     fact(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+}
+
+/// Whether this process's memory may be put out to disk. Where the system does not say, it may.
+pub fn may_swap() -> bool {
+    let has_swap = fs::read_to_string("/proc/swaps").map_or(true, |swaps| has_swap(&swaps));
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    has_swap && !groups_of(&groups).any(|group| bound(Path::new("/sys/fs/cgroup"), group, "memory.swap.max") == Some(0))
+}
+
+/// Tells whether anything is listed below the heading of `/proc/swaps`.
+fn has_swap(swaps: &str) -> bool {
+    swaps.lines().skip(1).any(|line| !line.trim().is_empty())
 }
 
 /// Finds a line such as `MemTotal:  16384000 kB`, and returns bytes.
@@ -38,9 +50,9 @@ fn groups_of(cgroup: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The group's bound; none if it has none (`max`) or the system keeps it elsewhere.
-fn bound(root: &Path, group: &str) -> Option<usize> {
-    fs::read_to_string(root.join(group).join("memory.max")).ok()?.trim().parse().ok()
+/// The group's bound of that name; none if it has none (`max`) or the system keeps it elsewhere.
+fn bound(root: &Path, group: &str, name: &str) -> Option<usize> {
+    fs::read_to_string(root.join(group).join(name)).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -63,13 +75,20 @@ mod tests {
     }
 
     #[test]
+    fn swap_is_what_is_listed_below_the_heading() {
+        let heading = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
+        assert!(!has_swap(heading));
+        assert!(has_swap(&format!("{heading}/dev/dm-1                               partition\t8388604\t0\t-2\n")));
+    }
+
+    #[test]
     fn a_group_without_a_bound_has_none() {
         let root = tempfile::tempdir().unwrap();
         for (group, text) in [("a", "max\n"), ("b", "1048576\n")] {
             fs::create_dir(root.path().join(group)).unwrap();
             fs::write(root.path().join(group).join("memory.max"), text).unwrap();
         }
-        let bounds = ["a", "b", "c"].map(|group| bound(root.path(), group));
+        let bounds = ["a", "b", "c"].map(|group| bound(root.path(), group, "memory.max"));
         assert_eq!(bounds, [None, Some(1 << 20), None]);
     }
 }

@@ -49,11 +49,16 @@ impl Host {
 
     /// Serves these plugins, asked in this order before the echo. They must all load.
     pub async fn with_plugins(plugins: &[(&str, &[u8])], settings: &str) -> Self {
+        Self::with_engine("", plugins, settings).await
+    }
+
+    /// The same with more keys of `[engine]`.
+    pub async fn with_engine(engine: &str, plugins: &[(&str, &[u8])], settings: &str) -> Self {
         // What did not compile is remembered beside what did: also what earlier runs of a test did not compile.
         let cache = if settings.contains("[compile]") { "cache_dir = \"cache\"\n" } else { "" };
         // Whoever fails is asked again: were it left alone, it would do no harm.
         let setup = Setup::new().plugin("90-echo.wasm", &ECHO).settings(&format!(
-            "{cache}listen = \"127.0.0.1:0\"\n[engine]\ninstances_max = {INSTANCES_MAX}\n\
+            "{cache}listen = \"127.0.0.1:0\"\n[engine]\ninstances_max = {INSTANCES_MAX}\n{engine}\n\
              [quarantine]\nfailures = 0\nshare_percent = 0\n{settings}"
         ));
         let setup = plugins

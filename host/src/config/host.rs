@@ -107,6 +107,8 @@ pub struct Engine {
     pub memory_mib: usize,
     /// The stack that a guest may use, in KiB. Default 512.
     pub stack_kib: usize,
+    /// Whether the kernel is asked which pages a call has written. Default false.
+    pub pagemap_scan: bool,
 }
 
 /// How many calls of one account's plugins may run and wait: keys of `[accounts.NAME]`.
@@ -249,6 +251,7 @@ impl Engine {
             instances_max: section.count("instances_max", 1..=10_000),
             memory_mib: section.count("memory_mib", 0..=16_777_216),
             stack_kib: section.count("stack_kib", 64..=1_024),
+            pagemap_scan: section.truth("pagemap_scan").unwrap_or(false),
         }
     }
 

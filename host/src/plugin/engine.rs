@@ -16,7 +16,7 @@ use std::{
 
 use tracing::warn;
 use wasmtime::{
-    Config, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
+    Config, Enabled, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
     component::{HasSelf, Linker},
 };
 
@@ -27,7 +27,7 @@ use super::{
     turns::{MEMORIES_PER_PLACE, TABLES_PER_PLACE, Turns},
     wasi_http,
 };
-use crate::config;
+use crate::{config, machine};
 
 /// How often a running guest lets others run, and the unit in which its computing time is counted.
 const TICK: Duration = Duration::from_millis(1);
@@ -43,6 +43,10 @@ const IDLE_LOOKS_MAX: u32 = 25;
 /// touches fits, its next call makes no system call and no page fault. A plugin with a stack of 64 KiB, as `aviary new` makes
 /// them, has its stack, data and heap there. It is paid for every slot ever used, and zeroed whether touched or not.
 const KEPT_BYTES: usize = 128 << 10;
+
+/// How much it keeps where the kernel tells which pages were written, wherever they are and however few. A JavaScript plugin
+/// writes some 200 KiB, a Go plugin more.
+const KEPT_WRITTEN_BYTES: usize = 512 << 10;
 
 /// Files up to this size are [`Class::Small`]. Bots in Rust, C and Zig have some ten to some hundred kilobytes; the
 /// smallest interpreter, QuickJS, has a million bytes.
@@ -79,6 +83,35 @@ impl Class {
     }
 }
 
+/// How the memory of a call that is over becomes that of a call to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reset {
+    /// Its beginning is reset in place, touched or not, and the rest is given back.
+    Beginning,
+    /// The kernel tells which pages were written, and these are reset in place. A page that is not there at that moment, as
+    /// it is being moved, is overlooked: wasmtime asks for those that are present.
+    Written,
+}
+
+impl Reset {
+    /// What the operator wants, if it can be had here.
+    fn of(settings: &config::Engine) -> Self {
+        if !settings.pagemap_scan {
+            return Self::Beginning;
+        }
+        let obstacle = if !PoolingAllocationConfig::is_pagemap_scan_available() {
+            "this system cannot say which pages were written; Linux 6.7 and later can"
+        } else if machine::may_swap() {
+            "there is swap here, and a page that is out would be overlooked; `swapoff -a`, or `MemorySwapMax=0` for a service \
+             of systemd, makes sure that none is"
+        } else {
+            return Self::Written;
+        };
+        warn!("`engine.pagemap_scan` is not used: {obstacle}");
+        Self::Beginning
+    }
+}
+
 /// Compiles, instantiates and stops guests. Cheap to clone: all clones are one engine.
 #[derive(Clone)]
 pub struct Engine {
@@ -110,7 +143,9 @@ impl Engine {
     /// Starts the engines, each with a pool of `instances_max` instances, or without a pool where the address space is too
     /// small for one.
     pub fn new(settings: &config::Engine) -> anyhow::Result<Self> {
-        let (small, large) = (Runtime::new(Class::Small, settings)?, Runtime::new(Class::Large, settings)?);
+        let reset = Reset::of(settings);
+        let (small, large) =
+            (Runtime::new(Class::Small, settings, reset)?, Runtime::new(Class::Large, settings, reset)?);
         Ok(Self {
             turns: Turns::new(settings),
             ticker: Ticker::start([small.wasmtime.weak(), large.wasmtime.weak()])?,
@@ -158,8 +193,8 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Runtime {
-    fn new(class: Class, settings: &config::Engine) -> anyhow::Result<Self> {
-        let wasmtime = match wasmtime::Engine::new(&pooled(class, settings)) {
+    fn new(class: Class, settings: &config::Engine, reset: Reset) -> anyhow::Result<Self> {
+        let wasmtime = match wasmtime::Engine::new(&pooled(class, settings, reset)) {
             Ok(engine) => engine,
             Err(error) => {
                 warn!(
@@ -216,7 +251,7 @@ fn serving(class: Class, settings: &config::Engine) -> Config {
     config
 }
 
-fn pooled(class: Class, settings: &config::Engine) -> Config {
+fn pooled(class: Class, settings: &config::Engine, reset: Reset) -> Config {
     // One more than calls may run: a plugin that is loaded is tried while all of them do.
     let instances = u32::try_from(settings.instances_max).unwrap_or(u32::MAX).saturating_add(1);
     let cores = thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
@@ -242,9 +277,12 @@ fn pooled(class: Class, settings: &config::Engine) -> Config {
         .table_elements(config::TABLE_ELEMENTS_MAX)
         .max_memory_size(config::MEMORY_MIB_MAX << 20)
         .max_unused_warm_slots(instances.min(cores.saturating_mul(WARM_MEMORIES_PER_CORE)))
-        .linear_memory_keep_resident(KEPT_BYTES)
         .table_keep_resident(64 << 10)
         .async_stack_keep_resident(16 << 10);
+    match reset {
+        Reset::Beginning => pool.linear_memory_keep_resident(KEPT_BYTES),
+        Reset::Written => pool.pagemap_scan(Enabled::Yes).linear_memory_keep_resident(KEPT_WRITTEN_BYTES),
+    };
     let mut config = serving(class, settings);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config

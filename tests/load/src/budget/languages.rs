@@ -27,6 +27,9 @@ const LANGUAGES: [(&str, &str, Budget); 3] = [
     ("Python", "echo-py", Budget::AtMost(1_000.0)),
 ];
 
+/// What an operator may set whose bots are all their own.
+const SCANNING: &str = "[engine]\npagemap_scan = true\n";
+
 /// How long a call may take: far longer than any does.
 const CALL_MAX: Duration = Duration::from_secs(4);
 
@@ -42,14 +45,21 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Vec<Line>> {
     ];
     for (language, example, budget) in LANGUAGES {
         let what = format!("a call: {language}");
-        lines.push(match binaries::example(example) {
-            Ok(bytes) => line(bench, &what, Some(budget), bench.echo()?.with_plugin("20-echo.wasm", &bytes)?).await?,
-            Err(not_built) => {
-                Line {
-                    what, figure: Err(not_built.to_string()), unit: "µs", budget: Some(budget), note: String::new()
-                }
+        match binaries::example(example) {
+            Ok(bytes) => {
+                let bot = || bench.echo()?.with_plugin("20-echo.wasm", &bytes);
+                lines.push(line(bench, &what, Some(budget), bot()?).await?);
+                let scanning = bot()?.with_settings(SCANNING)?;
+                lines.push(line(bench, "  with `engine.pagemap_scan`", None, scanning).await?);
             }
-        });
+            Err(not_built) => lines.push(Line {
+                what,
+                figure: Err(not_built.to_string()),
+                unit: "µs",
+                budget: Some(budget),
+                note: String::new(),
+            }),
+        }
     }
     Ok(lines)
 }
