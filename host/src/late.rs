@@ -27,7 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::{sleep, timeout_at};
+use tokio::time::sleep;
 use tracing::{error, warn};
 
 use self::fetch::Fetching;
@@ -44,6 +44,7 @@ use crate::{
     api::ApiError,
     app::{App, Serving},
     config,
+    deadline::before,
     deliver::{self, Backlog},
     dispatch::expects_words,
     exchange::{Answer, Exchange, Outcome, Told, Try},
@@ -159,7 +160,7 @@ pub async fn first_try(app: &Arc<App>, serving: &Arc<Serving>, tried: &Try, call
     let question = call.question.clone();
     let late_at = serving.account.late.is_late_at(tried.arrived);
     let running = Outliving::new(call.run());
-    if let Ok(Ok(after)) = timeout_at(late_at.into(), running).await {
+    if let Ok(Ok(after)) = before(late_at, running).await {
         let outcome = given(app, serving, &question, tried).await;
         after.end();
         return outcome;

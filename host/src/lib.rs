@@ -54,6 +54,7 @@ pub mod store;
 
 pub mod bundled;
 pub mod conversation;
+mod deadline;
 mod foreign;
 mod machine;
 mod private_dir;

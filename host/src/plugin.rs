@@ -12,7 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::timeout_at;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 
 pub mod bindings;
@@ -59,7 +58,7 @@ use self::{
     services::Services,
     turns::{Ask, Busy, Lane, Turn},
 };
-use crate::{api::Api, config::PluginSettings, foreign::on_one_line};
+use crate::{api::Api, config::PluginSettings, deadline::before, foreign::on_one_line};
 
 /// The SHA-256 of a plugin's file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -271,7 +270,7 @@ impl Sandbox<'_> {
         ask: impl AsyncFnOnce(&mut Store<Guest>) -> wasmtime::Result<Result<T, String>>,
     ) -> Result<T, Failure> {
         let _running = self.plugin.code.engine.run_clock();
-        let (asked, computed) = computing(timeout_at(self.deadline.into(), ask(&mut self.store))).await;
+        let (asked, computed) = computing(before(self.deadline, ask(&mut self.store))).await;
         let limit_ms = self.plugin.settings.limits.cpu_ms;
         match asked {
             // One instruction that fills much memory is not interrupted, so that it shows only now.

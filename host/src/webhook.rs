@@ -14,12 +14,12 @@ use axum::{
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use tokio::time::timeout_at;
 use tracing::info;
 
 use crate::{
     app::{App, Serving},
     config::Account,
+    deadline::before,
     dedupe::{Claim, Key},
     exchange::Answer,
     late::{self, Call},
@@ -63,8 +63,7 @@ async fn answer(app: &Arc<App>, request: Request, arrived: Instant) -> Result<Re
             // Past its window nobody reads the answer any more.
             let window = serving.account.late.window;
             let read = read(body, live.config.listener.body_bytes_max);
-            let body =
-                timeout_at((arrived + window).into(), read).await.map_err(|_| Refusal::SlowBody { window })??;
+            let body = before(arrived + window, read).await.map_err(|_| Refusal::SlowBody { window })??;
             push(app, serving, worthy, &body, arrived).await
         }
         method => Err(Refusal::Method(method.to_string())),

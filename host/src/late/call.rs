@@ -2,7 +2,6 @@
 
 use std::{pin::pin, sync::Arc, time::Instant};
 
-use tokio::time::timeout_at;
 use tracing::warn;
 
 use super::{
@@ -12,6 +11,7 @@ use super::{
 };
 use crate::{
     app::{App, Serving},
+    deadline::before,
     dedupe::Slot,
     dispatch::{self, expects_words},
     exchange::{Answer, Exchange, Outcome},
@@ -97,7 +97,7 @@ async fn answer(
     let deadline = serving.account.late.ends(exchange.began);
     if matches!(how, How::Fetch) {
         let kept = Box::pin(fetch::next(app, question, exchange));
-        if let Ok(Some(outcome)) = timeout_at(deadline.into(), kept).await {
+        if let Ok(Some(outcome)) = before(deadline, kept).await {
             return outcome;
         }
     }
@@ -127,7 +127,7 @@ async fn answer(
 /// Waits for a message's turn in its user's queue.
 async fn turn(place: Result<Place, Full>, deadline: Instant) -> Result<Place, &'static str> {
     let mut place = place.map_err(|Full| "its user has too many under way")?;
-    let turn = timeout_at(deadline.into(), place.turn()).await;
+    let turn = before(deadline, place.turn()).await;
     turn.map_err(|_| "those of its user before it took all of its time")?;
     Ok(place)
 }
@@ -154,7 +154,7 @@ fn tell_of_kept(
 /// Asks the plugins.
 async fn ask(app: &App, question: &Question, exchange: &Exchange, deadline: Instant) -> Option<Reply> {
     let message = &question.message;
-    let Ok(live) = timeout_at(deadline.into(), app.ready()).await else {
+    let Ok(live) = before(deadline, app.ready()).await else {
         let why = "the plugins are still being loaded";
         warn!(account = %message.account, "A message stays unanswered: {why}");
         bury(app, question, exchange, why).await;

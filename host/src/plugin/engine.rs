@@ -169,7 +169,7 @@ impl Engine {
     /// Tells how much is in use at the moment.
     pub fn usage(&self) -> Usage {
         let (slots, slots_max) = self.turns.places_taken();
-        Usage { guests_running: self.ticker.running.load(Ordering::Relaxed), slots, slots_max }
+        Usage { guests_running: self.ticker.running.sum(), slots, slots_max }
     }
 
     /// The engine of a class.
@@ -181,8 +181,8 @@ impl Engine {
     }
 
     /// Keeps the epoch clock running for as long as the guard lives.
-    pub(super) fn run_clock(&self) -> Running {
-        Running::new(self.ticker.clone())
+    pub(super) fn run_clock(&self) -> Running<'_> {
+        Running::new(&self.ticker)
     }
 }
 
@@ -300,7 +300,7 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Guest>> {
 
 /// The thread that advances the engines' epoch every [`TICK`] while calls run, and sleeps while none does.
 struct Ticker {
-    running: AtomicUsize,
+    running: Count,
     thread: OnceLock<Thread>,
     is_asleep: AtomicBool,
 }
@@ -308,12 +308,12 @@ struct Ticker {
 impl Ticker {
     fn start(engines: [EngineWeak; 2]) -> std::io::Result<Arc<Self>> {
         let ticker =
-            Arc::new(Self { running: AtomicUsize::new(0), thread: OnceLock::new(), is_asleep: AtomicBool::new(false) });
+            Arc::new(Self { running: Count::default(), thread: OnceLock::new(), is_asleep: AtomicBool::new(false) });
         let weak = Arc::downgrade(&ticker);
         let handle = thread::Builder::new().name("epoch".into()).spawn(move || {
             let mut idle_looks = 0;
             while let Some(ticker) = weak.upgrade() {
-                let pause = if ticker.running.load(Ordering::SeqCst) > 0 {
+                let pause = if ticker.running.sum() > 0 {
                     idle_looks = 0;
                     engines.iter().filter_map(EngineWeak::upgrade).for_each(|engine| engine.increment_epoch());
                     TICK
@@ -338,7 +338,7 @@ impl Ticker {
     fn sleep(self: Arc<Self>) {
         self.is_asleep.store(true, Ordering::SeqCst);
         // A call that came before the line above did not see that it has to wake us.
-        let is_idle = self.running.load(Ordering::SeqCst) == 0;
+        let is_idle = self.running.sum() == 0;
         let ticker = Arc::downgrade(&self);
         drop(self);
         if is_idle {
@@ -351,23 +351,46 @@ impl Ticker {
 }
 
 /// Counts one running call.
-pub(super) struct Running(Arc<Ticker>);
+pub(super) struct Running<'a>(&'a AtomicUsize);
 
-impl Running {
-    fn new(ticker: Arc<Ticker>) -> Self {
-        ticker.running.fetch_add(1, Ordering::SeqCst);
+impl<'a> Running<'a> {
+    fn new(ticker: &'a Ticker) -> Self {
+        let count = ticker.running.own();
+        count.fetch_add(1, Ordering::SeqCst);
         if ticker.is_asleep.load(Ordering::SeqCst)
             && ticker.is_asleep.swap(false, Ordering::SeqCst)
             && let Some(thread) = ticker.thread.get()
         {
             thread.unpark();
         }
-        Self(ticker)
+        Self(count)
     }
 }
 
-impl Drop for Running {
+impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::SeqCst);
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A number that each thread counts at a place of its own: no two cores wait for each other to write to it.
+#[derive(Default)]
+struct Count([OnItsOwn; 16]);
+
+/// Processors fetch and lock two lines of 64 bytes together.
+#[derive(Default)]
+#[repr(align(128))]
+struct OnItsOwn(AtomicUsize);
+
+impl Count {
+    /// Where the thread that asks counts. More threads than places share some.
+    fn own(&self) -> &AtomicUsize {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local!(static NUMBER: usize = THREADS.fetch_add(1, Ordering::Relaxed));
+        &self.0[NUMBER.with(|number| *number) % self.0.len()].0
+    }
+
+    fn sum(&self) -> usize {
+        self.0.iter().map(|place| place.0.load(Ordering::SeqCst)).sum()
     }
 }
