@@ -16,7 +16,8 @@ use wasm_encoder::{CustomSection, Section};
 
 use crate::{
     bot::{Bot, PATIENCE, Setup},
-    plugins::{ECHO, MISBEHAVE, PARROT},
+    log::Log,
+    plugins::{ECHO, KEYWORDS, MISBEHAVE, PARROT},
     process::{Finished, Running, aviary, finish},
 };
 
@@ -109,6 +110,55 @@ async fn status_fails_while_something_needs_a_person() {
     fs::remove_file(bot.plugin_file("20-echo.wasm")).unwrap();
     bot.app.reload().await;
     assert!(wrong(&bot).await.contains("it asks no plugin"));
+}
+
+/// What keeps a setting from its meaning is the same to whoever checks, whoever asks the host and whoever reads its log.
+#[tokio::test]
+async fn status_and_the_log_tell_what_check_tells() {
+    let log = Log::capture();
+    let tables = "[plugins.ecko]\n[plugins.echo.grants]\npages = true\n[accounts.two]\npath = \"/two\"\ntoken = \"two\"\n\
+                  [accounts.two.plugins.misbehave.limits]\ntables_max = 1";
+    let setup = Setup::new().plugin("20-echo.wasm", &ECHO).plugin("30-misbehave.wasm", &MISBEHAVE);
+    let bot = start(setup.settings(tables)).await;
+    let checked = run(bot.dir(), &["check"]).await.stdout;
+    let told = [
+        "is about no plugin: no file has that name; did you mean `echo`?",
+        "but it exports no `wasi:http/incoming-handler`; build it with pages, or take the grant away",
+        "cannot start",
+        "it needs 2 tables; raise its `limits.tables_max`, which is 1",
+    ];
+    bot.app.reload().await;
+    let printed = wrong(&bot).await;
+    for part in told {
+        assert!(checked.contains(part), "no `{part}` in:\n{checked}");
+        assert!(printed.contains(part), "no `{part}` in:\n{printed}");
+    }
+    for (part, count) in told.into_iter().zip([1, 2, 1, 1]) {
+        assert_eq!(log.lines(part).len(), count, "{part}: it is told once");
+    }
+
+    let file = bot.dir().join("aviary.toml");
+    let mended = fs::read_to_string(&file).unwrap().replace("ecko", "misbehave").replace("pages = true", "");
+    fs::write(&file, mended.replace("tables_max = 1", "tables_max = 2")).unwrap();
+    bot.app.reload().await;
+    done(&bot, &["status"]).await;
+}
+
+/// The host serves on with the rows that are right, so nobody but `status` would remind of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_names_a_plugin_whose_settings_are_wrong_until_they_are_mended() {
+    let keywords = "[plugins.keywords]\nmatch = [{ type = \"text\" }, { event = \"aviary_check\" }]\n\
+                    env = { TABLE = \"${file:keywords.csv}\" }";
+    let setup = Setup::new().settings(keywords).plugin("15-keywords.wasm", &KEYWORDS);
+    let bot = start(setup.file("keywords.csv", "关键词,匹配,回复\n价格,模糊,99 元\n")).await;
+    let printed = wrong(&bot).await;
+    let told = "wrong: plugin `keywords` has wrong settings: row 2 of the table: `匹配` is `模糊`";
+    assert!(printed.contains(told) && printed.contains("mend them where they stand"), "{printed}");
+    assert!(printed.contains("One thing is wrong."), "{printed}");
+
+    fs::write(bot.dir().join("keywords.csv"), "关键词,匹配,回复\n价格,包含,99 元\n").unwrap();
+    bot.app.reload().await;
+    done(&bot, &["status"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

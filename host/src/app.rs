@@ -18,7 +18,6 @@ use crate::{
     dedupe::Dedupe,
     dispatch::{Chain, Dispatch},
     egress::Egress,
-    foreign::on_one_line,
     forward::{self, Forward},
     https::Client,
     late::{Late, fetch},
@@ -32,7 +31,7 @@ use crate::{
         record::Records,
         services::Services,
         set::{Fault, Scan, Set},
-        settings_check,
+        settings_check::{Verdicts, WrongSettings},
         versions::{self, Kept, RolledBack, Version, Versions},
     },
     refusal::{OnceAMinute, Refusals},
@@ -48,6 +47,10 @@ const CLAIM_LIVES_MIN: Duration = Duration::from_secs(60);
 
 /// How much longer than a signature is accepted its message is remembered: clocks differ.
 const CLAIM_OUTLIVES_SIGNATURE: Duration = Duration::from_secs(30);
+
+/// How long whoever asks what is wrong waits for what plugins say of new settings. They are asked one after another, and each has
+/// a window for it.
+const VERDICTS_TAKE_MAX: Duration = Duration::from_secs(10);
 
 /// The host, as every request sees it.
 #[derive(Debug)]
@@ -65,6 +68,8 @@ pub struct App {
     pub web: Web,
     /// What is kept about plugins from call to call, and all that is counted.
     pub records: Records,
+    /// What plugins said of their settings.
+    verdicts: Verdicts,
     engine: Engine,
     users: UserNames,
     /// Which previous secret of which account was told of lately.
@@ -114,8 +119,10 @@ pub struct Troubles {
     pub settings: Option<String>,
     /// The plugin files that do not serve as they are.
     pub faults: Vec<Fault>,
-    /// What is wrong with other files, and with chains.
+    /// What is wrong with other files, with chains, and with tables about plugins.
     pub complaints: Vec<String>,
+    /// The plugins that say that their settings are wrong.
+    pub wrong_settings: Vec<WrongSettings>,
 }
 
 /// What only a reload needs, one at a time.
@@ -174,6 +181,7 @@ impl App {
             web,
             users: UserNames::new(config.log.user),
             previous: OnceAMinute::default(),
+            verdicts: Verdicts::default(),
             tasks: TaskTracker::new(),
             ending: TaskTracker::new(),
             leaving: TaskTracker::new(),
@@ -333,6 +341,7 @@ impl App {
         // At the start a plugin is missed until its conversation is held; later, the version before it serves meanwhile.
         let patience = if is_ready { Phase::Brief } else { Phase::Canary };
         let scan = loading.set.look(&config, patience).await;
+        loading.set.tell_idle_tables(&config);
         self.take_in(&mut loading, &config, scan).await;
         Scan { changed: scan.changed || is_new, ..scan }
     }
@@ -367,13 +376,15 @@ impl App {
         }
     }
 
-    /// All that somebody should look at.
+    /// All that somebody should look at. Plugins that have new settings are heard first.
     pub async fn troubles(&self) -> Troubles {
+        let wrong_settings = self.verdicts.wrong(VERDICTS_TAKE_MAX).await;
         let loading = self.loading.lock().await;
         Troubles {
             settings: loading.refused.clone(),
             faults: loading.set.faults(),
             complaints: loading.set.complaints().into_iter().map(str::to_owned).collect(),
+            wrong_settings,
         }
     }
 
@@ -483,9 +494,10 @@ impl App {
         let live = Arc::new(live);
         live.log();
         let served = set.served(live.accounts().map(|serving| &*serving.chain));
+        let new = self.verdicts.follow(live.plugins());
         let before = self.live.send_replace(live.clone());
         self.records.retain(&live);
-        tokio::spawn(tell_settings(live.new_to_check(&before)));
+        tokio::spawn(self.verdicts.clone().ask(new));
         let was_ready = before.ready;
         // What keeps copies below waits for the disk, and nobody needs the old chains for it.
         drop(before);
@@ -549,19 +561,12 @@ impl Live {
         self.accounts.iter()
     }
 
-    /// The plugins that are to say whether their settings are right, and were not asked `before`; with the time they have.
-    fn new_to_check(&self, before: &Live) -> Vec<(Arc<Plugin>, Duration)> {
-        let mut new = Vec::new();
-        for Serving { account, chain, .. } in self.accounts().map(AsRef::as_ref) {
-            let known = before.named(&account.name);
-            let was_asked = |plugin: &Plugin| {
-                let mut known = known.iter().flat_map(|serving| &serving.chain.plugins);
-                known.any(|known| known.name == plugin.name && settings_check::is_same(known, plugin))
-            };
-            let wanted = chain.plugins.iter().filter(|plugin| settings_check::is_wanted(plugin));
-            new.extend(wanted.filter(|plugin| !was_asked(plugin)).map(|plugin| (plugin.clone(), account.late.window)));
-        }
-        new
+    /// All plugins with the time they have for an answer.
+    fn plugins(&self) -> impl Iterator<Item = (Arc<Plugin>, Duration)> {
+        self.accounts().flat_map(|serving| {
+            let window = serving.account.late.window;
+            serving.chain.plugins.iter().map(move |plugin| (plugin.clone(), window))
+        })
     }
 
     fn log(&self) {
@@ -607,16 +612,6 @@ impl Loading {
                 self.config = Arc::new(new);
                 true
             }
-        }
-    }
-}
-
-/// Asks plugins whether their settings are right, and tells what is not.
-async fn tell_settings(plugins: Vec<(Arc<Plugin>, Duration)>) {
-    for (plugin, time) in plugins {
-        if let Some(wrong) = settings_check::ask(&plugin, time).await {
-            let Plugin { account, name, .. } = &*plugin;
-            warn!(%account, plugin.name = %name, "Plugin `{name}` has wrong settings: {}", on_one_line(&wrong));
         }
     }
 }

@@ -25,6 +25,7 @@ pub mod file_name;
 mod fuse;
 mod guest;
 mod handler;
+pub mod idle_tables;
 mod limits;
 pub mod loader;
 mod log;

@@ -26,7 +26,6 @@ use super::{
 use crate::{
     config::{Account, Config},
     dispatch::Chain,
-    foreign::on_one_line,
     plugin::{
         engine::Engine,
         loader::{Loader, Phase, Terms},
@@ -107,7 +106,7 @@ async fn bot(config: &Config, report: &mut Report) -> anyhow::Result<()> {
         plugin::print(plugin, shown(&plugin.file, config), Some(&askers), report);
         check_settings(plugin, &chains, report).await;
     }
-    plugin::check_tables(config, report);
+    plugin::check_tables(config, set.names(), report);
     Ok(())
 }
 
@@ -118,7 +117,7 @@ async fn check_settings(plugin: &Examined, chains: &[(&Arc<Account>, Chain)], re
         if let Some(asked) = asked.filter(|asked| settings_check::is_wanted(asked))
             && let Some(wrong) = settings_check::ask(asked, account.late.window).await
         {
-            report.wrong(&format!("its settings in account `{}`: {}", account.name, on_one_line(&wrong)));
+            report.wrong(&format!("its settings in account `{}`: {wrong}", account.name));
         }
     }
 }

@@ -114,7 +114,7 @@ fn print(status: &Status, report: &mut Report) {
     let base = status.settings.parent();
     status.accounts.iter().for_each(|account| print_account(account, status, base, report));
     if !status.faults.is_empty() || !status.complaints.is_empty() {
-        report.heading("\nFiles");
+        report.heading("\nFiles and tables");
     }
     for fault in &status.faults {
         let rest = if fault.serving { "the version before it serves" } else { "its plugin is not asked" };
@@ -137,6 +137,7 @@ fn print_account(account: &Account, status: &Status, base: Option<&Path>, report
     if account.plugins.is_empty() && account.forward.is_none() && status.unready.is_none() {
         report.wrong("it asks no plugin: every message is answered with silence");
     }
+    account.wrong_settings.iter().for_each(|wrong| report.wrong(&format!("plugin {wrong}")));
     for out in account.plugins.iter().flat_map(Asked::quarantined) {
         let again = match out.probe_in_s {
             0 => "the next one for it tries it again".to_owned(),

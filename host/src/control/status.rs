@@ -16,6 +16,7 @@ use crate::{
         Plugin,
         quarantine::{Part, Quarantined},
         set::Fault,
+        settings_check::WrongSettings,
         versions::{self, Kept},
     },
     store::late::Counts,
@@ -40,7 +41,7 @@ pub struct Status {
     pub accounts: Vec<Account>,
     /// The plugin files that do not serve as they are.
     pub faults: Vec<Fault>,
-    /// What is wrong with other files, and with chains. One sentence each.
+    /// What is wrong with other files, with chains, and with tables about plugins. One sentence each.
     pub complaints: Vec<String>,
     /// How many late replies there are; none if the store does not say.
     pub late: Option<Counts>,
@@ -57,6 +58,9 @@ pub struct Account {
     pub forward: Option<String>,
     /// In the order in which they are asked.
     pub plugins: Vec<Asked>,
+    /// Those of them that say that their settings are wrong.
+    #[serde(default)]
+    pub wrong_settings: Vec<WrongSettings>,
 }
 
 /// A plugin that an account asks.
@@ -86,12 +90,16 @@ impl Status {
         let troubles = app.troubles().await;
         let facts = Facts::of(app).await;
         let live = app.live();
+        let wrong_settings = |name: &str| -> Vec<_> {
+            troubles.wrong_settings.iter().filter(|wrong| wrong.account == name).cloned().collect()
+        };
         let account = |serving: &Serving| Account {
             name: serving.account.name.clone(),
             path: serving.account.path.clone(),
             mode: mode(serving.account.mode).to_owned(),
             forward: serving.account.forward.as_ref().map(without_parameters),
             plugins: serving.chain.plugins.iter().map(|plugin| facts.asked(plugin)).collect(),
+            wrong_settings: wrong_settings(&serving.account.name),
         };
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),

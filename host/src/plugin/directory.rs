@@ -26,6 +26,8 @@ pub struct Listing {
     pub plugins: Vec<PathBuf>,
     /// What was meant to be a plugin or a canary but is none: one sentence each.
     pub refused: Vec<String>,
+    /// The names of the plugins, also of those that are switched off or beyond the bound.
+    pub names: BTreeSet<String>,
 }
 
 /// Why an order about a plugin is not carried out.
@@ -97,6 +99,7 @@ pub fn list(dir: &Path, files_max: usize) -> io::Result<Listing> {
             dir.display()
         ));
     }
+    listing.names = names;
     Ok(listing)
 }
 

@@ -19,15 +19,16 @@ use tracing::{info, warn};
 
 use super::{
     Hash, Plugin, aside,
-    code::Code,
+    code::{Code, PAGES},
     directory::{self, Listing, directories},
     file_name::{file_name_order, name_of},
+    idle_tables::{Names, idle_tables},
     loader::{Identity, Loaded, Loader, Look, NotLoaded, Phase, Progress, ReadError, Terms},
     millis,
     versions::Served,
 };
 use crate::{
-    config::{Account, Config},
+    config::{Account, Config, PluginSettings},
     dispatch::Chain,
 };
 
@@ -47,6 +48,9 @@ pub struct Set {
     /// What was refused in the directories, and in the chains.
     refused_files: Told,
     refused_plugins: Told,
+    /// What lies in the directories, and which tables are about nothing there.
+    names: Names,
+    idle_tables: Told,
     /// Files that did not load through no fault of theirs (a full disk, too little memory): when to try them again.
     troubled: HashMap<PathBuf, Troubled>,
     /// Whether something was compiled, or may have been left over by the host before, since the cache was tidied.
@@ -161,6 +165,8 @@ impl Set {
             brief_turns: Arc::new(Semaphore::new(thread::available_parallelism().map_or(1, usize::from))),
             refused_files: Told::default(),
             refused_plugins: Told::default(),
+            names: Names::new(),
+            idle_tables: Told::default(),
             troubled: HashMap::new(),
             untidy: true,
         }
@@ -188,9 +194,21 @@ impl Set {
         whys.into_iter().map(fault).collect()
     }
 
-    /// What is wrong with files that are no plugins, and with chains, as it was told: one sentence each.
+    /// What is wrong with files that are no plugins, with chains and with tables, as it was told: one sentence each.
     pub fn complaints(&self) -> BTreeSet<&str> {
-        self.refused_files.before.iter().chain(&self.refused_plugins.before).map(String::as_str).collect()
+        let told = [&self.refused_files, &self.refused_plugins, &self.idle_tables];
+        told.into_iter().flat_map(|told| &told.before).map(String::as_str).collect()
+    }
+
+    /// Which plugins lay in each directory at the last look.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Tells which tables are about no plugin that lay there at the last look.
+    pub fn tell_idle_tables(&mut self, config: &Config) {
+        idle_tables(config, &self.names).into_iter().for_each(|text| self.idle_tables.tell(text));
+        self.idle_tables.end_round();
     }
 
     /// Whether a file is being loaded.
@@ -292,16 +310,7 @@ impl Set {
                 continue;
             }
             let settings = Arc::new(config.plugin(account, &name, own));
-            // What is examined anew has not come to its end yet, and what was refused was told of.
-            let is_settled = self.files.get(&path).is_some_and(|known| known.look.is_some() && known.refused.is_none());
-            if let Some(pinned) = settings.sha256.filter(|pinned| is_settled && *pinned != code.hash) {
-                // It began to serve before the pin; what takes its place will have to fit.
-                self.refused_plugins.tell(format!(
-                    "account `{}`: plugin `{name}` still runs with SHA-256 {}, but its table says `sha256 = \"{pinned}\"`; it stays \
-                     until its file is replaced or the host restarts",
-                    account.name, code.hash
-                ));
-            }
+            self.tell_misfit(&account.name, &name, &path, &code, &settings);
             let (name, account): (Arc<str>, Arc<str>) = (name.into(), account.name.as_str().into());
             plugins.push(Plugin {
                 lane: code.lane(&account, &name),
@@ -319,6 +328,30 @@ impl Set {
             plugins = self.listed(account, plugins);
         }
         Chain::of(plugins.into_iter().map(Arc::new).collect())
+    }
+
+    /// Tells where what is set for a plugin does not fit the one that serves.
+    fn tell_misfit(&mut self, account: &str, name: &str, path: &Path, code: &Code, settings: &PluginSettings) {
+        // What is examined anew has not come to its end yet, and what was refused was told of.
+        let is_settled = self.files.get(path).is_some_and(|known| known.look.is_some() && known.refused.is_none());
+        if let Some(pinned) = settings.sha256.filter(|pinned| is_settled && *pinned != code.hash) {
+            // It began to serve before the pin; what takes its place will have to fit.
+            self.refused_plugins.tell(format!(
+                "account `{account}`: plugin `{name}` still runs with SHA-256 {}, but its table says `sha256 = \"{pinned}\"`; it \
+                 stays until its file is replaced or the host restarts",
+                code.hash
+            ));
+        }
+        // The file was tried under the limits that most accounts have.
+        for over in code.needs().over(&settings.limits) {
+            self.refused_plugins.tell(format!("account `{account}`: plugin `{name}` cannot start: {over}"));
+        }
+        if settings.grants.pages.is_some() && !code.has_pages() {
+            self.refused_plugins.tell(format!(
+                "account `{account}`: plugin `{name}` is granted `pages`, but it exports no `{PAGES}`; build it with pages, or take the \
+                 grant away"
+            ));
+        }
     }
 
     /// The files whose plugins are in a chain, each once.
@@ -371,9 +404,11 @@ impl Set {
         let files_max = config.plugin_files_max;
         let surveyed = aside(move || dirs.into_iter().map(|dir| survey(dir, files_max)).collect::<Vec<_>>()).await;
         let mut found = BTreeMap::new();
+        self.names.clear();
         for Surveyed { dir, held } in surveyed {
             match held {
-                Ok((refused, plugins)) => {
+                Ok(Held { refused, plugins, names }) => {
+                    self.names.insert(dir, names);
                     refused.into_iter().for_each(|text| self.refused_files.tell(text));
                     for (file, look) in plugins {
                         match look {
@@ -537,14 +572,18 @@ struct Surveyed {
     held: io::Result<Held>,
 }
 
-/// What is no plugin, and the plugins with what they look like.
-type Held = (Vec<String>, Vec<(PathBuf, io::Result<Look>)>);
+/// What is no plugin, the plugins with what they look like, and the names of all that lie there.
+struct Held {
+    refused: Vec<String>,
+    plugins: Vec<(PathBuf, io::Result<Look>)>,
+    names: BTreeSet<String>,
+}
 
 /// Looks at a directory and at each plugin in it.
 fn survey(dir: PathBuf, files_max: usize) -> Surveyed {
-    let held = directory::list(&dir, files_max).map(|Listing { plugins, refused }| {
+    let held = directory::list(&dir, files_max).map(|Listing { plugins, refused, names }| {
         let look = |file: PathBuf| (Look::at(&file), file);
-        (refused, plugins.into_iter().map(look).map(|(look, file)| (file, look)).collect())
+        Held { refused, plugins: plugins.into_iter().map(look).map(|(look, file)| (file, look)).collect(), names }
     });
     Surveyed { dir, held }
 }

@@ -4,15 +4,19 @@
 //! [`EVENT`] may fail at it with what is wrong; the operator reads that in the log, or from `aviary check`, before any user is
 //! concerned. Nothing that it does meanwhile counts: its store is empty, and there is no HTTP.
 
+mod verdicts;
+
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tracing::{instrument::WithSubscriber, subscriber::NoSubscriber};
 
+pub use self::verdicts::{Verdicts, WrongSettings};
 use super::{Failure, Plugin, record::Record, services::Services};
 use crate::{
     conversation::{DEFAULT_USER, Playback, Said},
     dispatch::Chain,
+    foreign::on_one_line,
     rehearsal,
 };
 
@@ -25,19 +29,11 @@ pub fn is_wanted(plugin: &Plugin) -> bool {
     plugin.settings.matches.iter().any(|rule| rule.event.as_ref().is_some_and(named))
 }
 
-/// Whether two plugins are of the same code and have the same settings to check.
-pub fn is_same(one: &Plugin, other: &Plugin) -> bool {
-    // Nobody learns anything from how long this takes: both are the operator's.
-    let env = one.settings.env.iter().map(|(name, value)| (name, value.expose()));
-    let others = other.settings.env.iter().map(|(name, value)| (name, value.expose()));
-    one.code.hash == other.code.hash && env.eq(others)
-}
-
-/// Asks a plugin, within this time. Returns what is wrong with its settings.
+/// Asks a plugin, within this time. Returns what is wrong with its settings, on one line.
 pub async fn ask(plugin: &Plugin, time: Duration) -> Option<String> {
     match failure(plugin, time).await {
         Ok(None) => None,
-        Ok(Some(Failure::Guest(text))) => Some(text),
+        Ok(Some(Failure::Guest(text))) => Some(on_one_line(&text)),
         Ok(Some(failure)) => Some(format!("asked about the event `{EVENT}`, it {failure}")),
         Err(error) => Some(format!("the event `{EVENT}` could not be told: {error:#}")),
     }

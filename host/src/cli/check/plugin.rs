@@ -11,17 +11,15 @@ use super::{
 };
 use crate::{
     cli::progress,
-    config::{Account, Config},
+    config::Config,
     plugin::{
         Hash, canary,
         directory::{self, directories},
         file_name::name_of,
+        idle_tables::{Names, idle_tables},
         loader::{Loaded, Loader, Look, NotLoaded, Progress, ReadError, Terms},
     },
 };
-
-/// How many slips of the pen may lie between a table's name and the plugin's.
-const SLIPS_MAX: usize = 2;
 
 /// A plugin's file, and what became of it.
 pub(super) struct Examined {
@@ -129,31 +127,10 @@ fn size(bytes: u64) -> String {
 }
 
 /// Reports every table of settings that is about no file, and so means nothing.
-pub(super) fn check_tables(config: &Config, report: &mut Report) {
-    let is_idle =
-        |(account, name): &(Option<&Account>, &str)| !names(config, *account).iter().any(|known| known == name);
-    let idle: Vec<_> = config.plugin_tables().into_iter().filter(is_idle).collect();
-    if idle.is_empty() {
-        return;
+pub(super) fn check_tables(config: &Config, names: &Names, report: &mut Report) {
+    let idle = idle_tables(config, names);
+    if !idle.is_empty() {
+        report.heading("\nTables");
+        idle.iter().for_each(|table| report.wrong(table));
     }
-    report.heading("\nTables");
-    for (account, name) in idle {
-        let table = account.map(|account| format!("accounts.{}.", account.name)).unwrap_or_default();
-        let slips = |known: &String| strsim::damerau_levenshtein(known, name);
-        let near = names(config, account).into_iter().min_by_key(slips).filter(|known| slips(known) <= SLIPS_MAX);
-        let way_out = match near {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("put {name}.wasm where the others are, or remove the table"),
-        };
-        report.wrong(&format!("[{table}plugins.{name}] is about no plugin: no file has that name; {way_out}"));
-    }
-}
-
-/// The names of the plugins that a table can be about, also of those that are switched off or broken.
-fn names(config: &Config, account: Option<&Account>) -> Vec<String> {
-    let own = account.and_then(|account| account.plugins_dir.as_deref());
-    let dirs = [Some(config.plugins_dir.as_path()), own].into_iter().flatten();
-    let files =
-        dirs.filter_map(|dir| fs::read_dir(dir).ok()).flatten().filter_map(Result::ok).map(|entry| entry.path());
-    files.filter_map(|file| name_of(&directory::switched_on(&file))).collect()
 }
