@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aviary_host::conversation::{Encryption, Said, TRIES_MAX};
+use aviary_host::{
+    control::{self, Socket},
+    conversation::{Encryption, Said, TRIES_MAX},
+};
 use aviary_wechat::{
     crypt::{self, AesKey},
     envelope, signature, xml,
@@ -411,4 +414,39 @@ async fn status_tells_of_the_webhook_and_an_account_that_has_only_that_is_well()
     let finished = finish(aviary(dir.path(), &["status", "--json"])).await;
     let status: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
     assert_eq!(status["accounts"][0]["forward"], format!("{}/wx", webhook.origin()));
+}
+
+/// Nobody else notices: the host answers, and users read silence or an apology.
+#[tokio::test]
+async fn status_needs_a_person_while_the_webhook_fails_and_not_for_one_bad_reply() {
+    let webhook = Upstream::plain(|request| match request {
+        down if down.contains("down") => {
+            Answer::Bytes(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n".to_vec())
+        }
+        odd if odd.contains("odd") => ok("", "<xml><MsgType>text</MsgType><Content></Content></xml>"),
+        _ => ok("", "success"),
+    })
+    .await;
+    let bot = in_front_of(&format!("{}/wx", webhook.origin()), "").await;
+    let socket = Socket::bind(&bot.dir().join("data")).unwrap();
+    tokio::spawn(control::run(bot.app.clone(), socket));
+    let status = async || finish(aviary(bot.dir(), &["status"])).await;
+    assert_eq!(status().await.code, Some(0), "nothing is known of it yet");
+
+    bot.says("down").await;
+    bot.says("down again").await;
+    // What it did does not depend on when the settings were saved.
+    let file = bot.dir().join("aviary.toml");
+    let settings = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{settings}\n[plugins.parrot.env]\nA = \"b\"\n")).unwrap();
+    bot.app.reload().await;
+    let told = status().await;
+    let (before, after) = told.stdout.split_once("wrong: `forward` has failed for ").expect("it is told");
+    assert!(before.contains(&format!("  forward         {}/wx\n", webhook.origin())), "{}", told.stdout);
+    let why = " s, at the last 2 messages: it answered with status 502 Bad Gateway; its own log should say why; the next one that \
+               it answers ends this\n";
+    assert!(after.contains(why) && told.code == Some(1), "{}", told.stdout);
+
+    bot.says("odd").await;
+    assert_eq!(status().await.code, Some(0), "it is there again");
 }

@@ -8,6 +8,7 @@
 
 mod away;
 mod line;
+mod trouble;
 
 use std::{
     sync::Arc,
@@ -19,8 +20,8 @@ use tokio::time::{sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use self::line::Lines;
 use self::{away::Missed, line::Line};
+pub use self::{line::Lines, trouble::Failing};
 use crate::{
     config::Account,
     conversation::{Answer, Encryption, Signed, Simulator},
@@ -118,12 +119,19 @@ impl Forward {
         self.line.away.is_so()
     }
 
+    /// How it fails, if it failed at the last messages.
+    pub fn failing(&self) -> Option<Failing> {
+        self.line.trouble.told(Instant::now())
+    }
+
     /// Asks it about a message, and tells what came of that. `success` and an empty answer are the reply `nothing`; without a
     /// reply it failed.
     pub async fn ask(&self, question: &Question, deadline: Instant) -> Option<Reply> {
         let started = Instant::now();
         let asked = self.exchange(question, deadline).await;
-        self.metrics.asked(ForwardOutcome::of(&asked), started.elapsed());
+        let (outcome, why) = (ForwardOutcome::of(&asked), || asked.as_ref().err().map(Failure::to_string));
+        self.metrics.asked(outcome, started.elapsed());
+        self.line.trouble.judge(outcome, || why().unwrap_or_default(), Instant::now());
         let failure = match asked {
             Ok(reply) => return Some(reply),
             Err(failure) => failure,

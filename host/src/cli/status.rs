@@ -15,6 +15,7 @@ use crate::{
         client::{Host, NoAnswer},
         status::{Account, Asked, Status},
     },
+    forward::Failing,
     plugin::quarantine::Part,
     shell::word,
     store::late::Counts,
@@ -132,6 +133,13 @@ fn print_account(account: &Account, status: &Status, base: Option<&Path>, report
     }
     if let Some(forward) = &account.forward {
         report.fact("forward", forward);
+    }
+    if let Some(Failing { since_s, messages, why }) = &account.forward_failing {
+        let at = if *messages == 1 { "the last message".to_owned() } else { format!("the last {messages} messages") };
+        let since = span(*since_s);
+        report.wrong(&format!(
+            "`forward` has failed for {since}, at {at}: it {why}; the next one that it answers ends this"
+        ));
     }
     // While plugins are loaded, the host is to blame and has said so.
     if account.plugins.is_empty() && account.forward.is_none() && status.unready.is_none() {

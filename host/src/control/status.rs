@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     app::{App, Serving},
     config::Mode,
+    forward::{Failing, Forward},
     https::without_parameters,
     plugin::{
         Plugin,
@@ -56,6 +57,9 @@ pub struct Account {
     pub mode: String,
     /// The webhook that is asked when no plugin answered, without its parameters.
     pub forward: Option<String>,
+    /// How that fails, if it failed at the last messages.
+    #[serde(default)]
+    pub forward_failing: Option<Failing>,
     /// In the order in which they are asked.
     pub plugins: Vec<Asked>,
     /// Those of them that say that their settings are wrong.
@@ -98,6 +102,7 @@ impl Status {
             path: serving.account.path.clone(),
             mode: mode(serving.account.mode).to_owned(),
             forward: serving.account.forward.as_ref().map(without_parameters),
+            forward_failing: serving.chain.forward().and_then(Forward::failing),
             plugins: serving.chain.plugins.iter().map(|plugin| facts.asked(plugin)).collect(),
             wrong_settings: wrong_settings(&serving.account.name),
         };

@@ -1,5 +1,5 @@
-//! What stays of an account's webhook when the settings or plugins are loaded again: how many messages are with it, and
-//! whether it is there.
+//! What stays of an account's webhook when the settings or plugins are loaded again: how many messages are with it,
+//! whether it is there, and since when it fails.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::away::Away;
+use super::{away::Away, trouble::Trouble};
 use crate::config::Account;
 
 /// The line to one webhook.
@@ -19,6 +19,7 @@ pub(super) struct Line {
     /// As many messages as may be with it at once. The next ones wait, as long as theirs leaves time.
     pub places: Semaphore,
     pub away: Away,
+    pub trouble: Trouble,
 }
 
 /// The lines to all webhooks, each for as long as its account has it. Cheap to clone: all clones are one.
@@ -52,7 +53,8 @@ impl Lines {
     /// The line of an account, if it has a webhook.
     pub(super) fn of(&self, account: &Account) -> Option<Arc<Line>> {
         let key = Key::of(account)?;
-        let line = Line { places: Semaphore::new(key.places_max), away: Away::new(key.patience) };
+        let (places, away) = (Semaphore::new(key.places_max), Away::new(key.patience));
+        let line = Line { places, away, trouble: Trouble::default() };
         Some(self.lock().entry(key).or_insert_with(|| Arc::new(line)).clone())
     }
 
