@@ -144,6 +144,21 @@ async fn status_and_the_log_tell_what_check_tells() {
     done(&bot, &["status"]).await;
 }
 
+/// WeChat may send tomorrow what nobody knows today, so it is no mistake.
+#[tokio::test]
+async fn a_misspelt_rule_is_noted_by_check_and_status_and_in_the_log_and_nothing_is_wrong() {
+    let log = Log::capture();
+    let rule = "[plugins.echo]\nmatch = [{ type = \"txt\" }]";
+    let bot = start(Setup::new().plugin("20-echo.wasm", &ECHO).settings(rule)).await;
+    let note = "`plugins.echo.match[0].type` is \"txt\", which WeChat is not known to send; did you mean `text`?";
+    for command in ["check", "status"] {
+        let printed = done(&bot, &[command]).await;
+        let line = printed.lines().find(|line| line.contains(note)).expect("it is noted");
+        assert!(line.starts_with("  note: aviary.toml:"), "{printed}");
+    }
+    assert!(log.lines(note)[0].contains("WARN"));
+}
+
 /// The host serves on with the rows that are right, so nobody but `status` would remind of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn status_names_a_plugin_whose_settings_are_wrong_until_they_are_mended() {

@@ -283,7 +283,7 @@ impl Config {
             plugin_files_max: top.count("plugin_files_max", 1..=100_000),
             http: Http::read(&table("http"), &sources.directory),
             wechat_api: WechatApi::read(&table("wechat_api")),
-            notes: accounts.iter().flat_map(|account| account.notes()).collect(),
+            notes: notes(&accounts, &plugins),
             listen: listen?,
             admin_listen: admin_listen?,
             log: log?,
@@ -310,6 +310,11 @@ fn accounts(top: &Section<'_>, directory: &Path) -> Vec<Arc<Account>> {
         tables.iter().filter_map(|(name, section)| Account::read(name, section, top, directory)).collect();
     Account::refuse_shared_paths([], &accounts, top.problems);
     accounts.into_iter().map(Arc::new).collect()
+}
+
+fn notes(accounts: &[Arc<Account>], plugins: &BTreeMap<String, PluginTable>) -> Vec<String> {
+    let shared = plugins.values().flat_map(|table| table.notes.iter().cloned());
+    accounts.iter().flat_map(|account| account.notes()).chain(shared).collect()
 }
 
 /// Returns the names of the accounts in a file.

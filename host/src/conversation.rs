@@ -68,7 +68,7 @@ mod said;
 mod settings;
 mod shown;
 mod simulator;
-mod words;
+pub(crate) mod words;
 
 use std::fmt;
 

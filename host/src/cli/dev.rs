@@ -316,9 +316,10 @@ impl Workshop {
     }
 }
 
-/// Tells what is wrong with included files, which are left out.
+/// Tells what is wrong with included files, which are left out, and what is hardly meant.
 fn tell(config: &Config) {
     config.problems.iter().for_each(|problem| eprintln!("error: {problem}"));
+    config.notes.iter().for_each(|note| eprintln!("note: {note}"));
 }
 
 fn look(dir: &Path, config: &Config) -> anyhow::Result<Sources> {

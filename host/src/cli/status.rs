@@ -112,6 +112,7 @@ fn print(status: &Status, report: &mut Report) {
     }
     status.unready.iter().for_each(|why| report.wrong(&format!("not ready: {why}")));
     status.problems.iter().for_each(|problem| report.wrong(problem));
+    status.notes.iter().for_each(|note| report.note(note));
     let base = status.settings.parent();
     status.accounts.iter().for_each(|account| print_account(account, status, base, report));
     if !status.faults.is_empty() || !status.complaints.is_empty() {

@@ -158,7 +158,8 @@ impl Account {
         let is_unused = self.mode == Mode::Plain && self.encoding_aes_key.is_some();
         let unused = is_unused.then_some("encoding_aes_key` is not used: `mode` is \"plain\"");
         let notes = unused.into_iter().chain(self.late.notes());
-        notes.map(|note| format!("{}: `accounts.{}.{note}", self.place, self.name))
+        let notes = notes.map(|note| format!("{}: `accounts.{}.{note}", self.place, self.name));
+        notes.chain(self.plugin_tables.values().flat_map(|table| table.notes.iter().cloned()))
     }
 }
 

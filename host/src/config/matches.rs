@@ -2,6 +2,8 @@
 //!
 //! A rule is read and checked here; whether it fits a message is decided where messages are known.
 
+mod unknown;
+
 use regex::{Regex, RegexBuilder};
 
 use super::{defaults, section::Section};
@@ -56,6 +58,12 @@ impl MatchRule {
             return None;
         }
         Some(sections.iter().filter_map(Self::read).collect())
+    }
+
+    /// Says what in a plugin's `match` is allowed but hardly meant. One line each.
+    pub(super) fn notes(plugin: &Section<'_>) -> Vec<String> {
+        let rules = plugin.given("match").and_then(|_| plugin.listed("match", defaults::rule()));
+        rules.iter().flatten().flat_map(unknown::notes).collect()
     }
 
     fn read(section: &Section<'_>) -> Option<Self> {

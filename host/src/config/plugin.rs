@@ -44,6 +44,8 @@ pub(super) struct PluginTable {
     grants: OwnGrants,
     /// Empty in an account's table, it takes the shared one away.
     sha256: Option<Option<Hash>>,
+    /// What is allowed but hardly meant. One line each.
+    pub(super) notes: Vec<String>,
 }
 
 impl PluginTable {
@@ -59,6 +61,7 @@ impl PluginTable {
         let grants = section.table("grants").without_unknown_keys();
         Self {
             matches: MatchRule::read_all(section),
+            notes: MatchRule::notes(section),
             env: env(section),
             per_user: section.given("per_user").and_then(|_| section.parsed("per_user", Rate::parse)),
             limits: OwnLimits::read(&limits),

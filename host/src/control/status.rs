@@ -38,6 +38,9 @@ pub struct Status {
     pub unready: Option<String>,
     /// What is wrong with the settings. One text each.
     pub problems: Vec<String>,
+    /// What is allowed in the settings, but hardly meant. One text each.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// In the order of their names.
     pub accounts: Vec<Account>,
     /// The plugin files that do not serve as they are.
@@ -113,6 +116,7 @@ impl Status {
             settings: live.config.file.clone(),
             unready: app.unready(),
             problems: troubles.settings.into_iter().chain(live.config.problems.iter().cloned()).collect(),
+            notes: live.config.notes.clone(),
             accounts: live.accounts().map(|serving| account(serving)).collect(),
             faults: troubles.faults,
             complaints: troubles.complaints,

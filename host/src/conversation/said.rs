@@ -126,11 +126,10 @@ fn word_of(name: &str, rest: &str) -> anyhow::Result<Option<Said>> {
 
 /// A slip of the pen must not become a text that no one meant.
 fn refuse_slip(name: &str, rest: &str) -> anyhow::Result<()> {
-    if let Some(word) = rest.ends_with(']').then(|| words::nearest(name)).flatten() {
+    if let Some(near) = rest.ends_with(']').then(|| words::nearest(name)).flatten() {
         bail!(
-            "`[{name}]` is not one of WeChat's words; write `[{}]` if that was meant, `[event {name}]` for an event of \
-             that name, or `\\[{name}]` if it is text",
-            word.name
+            "`[{name}]` is not one of WeChat's words; write `[{near}]` if that was meant, `[event {name}]` for an event of \
+             that name, or `\\[{name}]` if it is text"
         );
     }
     Ok(())

@@ -21,7 +21,7 @@ pub(super) struct Word {
 
 /// Whether a word is a `MsgType` or an `Event`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Message,
     Event,
 }
@@ -76,14 +76,24 @@ pub(super) fn find_kind(kind: Kind, name: &str) -> Option<&'static Word> {
     WORDS.iter().find(|word| word.kind == kind && word.name.eq_ignore_ascii_case(name))
 }
 
+/// Names the words of one kind, as WeChat spells them.
+pub(crate) fn names(kind: Kind) -> impl Iterator<Item = &'static str> {
+    WORDS.iter().filter(move |word| word.kind == kind).map(|word| word.name)
+}
+
 /// Returns the word that `name` was probably meant to be.
-pub(super) fn nearest(name: &str) -> Option<&'static Word> {
+pub(super) fn nearest(name: &str) -> Option<&'static str> {
+    nearest_of(WORDS.iter().map(|word| word.name), name)
+}
+
+/// Returns which of these `name` was probably meant to be.
+pub(crate) fn nearest_of<'a>(known: impl Iterator<Item = &'a str>, name: &str) -> Option<&'a str> {
     let name = name.to_ascii_lowercase();
     // A face such as `[Smile]` is short: one slip there, two in a longer word.
     let slips_max = if name.len() < 6 { 1 } else { 2 };
-    let slips = |word: &Word| strsim::damerau_levenshtein(&word.name.to_ascii_lowercase(), &name);
-    let (slips, word) = WORDS.iter().map(|word| (slips(word), word)).min_by_key(|pair| pair.0)?;
-    (slips <= slips_max).then_some(word)
+    let slips = |known: &str| strsim::damerau_levenshtein(&known.to_ascii_lowercase(), &name);
+    let (slips, near) = known.map(|known| (slips(known), known)).min_by_key(|pair| pair.0)?;
+    (slips <= slips_max).then_some(near)
 }
 
 /// Returns every word with its values, one to a line, for `--help`.
