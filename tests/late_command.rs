@@ -112,6 +112,33 @@ async fn what_is_owed_is_listed_without_the_users_openid() {
     assert!(status.contains("1 owed, 0 kept, 0 dead letters; see `aviary late`"), "{status}");
 }
 
+/// Until WeChat's tries of a message are over, its reply is in memory alone: it is told of all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_message_is_in_one_of_the_numbers_from_the_end_of_its_first_try_until_its_user_has_the_reply() {
+    let late = "[late]\ndeliver = \"next-try\"\nwindow_ms = 1000\nhold_ms = 3000\nbackground_ms = 60000";
+    let bot = start(Setup::new().plugin("10-misbehave.wasm", &MISBEHAVE).settings(late)).await;
+    let mut wechat = bot.simulator.clone();
+    wechat.timeout = Duration::from_millis(1_100);
+    let xml = Said::parse("wait 1500").unwrap().to_xml(&Header { from_user: OPENID.to_owned(), ..new_header() });
+    assert!(wechat.push(&xml).await.is_err(), "the try ends without an answer");
+
+    let total = |late: &Value| {
+        let counts = &late["counts"];
+        let all = [&late["under_way"], &counts["owed"], &counts["kept"]];
+        all.into_iter().map(|count| count.as_u64().expect("it is a number")).sum::<u64>()
+    };
+    // No other try comes: the reply is made, is waited with for one, and is kept then.
+    let kept = until(&bot, |late| {
+        assert!(total(late) >= 1, "it is nowhere: {late}");
+        late["counts"]["kept"] == 1
+    });
+    kept.await;
+    until(&bot, |late| late["under_way"] == 0).await;
+    assert!(done(&bot, &["status"]).await.contains("0 under way, 0 owed, 1 kept, 0 dead letters"));
+    assert_eq!(bot.says_as(OPENID, "继续").await, "waited");
+    until(&bot, |late| total(late) == 0).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_shows_why_and_is_delivered_once_when_it_is_retried() {
     let fake = FakeWechat::start().await;

@@ -409,6 +409,11 @@ impl App {
         Ok(Counts { kept: counts.kept.saturating_sub(self.late.fetching.given()), ..counts })
     }
 
+    /// Counts the messages that are late, but not written down yet: before [`App::owes`], so that none is missed.
+    pub fn under_way(&self) -> u64 {
+        self.late.under_way.count()
+    }
+
     /// The plugin files that do not serve as they are.
     pub async fn faults(&self) -> Vec<Fault> {
         self.loading.lock().await.set.faults()

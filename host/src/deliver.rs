@@ -125,6 +125,7 @@ pub async fn again(app: &Arc<App>, letter: Id, dead: Dead) -> Result<Again, Unav
 /// Delivers what follows a reply that a try is given.
 pub async fn rest(app: Arc<App>, question: Question, exchange: Arc<Exchange>, answer: Arc<Answer>) {
     let (account, openid) = (&question.message.account, &question.message.from_user);
+    let _under_way = app.late.under_way.enter();
     let rest = Debt::new(account, openid, None, answer.rest.clone(), now_ms());
     let is_asked_for = !answer.is_rest_sent;
     let mut debt = Debt { place: exchange.place.take(), is_begun: true, is_asked_for, ..rest };

@@ -12,7 +12,7 @@ use std::{
 use tokio::{sync::Notify, time::sleep_until};
 
 use crate::{
-    late::{Fetched, Held, Journal, Wait},
+    late::{Fetched, Held, Journal, OnItsWay, UnderWay, Wait},
     plugin::bindings::Reply,
     reply::parts,
     store::late::Id,
@@ -52,6 +52,8 @@ pub struct Exchange {
     /// Its turn in its user's queue, held until the user has the reply or has to wait for it: what they say next is answered
     /// after it.
     pub place: Held<Place>,
+    /// Held while it is late and not written down.
+    pub under_way: Held<OnItsWay>,
     state: Mutex<State>,
     /// Wakes whoever waits for the state to become another.
     changed: Notify,
@@ -174,12 +176,20 @@ impl Exchange {
 
     fn with(began: Instant, before: Duration, state: State, journal: Journal) -> Arc<Self> {
         let (state, changed) = (Mutex::new(state), Notify::new());
-        Arc::new(Self { began, before, journal, awaited: Held::default(), place: Held::default(), state, changed })
+        let (awaited, place, under_way) = (Held::default(), Held::default(), Held::default());
+        Arc::new(Self { began, before, journal, awaited, place, under_way, state, changed })
     }
 
     /// How old it was at this moment.
     pub fn age_at(&self, moment: Instant) -> Duration {
         self.before + moment.saturating_duration_since(self.began)
+    }
+
+    /// Counts it among those that are late, unless it is written down.
+    pub fn go_under_way(&self, late: &UnderWay) {
+        if self.journal.is_blank() {
+            self.under_way.hold(late.enter());
+        }
     }
 
     /// How many tries of it came.

@@ -18,6 +18,7 @@ mod journal;
 mod leaving;
 pub mod resume;
 mod typing;
+mod under_way;
 mod until_written;
 pub mod untold;
 mod way;
@@ -37,6 +38,7 @@ pub use self::{
     fetch::Fetched,
     held::Held,
     journal::Journal,
+    under_way::{OnItsWay, UnderWay},
     untold::Untold,
     way::{NO_RIGHT, Way, Ways},
 };
@@ -77,6 +79,7 @@ pub struct Late {
     pub users: PutOffUsers,
     pub fetching: Fetching,
     pub untold: Untold,
+    pub under_way: UnderWay,
     pub backlog: Backlog,
     told: OnceAMinute<&'static str>,
     /// Of which accounts it was told lately that WeChat does not take their messages, by its code.
@@ -93,6 +96,7 @@ impl Late {
             users: PutOffUsers::default(),
             fetching: Fetching::default(),
             untold: Untold::default(),
+            under_way: UnderWay::default(),
             backlog: Backlog::default(),
             told: OnceAMinute::default(),
             unsent: OnceAMinute::default(),
@@ -183,6 +187,7 @@ pub async fn next_try(app: &Arc<App>, serving: &Arc<Serving>, question: &Questio
 /// Waits on, when the reply is about to be late.
 async fn wait(app: &Arc<App>, serving: &Arc<Serving>, question: &Question, tried: &Try) -> Outcome {
     let late = &serving.account.late;
+    tried.exchange().go_under_way(&app.late.under_way);
     let window_ends = tried.arrived + late.window;
     let way = tokio::select! {
         biased;
@@ -267,7 +272,12 @@ async fn put_off(
 /// Writes down that an answer is owed, and says whether it is.
 async fn journal(app: Arc<App>, owed: Owed, exchange: Arc<Exchange>, ends: Instant) -> bool {
     let deadline = ends.max(Instant::now()) + JOURNAL_TAKES_MAX;
-    let written = exchange.journal.write(async |id| app.late.store.owe(id, owed, deadline).await).await;
+    let write = async |id| {
+        app.late.store.owe(id, owed, deadline).await?;
+        exchange.under_way.let_go();
+        Ok(())
+    };
+    let written = exchange.journal.write(write).await;
     if let Err(why) = &written {
         app.late.tell("A late reply could not be written down, so its tries are left open", why);
     }

@@ -120,6 +120,7 @@ fn no_host(error: &anyhow::Error, file: &Path) -> ExitCode {
 }
 
 fn print(late: &Late) {
+    println!("Under way, while WeChat still tries  {}", late.under_way);
     println!("Owed  {}", late.counts.owed);
     late.owed.iter().for_each(print_owed);
     if let more @ 1.. = late.counts.owed.saturating_sub(late.owed.len() as u64) {

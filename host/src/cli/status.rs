@@ -107,8 +107,10 @@ fn print(status: &Status, report: &mut Report) {
         &format!("{} (process {}, version {})", span(status.running_s), status.pid, status.version),
     );
     if let Some(Counts { owed, kept, dead }) = status.late {
-        let see = if owed + kept + dead > 0 { "; see `aviary late`" } else { "" };
-        report.fact("late replies", &format!("{owed} owed, {kept} kept, {dead} dead letters{see}"));
+        let under_way = status.late_under_way;
+        let see = if under_way + owed + kept + dead > 0 { "; see `aviary late`" } else { "" };
+        let told = format!("{under_way} under way, {owed} owed, {kept} kept, {dead} dead letters{see}");
+        report.fact("late replies", &told);
     }
     status.unready.iter().for_each(|why| report.wrong(&format!("not ready: {why}")));
     status.problems.iter().for_each(|problem| report.wrong(problem));

@@ -33,7 +33,10 @@ const TOLD_MAX: usize = 1_000;
 /// What users are owed, and what was given up.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Late {
-    /// How much there is of each kind.
+    /// How many messages are late and not written down: WeChat's tries of them are not over.
+    #[serde(default)]
+    pub under_way: u64,
+    /// How much is written down of each kind.
     pub counts: Counts,
     /// The oldest messages that are owed an answer.
     pub owed: Vec<OwedMessage>,
@@ -143,11 +146,12 @@ pub(super) async fn take_order(
 
 async fn overview(app: &Arc<App>) -> Result<Late, Unavailable> {
     let (store, deadline) = (&app.late.store, Instant::now() + STORE_TAKES_MAX);
+    let under_way = app.under_way();
     let counts = app.owes().await?;
     let (names, also_names) = (app.clone(), app.clone());
     let owed = store.tell_owed(TOLD_MAX, move |_, owed| OwedMessage::of(&names, &owed), deadline).await?;
     let dead = store.tell_dead(TOLD_MAX, move |id, dead| DeadLetter::of(&also_names, id, &dead), deadline).await?;
-    Ok(Late { counts, owed, dead })
+    Ok(Late { under_way, counts, owed, dead })
 }
 
 /// Returns none if the letter that was named is not there.

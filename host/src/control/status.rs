@@ -47,7 +47,10 @@ pub struct Status {
     pub faults: Vec<Fault>,
     /// What is wrong with other files, with chains, and with tables about plugins. One sentence each.
     pub complaints: Vec<String>,
-    /// How many late replies there are; none if the store does not say.
+    /// How many messages are late and not written down.
+    #[serde(default)]
+    pub late_under_way: u64,
+    /// How many late replies are written down; none if the store does not say.
     pub late: Option<Counts>,
 }
 
@@ -120,6 +123,7 @@ impl Status {
             accounts: live.accounts().map(|serving| account(serving)).collect(),
             faults: troubles.faults,
             complaints: troubles.complaints,
+            late_under_way: app.under_way(),
             late: app.owes().await.ok(),
         }
     }

@@ -78,6 +78,10 @@ impl Rest {
             // Where only WeChat's next try is awaited, nothing is in flight. A stop ends that, and waits for what follows.
             () = ready(()) => {
                 drop(in_flight);
+                // What a user fetched is kept still.
+                if outcome.as_ref().is_some_and(|answer| answer.fetched.is_none()) {
+                    exchange.go_under_way(&app.late.under_way);
+                }
                 fate.await
             }
         };
@@ -100,6 +104,7 @@ impl Rest {
                 }
             }
         }
+        exchange.under_way.let_go();
         exchange.awaited.let_go();
         app.dedupe.settle(&key);
     }
@@ -111,6 +116,7 @@ impl Rest {
         let account = &question.message.account;
         error!(%account, "A message stays unanswered: the host itself failed at it, which is a bug; see standard error");
         bury(&app, &question, &exchange, "the host itself failed while its plugins were asked").await;
+        exchange.under_way.let_go();
         exchange.place.let_go();
         exchange.awaited.let_go();
         app.dedupe.settle(&key);

@@ -72,6 +72,11 @@ impl Journal {
         *self.0.lock().await = Page::Closed;
     }
 
+    /// Whether nobody ever wrote to it, nor does so now.
+    pub fn is_blank(&self) -> bool {
+        self.0.try_lock().is_ok_and(|page| matches!(*page, Page::Blank))
+    }
+
     /// Ends the journal if nobody ever wrote to it, as is so for nearly every message, and returns whether that was so.
     pub fn close_blank(&self) -> bool {
         match self.0.try_lock() {
