@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::{
     bot::Setup,
     fake_wechat::FakeWechat,
-    plugins::{CALLER, ECHO, FETCHER, PARROT, WELCOME},
+    plugins::{CALLER, ECHO, FETCHER, MISBEHAVE, PARROT, WELCOME},
     process::{Running, aviary, finish},
     upstream::{Upstream, ok},
 };
@@ -122,6 +122,25 @@ async fn an_edited_conversation_is_held_and_edited_settings_count_without_a_buil
     // Another command to build is another build.
     fs::write(dir.path().join("aviary.toml"), config.replace("test -s bot.src", "echo anew") + greeting).unwrap();
     dev.line("$ echo anew").await;
+    assert_eq!(dev.terminate().await, Some(0));
+}
+
+/// In words, where the author looks, and not as a line of a log beside them.
+#[tokio::test]
+async fn a_plugin_that_fails_is_told_once_for_each_message() {
+    let dir = project();
+    fs::write(dir.path().join("bot.src"), &*MISBEHAVE).unwrap();
+    fs::write(dir.path().join("bot.txt"), "> say hi\n< hi\n小明> fail in the conversation\n<\n").unwrap();
+    let mut dev = typed(dir.path(), &["dev"]);
+    dev.line("小明> fail in the conversation").await;
+    dev.line("    bot failed: it said: in the conversation (").await;
+    dev.line("bot.txt: all 2 expected replies came").await;
+    dev.type_line("fail on purpose").await;
+    dev.line("    bot failed: it said: on purpose (").await;
+    // Whatever the log said would have come before this.
+    dev.type_line("say hi").await;
+    dev.line("< hi").await;
+    assert_eq!(["WARN", "in the conversation", "on purpose"].map(|part| dev.count(part)), [0, 2, 1]);
     assert_eq!(dev.terminate().await, Some(0));
 }
 

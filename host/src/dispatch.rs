@@ -50,7 +50,7 @@ struct Terms {
 }
 
 impl Chain {
-    /// A chain that answers no user: nothing is counted, and nobody gets an apology.
+    /// A chain that answers no user: nothing is counted or logged, and nobody gets an apology.
     pub fn of(plugins: Vec<Arc<Plugin>>) -> Self {
         let index = rules::Index::of(plugins.iter().map(|plugin| plugin.settings.matches.as_slice()));
         Self { plugins, index, terms: Terms::default() }
@@ -79,9 +79,15 @@ impl Chain {
         self.terms.metrics.iter().for_each(|metrics| metrics.late(step));
     }
 
-    /// Tells what one of its plugins did for a user. Returns what the log says of its failure: "it …".
+    /// Tells what one of its plugins did for a user. Returns what the log says of its failure: "it …". Where there is no user,
+    /// whoever holds the conversation shows the steps.
     pub fn tell(&self, step: &Step, account: &str, openid: &str) -> String {
-        log(step, account, openid, self.terms.guest_log)
+        let failure = step.outcome.as_ref().err().map(|failure| masked(&failure.to_string(), openid));
+        let failure = failure.unwrap_or_default();
+        if self.terms.metrics.is_some() {
+            log(step, &failure, account, openid, self.terms.guest_log);
+        }
+        failure
     }
 
     /// The plugins whose rules fit a message, in order.
@@ -267,8 +273,8 @@ async fn ask(plugin: &Plugin, question: &Question, deadline: Instant) -> (Step, 
     (Step { plugin: plugin.name.clone(), outcome, duration, waited, memory_bytes, output }, reply)
 }
 
-/// Tells what a plugin did in an account for a user. Returns what the log says of its failure: "it …".
-fn log(step: &Step, account: &str, openid: &str, guest_log: GuestLog) -> String {
+/// Tells what a plugin did in an account for a user, and how it failed if it did.
+fn log(step: &Step, failure: &str, account: &str, openid: &str, guest_log: GuestLog) {
     let Step { plugin, duration, memory_bytes, output, .. } = step;
     let duration_ms = plugin::millis(*duration);
     for line in output {
@@ -288,16 +294,13 @@ fn log(step: &Step, account: &str, openid: &str, guest_log: GuestLog) -> String 
             debug!(
                 %account, plugin.name = %plugin, duration_ms, memory_bytes, "Plugin `{plugin}`: {said:?}"
             );
-            String::new()
         }
-        Err(failure) => {
-            let failure = masked(&failure.to_string(), openid);
+        Err(_) => {
             let output = last_lines(output, openid);
             warn!(
                 %account, plugin.name = %plugin, duration_ms, memory_bytes, output,
                 "Plugin `{plugin}` failed: it {failure}"
             );
-            failure
         }
     }
 }

@@ -177,7 +177,8 @@ fn speaker(line: &str) -> (&str, &str) {
     }
 }
 
-fn print_steps(steps: &[Step]) {
+/// Prints what plugins did.
+pub(super) fn print_steps<'a>(steps: impl IntoIterator<Item = &'a Step>) {
     for Step { plugin, outcome, duration, memory_bytes, output, .. } in steps {
         for line in output {
             println!("    {plugin} | {line}");

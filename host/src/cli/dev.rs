@@ -287,7 +287,7 @@ impl Workshop {
         }
     }
 
-    /// Holds every plugin to its conversation, if it has one.
+    /// Holds every plugin to its conversation, if it has one. Failures are shown where they happen: silence may be expected.
     async fn hold_conversations(&self) {
         for plugin in &self.bots.chain.plugins {
             let file = self.conversation(plugin);
@@ -308,7 +308,14 @@ impl Workshop {
         };
         let chain = self.bots.rehearsing(&conversation);
         let pace = Pace { window: self.bots.window, late: LATE_MAX };
-        match rehearsal::replay(&chain, &conversation, pace, |_, _, _| ()).await {
+        let replayed = rehearsal::replay(&chain, &conversation, pace, |turn, dispatch, reply| {
+            let mut failed = dispatch.steps.iter().filter(|step| step.outcome.is_err()).peekable();
+            if failed.peek().is_some() {
+                println!("{turn}\n< {reply}");
+            }
+            chat::print_steps(failed);
+        });
+        match replayed.await {
             Ok(Ok(count)) => format!("all {count} expected replies came"),
             Ok(Err(fault)) => fault.difference,
             Err(error) => format!("{error:#}"),
