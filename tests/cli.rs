@@ -1,6 +1,6 @@
 //! The commands, as people run them: the real binary as a process of its own.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::Path};
 
 use tempfile::TempDir;
 
@@ -103,6 +103,16 @@ async fn init_writes_a_bot_and_prints_the_four_fields_of_wechats_form() {
 }
 
 #[tokio::test]
+async fn init_refuses_what_is_no_app_id_before_anything_is_written() {
+    let dir = directory();
+    let refused = finish(aviary(dir.path(), &["init", "bot", "--app-id", "gh_0123456789ab"])).await;
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""));
+    let why = "'gh_0123456789ab' for '--app-id <APPID>': must be the AppID, `wx…`; this is the account's original id";
+    assert!(refused.stderr.contains(why) && !refused.stderr.contains("aviary.toml"), "{}", refused.stderr);
+    assert!(!dir.path().join("bot").exists());
+}
+
+#[tokio::test]
 async fn init_for_a_test_account_has_a_url_and_a_token_only() {
     let dir = directory();
     let made = finish(aviary(dir.path(), &["init", "bot", "--sandbox"])).await;
@@ -157,7 +167,7 @@ async fn serve_tells_where_it_listens_and_ends_well_when_it_is_told_to() {
     let dir = bot_directory("");
     let mut serve = Running::start(aviary(dir.path(), &["serve"]));
     let line = serve.line("Account `main` listens on http://127.0.0.1:").await;
-    serve.line("Account `main` asks 1 plugins: echo").await;
+    serve.line("Account `main` asks 1 plugin: echo").await;
     let pushed = finish(aviary(dir.path(), &["push", url(&line), "--text", "hi"])).await;
     assert_eq!((pushed.code, pushed.stdout.as_str()), (Some(0), "hi\n"), "{}", pushed.stderr);
     assert_eq!(serve.terminate().await, Some(0));
@@ -168,7 +178,7 @@ async fn serve_takes_settings_that_are_elsewhere() {
     let (dir, bot) = (directory(), bot_directory(""));
     let file = bot.path().join("aviary.toml");
     let mut serve = Running::start(aviary(dir.path(), &["serve", "--config", file.to_str().unwrap()]));
-    serve.line("Account `main` asks 1 plugins: echo").await;
+    serve.line("Account `main` asks 1 plugin: echo").await;
     assert_eq!(serve.terminate().await, Some(0));
     assert!(bot.path().join("data").exists() && !dir.path().join("data").exists());
 }
@@ -235,7 +245,7 @@ async fn serve_says_in_one_line_why_a_file_is_no_plugin_and_asks_the_others() {
         let line = serve.line(&format!("{file} is not loaded: ")).await;
         assert!(line.contains(why) && line.contains("its plugin is not asked"), "{line}");
     }
-    serve.line("Account `main` asks 1 plugins: echo").await;
+    serve.line("Account `main` asks 1 plugin: echo").await;
     assert_eq!(serve.terminate().await, Some(0));
 }
 
@@ -282,6 +292,13 @@ async fn push_exits_0_for_an_answer_1_for_none_and_2_when_nothing_was_sent() {
     let unreached = run(&["push", &url, "--token", TOKEN, "--text", "hi"]).await;
     assert_eq!(unreached.code, Some(1));
     assert!(unreached.stderr.contains("cannot reach"), "{}", unreached.stderr);
+
+    // Nobody accepts what is sent there.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let once = run(&["push", &url, "--token", TOKEN, "--text", "hi", "--timeout-ms", "100"]).await;
+    let hint = "WeChat would try again, 3 times in all: see what those are answered with `--tries 3`\n";
+    assert_eq!((once.code, once.stderr), (Some(1), format!("no answer within 100 ms\n{hint}")));
 
     let nowhere = run(&["push", "--text", "hi"]).await;
     assert_eq!(nowhere.code, Some(2));

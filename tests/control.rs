@@ -99,10 +99,14 @@ async fn status_fails_while_something_needs_a_person() {
     // Broken settings: the host has the old ones, and is found all the same.
     let file = bot.dir().join("aviary.toml");
     let settings = fs::read_to_string(&file).unwrap();
-    fs::write(&file, format!("{settings}\nbroken")).unwrap();
+    fs::write(&file, format!("brocken = 1\n{settings}\n[lat]\n")).unwrap();
     bot.app.reload().await;
     let printed = wrong(&bot).await;
-    assert!(printed.contains("wrong: ") && printed.contains("aviary.toml"), "{printed}");
+    for key in ["brocken", "lat"] {
+        let line = printed.lines().find(|line| line.contains(&format!("unknown key `{key}`"))).expect("it is told");
+        assert!(line.starts_with("  wrong: aviary.toml:"), "{printed}");
+    }
+    assert!(printed.contains("2 things are wrong."), "{printed}");
     fs::write(&file, settings).unwrap();
     bot.app.reload().await;
     done(&bot, &["status"]).await;

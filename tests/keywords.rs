@@ -112,7 +112,7 @@ async fn a_table_in_gbk_is_read_as_one_in_utf_8_is() {
 async fn a_table_in_no_encoding_that_is_known_is_refused_and_the_one_before_stays() {
     let bot = setup("价格,,99 元").start().await;
     save(&bot, b"keyword,reply\nprice,88 \xff\n").await;
-    let told = bot.app.troubles().await.settings.expect("the settings are refused");
+    let told = bot.app.troubles().await.settings.pop().expect("the settings are refused");
     let why = "`plugins.keywords.env.TABLE` needs the file `keywords.csv`, which cannot be read: it is neither UTF-8 (from line 2 \
                on) nor certainly GBK text; save it as “CSV UTF-8”, Excel's other kind of CSV";
     assert!(told.contains(why), "{told}");
@@ -120,7 +120,7 @@ async fn a_table_in_no_encoding_that_is_known_is_refused_and_the_one_before_stay
 
     // Western Excel's plain CSV; as GBK it would be `cr鑝e`.
     save(&bot, b"keyword,reply\ncr\xe8me,br\xfbler\n").await;
-    let told = bot.app.troubles().await.settings.expect("the settings are refused");
+    let told = bot.app.troubles().await.settings.pop().expect("the settings are refused");
     assert!(told.contains("nor certainly GBK text; save it as"), "{told}");
     assert_eq!(bot.says("价格").await, "99 元");
 
@@ -129,7 +129,7 @@ async fn a_table_in_no_encoding_that_is_known_is_refused_and_the_one_before_stay
         [b"\xb9\xd8\xbc\xfc\xb4\xca,\xbb\xd8\xb8\xb4\n\xbc\xdb\xb8\xf1,".as_slice(), &b"\xd4\xaa".repeat(520_000)]
             .concat();
     save(&bot, long).await;
-    let told = bot.app.troubles().await.settings.expect("the settings are refused");
+    let told = bot.app.troubles().await.settings.pop().expect("the settings are refused");
     assert!(told.contains("bytes in UTF-8, more than 1048576"), "{told}");
     bot.stop().await;
 }

@@ -197,7 +197,7 @@ impl Served {
         let mut process = Running::start(aviary(dir, &["serve"]));
         let line = process.line("Account `main` listens on http://127.0.0.1:").await;
         let url = line.split_once("listens on ").unwrap().1.split(' ').next().unwrap();
-        process.line("Account `main` asks 1 plugins: keeper").await;
+        process.line("Account `main` asks 1 plugin: keeper").await;
         Self { process, simulator: Arc::new(Simulator::new(url, TOKEN).unwrap()) }
     }
 

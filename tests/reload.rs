@@ -267,6 +267,23 @@ async fn settings_are_reloaded_and_a_broken_edit_keeps_the_old_ones() {
     assert_eq!(bot.says("env CITY").await, "北京");
 }
 
+/// Whoever searches the log for one of them, or is alerted to each, finds both.
+#[tokio::test]
+async fn two_mistakes_in_the_settings_are_two_entries_of_the_log() {
+    let log = Log::capture();
+    let bot = Setup::new().plugin("20-echo.wasm", &ECHO).start().await;
+    let file = bot.dir().join("aviary.toml");
+    let toml = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("brocken = 1\n{toml}\n[lat]\n")).unwrap();
+    bot.app.reload().await;
+    for key in ["brocken", "lat"] {
+        let told = log.lines(&format!("unknown key `{key}`"));
+        let is_whole =
+            |line: &String| line.contains("ERROR") && line.contains("not reloaded; the old ones stay: aviary.toml:");
+        assert!(told.len() == 1 && told.iter().all(is_whole), "{told:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_lack_a_file_count_when_it_comes() {
     let bot = Setup::new()
@@ -278,14 +295,14 @@ async fn settings_that_lack_a_file_count_when_it_comes() {
     let toml = fs::read_to_string(&file).unwrap();
     fs::write(&file, toml.replace("北京", "${file:cities/here.txt}")).unwrap();
     bot.app.reload().await;
-    assert!(bot.app.troubles().await.settings.unwrap().contains("needs the file `cities/here.txt`"));
+    assert!(bot.app.troubles().await.settings[0].contains("needs the file `cities/here.txt`"));
     assert_eq!(bot.says("env CITY").await, "北京");
 
     fs::create_dir(bot.dir().join("cities")).unwrap();
     fs::write(bot.dir().join("cities/here.txt"), "上海\n").unwrap();
     bot.app.reload().await;
     assert_eq!(bot.says("env CITY").await, "上海");
-    assert_eq!(bot.app.troubles().await.settings, None);
+    assert!(bot.app.troubles().await.settings.is_empty());
 }
 
 fn city(config: &Config) -> String {

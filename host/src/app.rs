@@ -115,8 +115,8 @@ pub struct Serving {
 /// What somebody should look at, in words that the log had, too.
 #[derive(Clone, Debug, Default)]
 pub struct Troubles {
-    /// Why the settings were not reloaded.
-    pub settings: Option<String>,
+    /// Why the settings were not reloaded: one line for each mistake.
+    pub settings: Vec<String>,
     /// The plugin files that do not serve as they are.
     pub faults: Vec<Fault>,
     /// What is wrong with other files, with chains, and with tables about plugins.
@@ -134,7 +134,7 @@ struct Loading {
     /// The state of every file that the settings came from, from before it was read.
     stamps: Stamps,
     /// Why the settings that are there now do not count.
-    refused: Option<String>,
+    refused: Vec<String>,
     /// Whether the plugins were looked at once.
     has_looked: bool,
     /// Whether the host stops: its files are let go.
@@ -166,7 +166,7 @@ impl App {
             set: Set::new(loader),
             config: config.clone(),
             stamps: config.stamps().clone(),
-            refused: None,
+            refused: Vec::new(),
             has_looked: false,
             is_closed: false,
         };
@@ -580,6 +580,7 @@ impl Live {
             let name = &account.name;
             match names.len() {
                 0 => info!(account = %name, "Account `{name}` has no plugin to ask"),
+                1 => info!(account = %name, "Account `{name}` asks 1 plugin: {}", names.concat()),
                 count => info!(account = %name, "Account `{name}` asks {count} plugins: {}", names.join(", ")),
             }
             if let Some(forward) = chain.forward() {
@@ -601,8 +602,10 @@ impl Loading {
             Err(error) => {
                 // What would mend it may be a file that is not there yet.
                 self.stamps = error.stamps().clone();
-                error!("The settings were not reloaded; the old ones stay: {error}");
-                self.refused = Some(error.to_string());
+                for problem in error.problems() {
+                    error!("The settings were not reloaded; the old ones stay: {problem}");
+                }
+                self.refused = error.problems().to_vec();
                 false
             }
             Ok(new) => {
@@ -613,7 +616,7 @@ impl Loading {
                     warn!("`{key}` changed; it counts after a restart");
                 }
                 info!("The settings were reloaded");
-                self.refused = None;
+                self.refused.clear();
                 self.config = Arc::new(new);
                 true
             }

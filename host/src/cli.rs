@@ -67,10 +67,20 @@ pub fn main() -> ExitCode {
     log::flush();
     match ended {
         Ok(code) => code,
-        Err(error) => {
+        Err(error) => tell(&error),
+    }
+}
+
+/// Tells why a command ended. Wrong settings are wrong usage, and nothing was tried.
+fn tell(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<ConfigError>() {
+        Some(wrong) => {
+            wrong.problems().iter().for_each(|problem| eprintln!("error: {problem}"));
+            ExitCode::from(2)
+        }
+        None => {
             eprintln!("error: {error:#}");
-            // Wrong settings are wrong usage, and nothing was tried.
-            if error.is::<ConfigError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+            ExitCode::FAILURE
         }
     }
 }

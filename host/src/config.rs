@@ -36,7 +36,7 @@ use std::{
     sync::Arc,
 };
 
-pub use account::{Account, Mode};
+pub use account::{Account, Mode, app_id};
 pub use dev::Dev;
 pub use error::ConfigError;
 pub use grants::{

@@ -71,7 +71,7 @@ impl Host {
         let wechat = Simulator::new(url(&line), TOKEN).expect("it is a URL");
         let admin = running.line("Metrics and health are on http://").await;
         let admin = url(&admin).trim_end_matches(':').to_owned();
-        running.line(&format!("asks {} plugins", plugins.len() + 1)).await;
+        running.line(&format!("asks {} plugin", plugins.len() + 1)).await;
         let mut host = Self { running, user: User(wechat), admin, dir, resident_mib: 0 };
         // Whatever is made at the first call is there from here on.
         host.says("[image]").await;

@@ -107,10 +107,16 @@ fn method(text: &str) -> Result<Method, String> {
 
 fn prepare(args: &Args, config: &Config) -> anyhow::Result<(Api, Call)> {
     let account = account(config, args.account.as_deref())?;
-    let none = || format!("`accounts.{0}.app_id` or `accounts.{0}.app_secret` is missing", account.name);
+    let none = || missing_for_api(account, &format!("accounts.{}.", account.name));
     let api = Apis::of_command(config).of(account).with_context(none)?;
     args.output.as_deref().map(writable).transpose()?;
     Ok((api, call(args)?))
+}
+
+/// Says what an account lacks for WeChat's API, its keys with this before them.
+pub(super) fn missing_for_api(account: &Account, table: &str) -> String {
+    let keys: Vec<_> = account.missing_for_api().iter().map(|key| format!("`{table}{key}`")).collect();
+    format!("{} {} missing", keys.join(" and "), if keys.len() == 1 { "is" } else { "are" })
 }
 
 /// Sees whether an answer can be a file of this name: after the call, what it did is done.

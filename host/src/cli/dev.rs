@@ -281,7 +281,8 @@ impl Workshop {
                 true
             }
             Err(error) => {
-                eprintln!("error: {error}; the settings before stay");
+                error.problems().iter().for_each(|problem| eprintln!("error: {problem}"));
+                eprintln!("The settings before stay.");
                 false
             }
         }

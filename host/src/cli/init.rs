@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use super::bot::{Bot, CONFIG_FILE, LISTEN, new_encoding_aes_key, new_token};
-use crate::{config::Config, shell::word};
+use crate::{config, shell::word};
 
 /// Makes a bot directory with fresh secrets and the bundled plugins, and prints what to fill into WeChat's form.
 #[derive(Debug, clap::Args)]
@@ -14,7 +14,7 @@ pub struct Args {
     #[arg(long)]
     sandbox: bool,
     /// The account's 开发者ID (AppID), `wx…`; it can be filled into aviary.toml later
-    #[arg(long, value_name = "APPID", default_value = "", hide_default_value = true, conflicts_with = "sandbox")]
+    #[arg(long, value_name = "APPID", hide_default_value = true, default_value = "", value_parser = app_id, conflicts_with = "sandbox")]
     app_id: String,
 }
 
@@ -22,10 +22,6 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let encoding_aes_key = if args.sandbox { None } else { Some(new_encoding_aes_key()?) };
     let bot = Bot { token: new_token()?, encoding_aes_key, app_id: args.app_id, listen: LISTEN.into() };
-    if !bot.app_id.is_empty() {
-        // A bot that would not start is not made.
-        Config::load(&bot.write(tempfile::tempdir()?.path())?)?;
-    }
     bot.write(&args.dir)?;
     let (dir, token) = (args.dir.display(), &bot.token);
     println!("{dir}/{CONFIG_FILE} and {dir}/plugins/ are there.\n");
@@ -48,4 +44,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     println!("Then run `aviary serve {}`, and save the form: WeChat checks the URL as you do.", word(&args.dir));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Holds an AppID to what the settings take: a bot that would not start is not made.
+fn app_id(text: &str) -> Result<String, String> {
+    Ok(config::app_id(text)?.unwrap_or_default())
 }

@@ -148,8 +148,16 @@ async fn push(simulator: &Simulator, xml: &str, args: &Args, out: &mut impl Writ
             Err(error) => eprintln!("{of}{error}"),
         }
     };
-    let Ok(answer) = simulator.deliver(&signed, args.tries, report).await else {
-        return Ok(false);
+    let answer = match simulator.deliver(&signed, args.tries, report).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            if args.tries == 1 && matches!(error, NoAnswer::Timeout { .. }) {
+                eprintln!(
+                    "WeChat would try again, {TRIES_MAX} times in all: see what those are answered with `--tries {TRIES_MAX}`"
+                );
+            }
+            return Ok(false);
+        }
     };
 
     if args.raw {
@@ -227,7 +235,12 @@ fn request(args: &Args) -> anyhow::Result<Request> {
         What { check: true, .. } => return Ok(Request::UrlCheck),
         What { xml: Some(file), .. } => return Ok(Request::Push(super::parse::read_text(file)?)),
         What { text: Some(text), .. } => Said::text(text),
-        What { event: Some(event), .. } => Said::event(event, &args.key)?,
+        What { event: Some(event), .. } => {
+            if let Some(what) = Said::needs(event).filter(|_| args.key.is_empty()) {
+                bail!("the event `{event}` needs its {what}: add `--key {what}`");
+            }
+            Said::event(event, &args.key)?
+        }
         What { say, .. } => Said::parse(say.as_deref().unwrap_or_default())?,
     };
     let mut playback = Playback { to_user: args.to.clone(), ..Playback::default() };
@@ -384,6 +397,14 @@ mod tests {
         let xml = sent(&["--text", "[image]", "--user", "小明"]).unwrap();
         assert!(xml.contains("<Content><![CDATA[[image]]]></Content>"), "{xml}");
         assert!(xml.contains("<FromUserName><![CDATA[小明]]></FromUserName>"), "{xml}");
+    }
+
+    #[test]
+    fn an_event_that_needs_a_key_says_by_which_option_it_is_given() {
+        let needs = |event| sent(&["--event", event]).unwrap_err().to_string();
+        assert_eq!(needs("CLICK"), "the event `CLICK` needs its KEY: add `--key KEY`");
+        assert_eq!(needs("view"), "the event `view` needs its URL: add `--key URL`");
+        assert!(sent(&["--event", "subscribe"]).is_ok() && sent(&["--event", "new_one"]).is_ok());
     }
 
     #[test]

@@ -11,7 +11,8 @@ use std::{
 use aviary_wechat::crypt::AesKey;
 use hyper::Uri;
 
-use self::value::{aes_key, api_base_url, app_id, app_secret, path, token_text};
+pub use self::value::app_id;
+use self::value::{aes_key, api_base_url, app_secret, path, token_text};
 pub(super) use self::value::{is_http_address, words_for_a_user};
 use super::{
     document::Value,
@@ -151,6 +152,12 @@ impl Account {
                 problems.add(&account.place, format!("{text}; give each a path of its own"));
             }
         }
+    }
+
+    /// What WeChat's API needs and the account lacks, by its keys.
+    pub fn missing_for_api(&self) -> Vec<&'static str> {
+        let is_missing = [("app_id", self.app_id.is_none()), ("app_secret", self.app_secret.is_none())];
+        is_missing.into_iter().filter(|(_, is_missing)| *is_missing).map(|(key, _)| key).collect()
     }
 
     /// Says what is allowed, but not what the operator can have meant.

@@ -66,6 +66,15 @@ impl Said {
         Ok(Said { msg_type: "event".into(), fields, set: Vec::new() })
     }
 
+    /// Returns what an event's value is called, such as `KEY`, where it cannot be left out.
+    pub fn needs(event: &str) -> Option<&'static str> {
+        let word = words::find_kind(Kind::Event, event)?;
+        word.fields.iter().find_map(|(_, value)| match value {
+            Value::Needed(what) => Some(*what),
+            Value::Is(_) | Value::Or(..) | Value::Given(_) => None,
+        })
+    }
+
     /// Returns every word of WeChat's with its values, one to a line, for a person to read.
     pub fn words() -> String {
         words::list()

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::Report;
 use crate::{
     api::{Api, ApiError, Apis, CallbackCheck},
-    config::{Account, Config},
+    cli::api::missing_for_api,
+    config::Config,
     conversation::Simulator,
     https::Client,
 };
@@ -26,7 +27,7 @@ pub(super) async fn check(config: &Config, timeout: Duration, report: &mut Repor
                 is_asked = true;
                 ask(&api, report).await;
             }
-            None => report.note(&format!("not asked: {} missing", missing(account))),
+            None => report.note(&format!("not asked: {}", missing_for_api(account, ""))),
         }
         if let Some(mut webhook) = Simulator::of_webhook(account, Client::trusting(&config.http.authorities)) {
             is_asked = true;
@@ -36,14 +37,6 @@ pub(super) async fn check(config: &Config, timeout: Duration, report: &mut Repor
     }
     if !is_asked {
         report.wrong("no account could be asked about");
-    }
-}
-
-fn missing(account: &Account) -> &'static str {
-    match (&account.app_id, &account.app_secret) {
-        (None, None) => "`app_id` and `app_secret` are",
-        (None, _) => "`app_id` is",
-        _ => "`app_secret` is",
     }
 }
 

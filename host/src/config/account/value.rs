@@ -49,7 +49,11 @@ pub(super) fn aes_key(text: &str) -> Result<AesKey, String> {
     AesKey::parse(text).map_err(|error| error.to_string())
 }
 
-pub(super) fn app_id(text: &str) -> Result<Option<String>, String> {
+/// Reads an AppID; an empty text is none.
+///
+/// # Errors
+/// What it must be.
+pub fn app_id(text: &str) -> Result<Option<String>, String> {
     match text {
         "" => Ok(None),
         _ if text.starts_with("gh_") => Err("must be the AppID, `wx…`; this is the account's original id".to_owned()),
