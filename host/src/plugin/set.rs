@@ -1,7 +1,9 @@
-//! Every plugin file that is there, what became of each, and the chains that the accounts make of them.
+//! Every plugin file that is there, and what became of each. The chains that the accounts make of them are in `chains`.
 //!
 //! A look starts a load for each file that changed, and waits for the short part of it. What takes longer, compiling and
 //! conversations, goes on by itself: no other file and no setting waits for it.
+
+mod chains;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -18,19 +20,14 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::{
-    Hash, Plugin, aside,
-    code::{Code, PAGES},
+    Hash, aside,
+    code::Code,
     directory::{self, Listing, directories},
-    file_name::{file_name_order, name_of},
     idle_tables::{Names, idle_tables},
     loader::{Identity, Loaded, Loader, Look, NotLoaded, Phase, Progress, ReadError, Terms},
     millis,
-    versions::Served,
 };
-use crate::{
-    config::{Account, Config, PluginSettings},
-    dispatch::Chain,
-};
+use crate::config::Config;
 
 /// Every plugin file that was seen, with the code that serves.
 #[derive(Debug)]
@@ -284,117 +281,6 @@ impl Set {
             Ok(_) => {}
             Err(error) => warn!("The compile cache cannot be tidied: {error}"),
         }
-    }
-
-    /// Makes the chains of all accounts out of what is loaded, in the order of the accounts.
-    pub fn chains(&mut self, config: &Config) -> Vec<Chain> {
-        self.loader.turns().apply(config);
-        let chains = config.accounts.iter().map(|account| self.chain(config, account)).collect();
-        self.refused_plugins.end_round();
-        chains
-    }
-
-    fn chain(&mut self, config: &Config, account: &Account) -> Chain {
-        let mut plugins: Vec<Plugin> = Vec::new();
-        let api = self.loader.services.apis.of(account);
-        for (path, code, own) in self.serving(config, account) {
-            let Some(name) = name_of(&path) else { continue };
-            if let Some(first) = plugins.iter().find(|plugin| *plugin.name == *name) {
-                let text = format!(
-                    "account `{}`: {} is not asked, because {} is a plugin of the same name `{name}`; rename one of them",
-                    account.name,
-                    path.display(),
-                    first.file.display()
-                );
-                self.refused_plugins.tell(text);
-                continue;
-            }
-            let settings = Arc::new(config.plugin(account, &name, own));
-            self.tell_misfit(&account.name, &name, &path, &code, &settings);
-            let (name, account): (Arc<str>, Arc<str>) = (name.into(), account.name.as_str().into());
-            plugins.push(Plugin {
-                lane: code.lane(&account, &name),
-                record: self.loader.services.record(&account, &name, code.hash, &settings),
-                name,
-                account,
-                file: path,
-                code,
-                settings,
-                api: api.clone(),
-                services: self.loader.services.clone(),
-            });
-        }
-        if !account.plugins.is_empty() {
-            plugins = self.listed(account, plugins);
-        }
-        Chain::of(plugins.into_iter().map(Arc::new).collect())
-    }
-
-    /// Tells where what is set for a plugin does not fit the one that serves.
-    fn tell_misfit(&mut self, account: &str, name: &str, path: &Path, code: &Code, settings: &PluginSettings) {
-        // What is examined anew has not come to its end yet, and what was refused was told of.
-        let is_settled = self.files.get(path).is_some_and(|known| known.look.is_some() && known.refused.is_none());
-        if let Some(pinned) = settings.sha256.filter(|pinned| is_settled && *pinned != code.hash) {
-            // It began to serve before the pin; what takes its place will have to fit.
-            self.refused_plugins.tell(format!(
-                "account `{account}`: plugin `{name}` still runs with SHA-256 {}, but its table says `sha256 = \"{pinned}\"`; it \
-                 stays until its file is replaced or the host restarts",
-                code.hash
-            ));
-        }
-        // The file was tried under the limits that most accounts have.
-        for over in code.needs().over(&settings.limits) {
-            self.refused_plugins.tell(format!("account `{account}`: plugin `{name}` cannot start: {over}"));
-        }
-        if settings.grants.pages.is_some() && !code.has_pages() {
-            self.refused_plugins.tell(format!(
-                "account `{account}`: plugin `{name}` is granted `pages`, but it exports no `{PAGES}`; build it with pages, or take the \
-                 grant away"
-            ));
-        }
-    }
-
-    /// The files whose plugins are in a chain, each once.
-    pub fn served<'a>(&self, chains: impl Iterator<Item = &'a Chain>) -> Vec<Served> {
-        let plugins: BTreeMap<&Path, &Plugin> =
-            chains.flat_map(|chain| &chain.plugins).map(|plugin| (plugin.file.as_path(), &**plugin)).collect();
-        let served = |(file, plugin): (&Path, &Plugin)| {
-            let identity = self.files.get(file)?.serving.as_ref()?.identity;
-            Some(Served { file: file.to_owned(), name: plugin.name.to_string(), identity })
-        };
-        plugins.into_iter().filter_map(served).collect()
-    }
-
-    /// The plugins that the account lists, in its order.
-    fn listed(&mut self, account: &Account, mut plugins: Vec<Plugin>) -> Vec<Plugin> {
-        let mut listed = Vec::new();
-        for name in &account.plugins {
-            match plugins.iter().position(|plugin| *plugin.name == **name) {
-                Some(index) => listed.push(plugins.remove(index)),
-                None => self.refused_plugins.tell(format!(
-                    "account `{}` lists plugin `{name}`, but no plugin of that name is loaded",
-                    account.name
-                )),
-            }
-        }
-        listed
-    }
-
-    /// Files with code that the account can ask, in file-name order, each with whether it is from the account's own
-    /// directory.
-    fn serving(&self, config: &Config, account: &Account) -> Vec<(PathBuf, Arc<Code>, bool)> {
-        let mut files: Vec<_> = self
-            .files
-            .iter()
-            .filter_map(|(path, known)| {
-                let dir = path.parent()?;
-                let own = account.plugins_dir.as_deref() == Some(dir);
-                let code = known.serving.as_ref()?.code.clone();
-                (own || dir == config.plugins_dir).then(|| (path.clone(), code, own))
-            })
-            .collect();
-        files.sort_by(|(a, ..), (b, ..)| file_name_order(a, b));
-        files
     }
 
     /// The `.wasm` files that are there now, and what they look like; nothing for one that cannot be looked at, which is no
