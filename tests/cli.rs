@@ -297,7 +297,7 @@ async fn push_exits_0_for_an_answer_1_for_none_and_2_when_nothing_was_sent() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
     let once = run(&["push", &url, "--token", TOKEN, "--text", "hi", "--timeout-ms", "100"]).await;
-    let hint = "WeChat would try again, 3 times in all: see what those are answered with `--tries 3`\n";
+    let hint = "WeChat would try 3 times; so does `--tries 3`\n";
     assert_eq!((once.code, once.stderr), (Some(1), format!("no answer within 100 ms\n{hint}")));
 
     let nowhere = run(&["push", "--text", "hi"]).await;

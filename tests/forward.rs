@@ -356,10 +356,12 @@ async fn a_webhook_that_is_being_restarted_loses_no_message_and_is_asked_once() 
     let (simulator, push) = (bot.simulator.clone(), bot.simulator.sign(&text_push("你好")).unwrap());
     let asking = tokio::spawn(async move { simulator.send(&push).await });
     until_missed(&log).await;
+    let failing = || bot.app.live().named("main").unwrap().chain.forward().unwrap().failing();
+    assert_eq!(failing().expect("whoever asks for the status now is told").messages, 0);
     let reply = "<xml><MsgType><![CDATA[text]]></MsgType><Content><![CDATA[在]]></Content></xml>";
     let webhook = Upstream::on(socket.listen(16).unwrap(), move |_| ok("", reply));
     assert_eq!(bot.shown(&asking.await.unwrap().unwrap()), "在");
-    assert_eq!(webhook.requests().len(), 1);
+    assert_eq!((webhook.requests().len(), failing()), (1, None));
 }
 
 /// Both are restarted: the message waits for the next host, and its user is told to ask instead of reading the apology.

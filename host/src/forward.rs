@@ -184,7 +184,9 @@ impl Forward {
             }
             Err(_) => return false,
         };
-        let missed = self.line.away.missed(Instant::now());
+        let now = Instant::now();
+        self.line.trouble.missed(|| format!("cannot be reached: {reason}"), now);
+        let missed = self.line.away.missed(now);
         if missed == Missed::First {
             let (account, url) = (&self.account, &self.url);
             info!(%account, "Webhook {url} of account `{account}` is not there ({reason}); messages wait a little for it");

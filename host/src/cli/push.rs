@@ -152,9 +152,7 @@ async fn push(simulator: &Simulator, xml: &str, args: &Args, out: &mut impl Writ
         Ok(answer) => answer,
         Err(error) => {
             if args.tries == 1 && matches!(error, NoAnswer::Timeout { .. }) {
-                eprintln!(
-                    "WeChat would try again, {TRIES_MAX} times in all: see what those are answered with `--tries {TRIES_MAX}`"
-                );
+                eprintln!("WeChat would try {TRIES_MAX} times; so does `--tries {TRIES_MAX}`");
             }
             return Ok(false);
         }

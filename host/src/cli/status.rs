@@ -138,11 +138,14 @@ fn print_account(account: &Account, status: &Status, base: Option<&Path>, report
         report.fact("forward", forward);
     }
     if let Some(Failing { since_s, messages, why }) = &account.forward_failing {
-        let at = if *messages == 1 { "the last message".to_owned() } else { format!("the last {messages} messages") };
+        let at = match messages {
+            0 => String::new(),
+            1 => ", at the last message".to_owned(),
+            _ => format!(", at the last {messages} messages"),
+        };
         let since = span(*since_s);
-        report.wrong(&format!(
-            "`forward` has failed for {since}, at {at}: it {why}; the next one that it answers ends this"
-        ));
+        report
+            .wrong(&format!("`forward` has failed for {since}{at}: it {why}; the next one that it answers ends this"));
     }
     // While plugins are loaded, the host is to blame and has said so.
     if account.plugins.is_empty() && account.forward.is_none() && status.unready.is_none() {

@@ -1,4 +1,4 @@
-//! Since when a webhook fails, by what it did with the last messages: an operator is shown it until it does well again.
+//! Since when a webhook fails, by what it did with the last messages: the operator is shown it until it does well again.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -25,7 +25,7 @@ struct Row {
 pub struct Failing {
     /// How long ago the first of them failed, in s.
     pub since_s: u64,
-    /// How many they are.
+    /// How many they are; 0 while the first one still waits for somebody to be there.
     pub messages: u64,
     /// Why the last one failed: "it …".
     pub why: String,
@@ -49,6 +49,11 @@ impl Trouble {
                 *row = Some(Row { since, messages: messages + 1, why });
             }
         }
+    }
+
+    /// Says that nobody is there to connect to, though a message may still wait for it.
+    pub(super) fn missed(&self, why: impl FnOnce() -> String, now: Instant) {
+        self.row().get_or_insert_with(|| Row { since: now, messages: 0, why: why() });
     }
 
     /// How it fails, if it does.
@@ -86,6 +91,16 @@ mod tests {
         assert_eq!(trouble.told(at(9)), Some(Failing { since_s: 8, messages: 2, why }));
         judge(ForwardOutcome::Silent, "", 10);
         assert_eq!(trouble.told(at(10)), None);
+    }
+
+    #[test]
+    fn it_fails_while_a_message_waits_for_it_and_not_once_that_was_answered() {
+        let (trouble, now) = (Trouble::default(), Instant::now());
+        let why = || "cannot be reached".to_owned();
+        trouble.missed(why, now);
+        assert_eq!(trouble.told(now), Some(Failing { since_s: 0, messages: 0, why: why() }));
+        trouble.judge(ForwardOutcome::Replied, why, now);
+        assert_eq!(trouble.told(now), None);
     }
 
     #[test]
