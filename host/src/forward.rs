@@ -129,9 +129,8 @@ impl Forward {
     pub async fn ask(&self, question: &Question, deadline: Instant) -> Option<Reply> {
         let started = Instant::now();
         let asked = self.exchange(question, deadline).await;
-        let (outcome, why) = (ForwardOutcome::of(&asked), || asked.as_ref().err().map(Failure::to_string));
-        self.metrics.asked(outcome, started.elapsed());
-        self.line.trouble.judge(outcome, || why().unwrap_or_default(), Instant::now());
+        self.metrics.asked(ForwardOutcome::of(&asked), started.elapsed());
+        self.line.trouble.judge(asked.as_ref().err(), Instant::now());
         let failure = match asked {
             Ok(reply) => return Some(reply),
             Err(failure) => failure,
@@ -185,7 +184,7 @@ impl Forward {
             Err(_) => return false,
         };
         let now = Instant::now();
-        self.line.trouble.missed(|| format!("cannot be reached: {reason}"), now);
+        sent.as_ref().err().into_iter().for_each(|failure| self.line.trouble.missed(failure, now));
         let missed = self.line.away.missed(now);
         if missed == Missed::First {
             let (account, url) = (&self.account, &self.url);

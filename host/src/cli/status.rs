@@ -137,16 +137,7 @@ fn print_account(account: &Account, status: &Status, base: Option<&Path>, report
     if let Some(forward) = &account.forward {
         report.fact("forward", forward);
     }
-    if let Some(Failing { since_s, messages, why }) = &account.forward_failing {
-        let at = match messages {
-            0 => String::new(),
-            1 => ", at the last message".to_owned(),
-            _ => format!(", at the last {messages} messages"),
-        };
-        let since = span(*since_s);
-        report
-            .wrong(&format!("`forward` has failed for {since}{at}: it {why}; the next one that it answers ends this"));
-    }
+    account.forward_failing.iter().for_each(|failing| report.wrong(&told(failing)));
     // While plugins are loaded, the host is to blame and has said so.
     if account.plugins.is_empty() && account.forward.is_none() && status.unready.is_none() {
         report.wrong("it asks no plugin: every message is answered with silence");
@@ -164,6 +155,16 @@ fn print_account(account: &Account, status: &Status, base: Option<&Path>, report
         };
         report.wrong(&format!("plugin `{}`{part} has been left alone for {since}: {}; {again}", out.plugin, out.why));
     }
+}
+
+/// How a webhook fails.
+fn told(Failing { since_s, messages, why }: &Failing) -> String {
+    let at = match messages {
+        0 => String::new(),
+        1 => ", at the last message".to_owned(),
+        _ => format!(", at the last {messages} messages"),
+    };
+    format!("`forward` has failed for {}{at}: it {why}; the next one that it answers ends this", span(*since_s))
 }
 
 /// Which version of a plugin serves, and from where.

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::ForwardOutcome;
+use super::Failure;
 
 /// The row of failures that a webhook is in, if it is.
 #[derive(Debug, Default)]
@@ -32,28 +32,24 @@ pub struct Failing {
 }
 
 impl Trouble {
-    /// Says what came of a message; `why` is asked where it failed.
-    pub(super) fn judge(&self, outcome: ForwardOutcome, why: impl FnOnce() -> String, now: Instant) {
-        match outcome {
-            // It is there, and what it says of one message is its author's to mend.
-            ForwardOutcome::Replied | ForwardOutcome::Silent | ForwardOutcome::Refused => *self.row() = None,
+    /// Says how it failed at a message, if it did.
+    pub(super) fn judge(&self, failure: Option<&Failure>, now: Instant) {
+        match failure {
+            // It is there: a reply that WeChat would refuse is for its author to mend.
+            None | Some(Failure::Refused(_)) => *self.row() = None,
             // It was not asked.
-            ForwardOutcome::Busy => {}
-            ForwardOutcome::Timeout
-            | ForwardOutcome::Unreachable
-            | ForwardOutcome::Status
-            | ForwardOutcome::Unreadable => {
-                let why = why();
+            Some(Failure::NoTime | Failure::Busy { .. }) => {}
+            Some(failure) => {
                 let mut row = self.row();
                 let (since, messages) = row.as_ref().map_or((now, 0), |row| (row.since, row.messages));
-                *row = Some(Row { since, messages: messages + 1, why });
+                *row = Some(Row { since, messages: messages + 1, why: failure.to_string() });
             }
         }
     }
 
     /// Says that nobody is there to connect to, though a message may still wait for it.
-    pub(super) fn missed(&self, why: impl FnOnce() -> String, now: Instant) {
-        self.row().get_or_insert_with(|| Row { since: now, messages: 0, why: why() });
+    pub(super) fn missed(&self, failure: &Failure, now: Instant) {
+        self.row().get_or_insert_with(|| Row { since: now, messages: 0, why: failure.to_string() });
     }
 
     /// How it fails, if it does.
@@ -75,39 +71,45 @@ impl Trouble {
 mod tests {
     use std::time::Duration;
 
+    use hyper::StatusCode;
+
     use super::*;
+    use crate::reply::Refused;
+
+    fn unreachable() -> Failure {
+        Failure::Unreachable { reason: "refused".into(), may_pass: true }
+    }
 
     #[test]
     fn a_webhook_fails_from_its_first_failure_to_its_next_answer() {
         let (trouble, start) = (Trouble::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        let judge = |outcome, why: &str, seconds| trouble.judge(outcome, || why.to_owned(), at(seconds));
-        judge(ForwardOutcome::Replied, "", 0);
+        trouble.judge(None, at(0));
         assert_eq!(trouble.told(at(0)), None);
-        judge(ForwardOutcome::Unreachable, "cannot be reached", 1);
-        judge(ForwardOutcome::Busy, "has too many", 2);
-        judge(ForwardOutcome::Status, "answered with status 500", 3);
-        let why = "answered with status 500".to_owned();
+        trouble.judge(Some(&unreachable()), at(1));
+        trouble.judge(Some(&Failure::Busy { max: 1 }), at(2));
+        trouble.judge(Some(&Failure::Status(StatusCode::BAD_GATEWAY)), at(3));
+        let why = "answered with status 502 Bad Gateway; its own log should say why".to_owned();
         assert_eq!(trouble.told(at(9)), Some(Failing { since_s: 8, messages: 2, why }));
-        judge(ForwardOutcome::Silent, "", 10);
+        trouble.judge(None, at(10));
         assert_eq!(trouble.told(at(10)), None);
     }
 
     #[test]
     fn it_fails_while_a_message_waits_for_it_and_not_once_that_was_answered() {
         let (trouble, now) = (Trouble::default(), Instant::now());
-        let why = || "cannot be reached".to_owned();
-        trouble.missed(why, now);
-        assert_eq!(trouble.told(now), Some(Failing { since_s: 0, messages: 0, why: why() }));
-        trouble.judge(ForwardOutcome::Replied, why, now);
+        trouble.missed(&unreachable(), now);
+        let why = "cannot be reached: refused".to_owned();
+        assert_eq!(trouble.told(now), Some(Failing { since_s: 0, messages: 0, why }));
+        trouble.judge(None, now);
         assert_eq!(trouble.told(now), None);
     }
 
     #[test]
     fn a_reply_that_wechat_would_refuse_comes_from_a_webhook_that_is_there() {
         let (trouble, now) = (Trouble::default(), Instant::now());
-        trouble.judge(ForwardOutcome::Timeout, || "gave no answer".to_owned(), now);
-        trouble.judge(ForwardOutcome::Refused, || "it is too long".to_owned(), now);
+        trouble.judge(Some(&unreachable()), now);
+        trouble.judge(Some(&Failure::Refused(Refused::EmptyText)), now);
         assert_eq!(trouble.told(now), None);
     }
 }
