@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use aviary_host::{
@@ -12,10 +12,12 @@ use aviary_host::{
     plugin::Hash,
 };
 use serde_json::Value;
+use tokio::time::{sleep, timeout};
 use wasm_encoder::{CustomSection, Section};
 
 use crate::{
     bot::{Bot, PATIENCE, Setup},
+    fake_wechat::{FakeWechat, STABLE_TOKEN},
     log::Log,
     plugins::{ECHO, KEYWORDS, MISBEHAVE, PARROT},
     process::{Finished, Running, aviary, finish},
@@ -161,6 +163,31 @@ async fn a_misspelt_rule_is_noted_by_check_and_status_and_in_the_log_and_nothing
         assert!(line.starts_with("  note: aviary.toml:"), "{printed}");
     }
     assert!(log.lines(note)[0].contains("WARN"));
+}
+
+/// What is late then cannot be sent, and plugins get no answer of WeChat's; WeChat itself says what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_tells_that_wechats_api_cannot_be_called_until_it_can() {
+    let fake = FakeWechat::start().await;
+    let bot = start(Setup::new().plugin("20-echo.wasm", &ECHO).account(&fake.account())).await;
+    done(&bot, &["status"]).await;
+    fake.refuses(STABLE_TOKEN, 40_164, "invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in whitelist");
+    let live = bot.app.live();
+    let api = live.named("main").unwrap().api.as_ref().expect("it has an AppSecret");
+    api.access_token(Instant::now() + PATIENCE).await.unwrap_err();
+    let printed = wrong(&bot).await;
+    let (_, why) = printed.split_once("wrong: no access_token could be fetched for ").expect("it is told");
+    assert!(why.contains("40164") && why.contains("add 1.2.3.4 to the IP whitelist"), "{printed}");
+
+    fake.allows(STABLE_TOKEN);
+    let fetched = async {
+        // A fetch that failed is not repeated at once.
+        while api.access_token(Instant::now() + PATIENCE).await.is_err() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, fetched).await.expect("it is fetched again");
+    done(&bot, &["status"]).await;
 }
 
 /// The host serves on with the rows that are right, so nobody but `status` would remind of it.

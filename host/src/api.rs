@@ -25,7 +25,7 @@ use std::{
 use tokio::time::sleep;
 use tracing::warn;
 
-pub use access_token::AccessToken;
+pub use access_token::{AccessToken, NoToken};
 pub(crate) use advice::is_about_account;
 pub use callback_check::CallbackCheck;
 pub use error::ApiError;
@@ -184,6 +184,11 @@ impl Api {
         let no_token = || ApiError::Invalid("where exchanges are played, nobody has an access_token".to_owned());
         let (source, token) = self.0.token.as_ref().ok_or_else(no_token)?;
         token.current(source, deadline).await
+    }
+
+    /// Why there is no access_token, if none could be fetched the last time.
+    pub fn no_token(&self) -> Option<NoToken> {
+        self.0.token.as_ref().and_then(|(_, token)| token.missing(Instant::now()))
     }
 
     /// Sends a request under the account's token.

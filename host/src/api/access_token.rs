@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::timeout_at};
 use tracing::{debug, warn};
 
@@ -71,10 +72,29 @@ struct State {
     token: Option<AccessToken>,
     /// The fetch that is on its way; it ends as this says.
     fetch: Option<watch::Receiver<Option<Fetched>>>,
-    /// How often in a row it failed, until when none follows, and why.
-    failed: Option<(u32, Instant, ApiError)>,
+    failed: Option<Failed>,
     /// When new stable tokens were asked for, within a day.
     forced: VecDeque<Instant>,
+}
+
+/// Fetches that failed in a row.
+#[derive(Debug)]
+struct Failed {
+    times: u32,
+    since: Instant,
+    /// When the next one may follow.
+    until: Instant,
+    /// Why the last one failed.
+    error: ApiError,
+}
+
+/// That no access_token could be fetched the last time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoToken {
+    /// How long ago the first of the fetches failed that failed since, in s.
+    pub since_s: u64,
+    /// What WeChat said, and what to do about it.
+    pub why: String,
 }
 
 type Fetched = Result<AccessToken, ApiError>;
@@ -120,6 +140,14 @@ impl ManagedToken {
         ended(fetch, deadline).await
     }
 
+    /// Why there is none, if the last fetch failed.
+    pub(super) fn missing(&self, now: Instant) -> Option<NoToken> {
+        self.state().failed.as_ref().map(|Failed { since, error, .. }| NoToken {
+            since_s: now.saturating_duration_since(*since).as_secs(),
+            why: error.advised(),
+        })
+    }
+
     /// Begins a fetch, unless one is on its way or failed just now.
     fn begin(
         self: &Arc<Self>,
@@ -132,7 +160,7 @@ impl ManagedToken {
         if let Some(fetch) = state.fetch.as_ref().filter(|fetch| fetch.has_changed().is_ok()) {
             return Ok(fetch.clone());
         }
-        if let Some((_, until, error)) = state.failed.as_ref().filter(|(_, until, _)| now < *until) {
+        if let Some(Failed { until, error, .. }) = state.failed.as_ref().filter(|failed| now < failed.until) {
             debug!(account = %source.account, "No access_token is fetched for {} ms", (*until - now).as_millis());
             return Err(error.clone());
         }
@@ -181,11 +209,12 @@ impl ManagedToken {
                 state.failed = None;
             }
             Err(error) => {
-                let times = state.failed.as_ref().map_or(0, |(times, ..)| *times);
+                let now = Instant::now();
+                let (times, since) = state.failed.as_ref().map_or((0, now), |failed| (failed.times, failed.since));
                 let pause = FAILURE_PAUSE.saturating_mul(1 << times.min(16)).min(FAILURE_PAUSE_MAX);
                 let advised = error.advised();
                 warn!(%account, "The access_token of account `{account}` cannot be fetched: {advised}");
-                state.failed = Some((times + 1, Instant::now() + pause, error.clone()));
+                state.failed = Some(Failed { times: times + 1, since, until: now + pause, error: error.clone() });
             }
         }
     }

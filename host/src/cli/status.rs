@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{bot::CONFIG_FILE, report::Report};
 use crate::{
+    api::NoToken,
     config::Config,
     control::{
         client::{Host, NoAnswer},
@@ -136,6 +137,9 @@ fn print_account(account: &Account, status: &Status, base: Option<&Path>, report
     }
     if let Some(forward) = &account.forward {
         report.fact("forward", forward);
+    }
+    if let Some(NoToken { since_s, why }) = &account.no_token {
+        report.wrong(&format!("no access_token could be fetched for {}: {why}", span(*since_s)));
     }
     account.forward_failing.iter().for_each(|failing| report.wrong(&told(failing)));
     // While plugins are loaded, the host is to blame and has said so.

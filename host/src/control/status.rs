@@ -9,6 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    api::{Api, NoToken},
     app::{App, Serving},
     config::Mode,
     forward::{Failing, Forward},
@@ -66,6 +67,9 @@ pub struct Account {
     /// How that fails, if it failed at the last messages.
     #[serde(default)]
     pub forward_failing: Option<Failing>,
+    /// Why WeChat's API cannot be called for it, if no access_token could be fetched the last time.
+    #[serde(default)]
+    pub no_token: Option<NoToken>,
     /// In the order in which they are asked.
     pub plugins: Vec<Asked>,
     /// Those of them that say that their settings are wrong.
@@ -109,6 +113,7 @@ impl Status {
             mode: mode(serving.account.mode).to_owned(),
             forward: serving.account.forward.as_ref().map(without_parameters),
             forward_failing: serving.chain.forward().and_then(Forward::failing),
+            no_token: serving.api.as_ref().and_then(Api::no_token),
             plugins: serving.chain.plugins.iter().map(|plugin| facts.asked(plugin)).collect(),
             wrong_settings: wrong_settings(&serving.account.name),
         };
