@@ -13,7 +13,7 @@ pub struct NotOne(pub &'static str);
 impl<'a> Query<'a> {
     /// Reads `a=1&b=2`, percent-decoded.
     pub fn parse(query: &'a str) -> Self {
-        if query.contains(['%', '+']) {
+        if query.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
             return Self(form_urlencoded::parse(query.as_bytes()).collect());
         }
         // As a rule WeChat escapes nothing, and every name and value is there as it stands.

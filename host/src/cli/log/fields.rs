@@ -34,7 +34,7 @@ struct Harmless<'a, 'w>(&'a mut Writer<'w>);
 
 impl Write for Harmless<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        if !text.contains(is_command) {
+        if text.bytes().all(is_surely_harmless) {
             return self.0.write_str(text);
         }
         text.chars().try_for_each(|char| match char {
@@ -42,6 +42,11 @@ impl Write for Harmless<'_, '_> {
             char => self.0.write_char(char),
         })
     }
+}
+
+/// Whether a byte is part of no command, told sooner than of a character: the commands that are not ASCII begin with 0xc2.
+fn is_surely_harmless(byte: u8) -> bool {
+    byte >= b' ' && byte != 0x7f && byte != 0xc2
 }
 
 /// Line ends and tabs are left: a guest's own are escaped before they come here.

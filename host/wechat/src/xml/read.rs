@@ -1,6 +1,6 @@
 //! Reading a push.
 
-use std::io::BufRead;
+use std::{borrow::Cow, io::BufRead};
 
 use quick_xml::{
     Reader,
@@ -115,7 +115,8 @@ pub enum ParseError {
 /// # Ok::<(), aviary_wechat::xml::ParseError>(())
 /// ```
 pub fn parse(bytes: &[u8]) -> Result<Element, ParseError> {
-    let text = String::from_utf8_lossy(bytes);
+    // Nearly every body is UTF-8, of which this is sure sooner.
+    let text = str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     match text.trim_start_matches(BLANK).chars().next() {
         Some('<') => {}

@@ -78,8 +78,10 @@ impl Writer {
 
     fn cdata(&mut self, text: &str) {
         self.xml.push_str("<![CDATA[");
-        for run in text.split(is_illegal) {
-            self.legal_run(run);
+        if is_plain(text) {
+            self.xml.push_str(text);
+        } else {
+            text.split(is_illegal).for_each(|run| self.legal_run(run));
         }
         self.xml.push_str("]]>");
     }
@@ -103,6 +105,12 @@ impl Default for Writer {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Tells whether nothing in a text can need care. Of bytes that is told sooner than of characters; those not in Unicode's
+/// first 128 that XML lacks begin with the last byte here, as do some that it has.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte >= b' ' && byte != b'>' && byte != 0xef)
 }
 
 /// Tells whether XML 1.0 has no such character: <https://www.w3.org/TR/xml/#charsets>.
