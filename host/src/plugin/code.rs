@@ -46,7 +46,7 @@ pub struct Code {
     pub hash: Hash,
     /// What it exports of what the host calls, with the versions that it was built against: `aviary:bot/handler@0.1.0`.
     pub exports: Vec<String>,
-    pub(super) engine: Engine,
+    pub engine: Engine,
     class: Class,
     pub(super) pre: InstancePre<Guest>,
     /// How it is asked about messages; none if it only serves pages.

@@ -44,8 +44,8 @@ const IDLE_LOOKS_MAX: u32 = 25;
 /// them, has its stack, data and heap there. It is paid for every slot ever used, and zeroed whether touched or not.
 const KEPT_BYTES: usize = 128 << 10;
 
-/// How much it keeps where the kernel tells which pages were written, wherever they are and however few. A JavaScript plugin
-/// writes some 200 KiB, a Go plugin more.
+/// How much it keeps where the kernel tells which pages were written, wherever they are and however few: what a JavaScript
+/// plugin writes, and most of what one in Go or Python does.
 const KEPT_WRITTEN_BYTES: usize = 512 << 10;
 
 /// Files up to this size are [`Class::Small`]. Bots in Rust, C and Zig have some ten to some hundred kilobytes; the
@@ -102,8 +102,8 @@ impl Reset {
         let obstacle = if !PoolingAllocationConfig::is_pagemap_scan_available() {
             "this system cannot say which pages were written; Linux 6.7 and later can"
         } else if machine::may_swap() {
-            "there is swap here, and a page that is out would be overlooked; `swapoff -a`, or `MemorySwapMax=0` for a service \
-             of systemd, makes sure that none is"
+            "there is, or may be, swap here, and a page that is out would be overlooked; `swapoff -a`, or `MemorySwapMax=0` \
+             for a service of systemd, makes sure that none is"
         } else {
             return Self::Written;
         };
@@ -117,6 +117,7 @@ impl Reset {
 pub struct Engine {
     small: Runtime,
     large: Runtime,
+    reset: Reset,
     /// How many calls may run at once, and whose turn it is.
     pub turns: Turns,
     ticker: Arc<Ticker>,
@@ -151,6 +152,7 @@ impl Engine {
             ticker: Ticker::start([small.wasmtime.weak(), large.wasmtime.weak()])?,
             small,
             large,
+            reset,
         })
     }
 
@@ -170,6 +172,11 @@ impl Engine {
     pub fn usage(&self) -> Usage {
         let (slots, slots_max) = self.turns.places_taken();
         Usage { guests_running: self.ticker.running.sum(), slots, slots_max }
+    }
+
+    /// Whether the kernel is asked which pages a call has written: `engine.pagemap_scan`, where it can be had.
+    pub fn scans_pagemap(&self) -> bool {
+        self.reset == Reset::Written
     }
 
     /// The engine of a class.
@@ -375,7 +382,10 @@ impl Drop for Running<'_> {
 
 /// A number that each thread counts at a place of its own: no two cores wait for each other to write to it.
 #[derive(Default)]
-struct Count([OnItsOwn; 16]);
+struct Count([OnItsOwn; COUNT_PLACES]);
+
+/// Two kilobytes, and enough for most machines' cores.
+const COUNT_PLACES: usize = 16;
 
 /// Processors fetch and lock two lines of 64 bytes together.
 #[derive(Default)]
@@ -387,7 +397,7 @@ impl Count {
     fn own(&self) -> &AtomicUsize {
         static THREADS: AtomicUsize = AtomicUsize::new(0);
         thread_local!(static NUMBER: usize = THREADS.fetch_add(1, Ordering::Relaxed));
-        &self.0[NUMBER.with(|number| *number) % self.0.len()].0
+        &self.0[NUMBER.with(|number| *number) % COUNT_PLACES].0
     }
 
     fn sum(&self) -> usize {
