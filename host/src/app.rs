@@ -48,10 +48,6 @@ const CLAIM_LIVES_MIN: Duration = Duration::from_secs(60);
 /// How much longer than a signature is accepted its message is remembered: clocks differ.
 const CLAIM_OUTLIVES_SIGNATURE: Duration = Duration::from_secs(30);
 
-/// How long whoever asks what is wrong waits for what plugins say of new settings. They are asked one after another, and each has
-/// a window for it.
-const VERDICTS_TAKE_MAX: Duration = Duration::from_secs(10);
-
 /// The host, as every request sees it.
 #[derive(Debug)]
 pub struct App {
@@ -123,6 +119,8 @@ pub struct Troubles {
     pub complaints: Vec<String>,
     /// The plugins that say that their settings are wrong.
     pub wrong_settings: Vec<WrongSettings>,
+    /// Those that have not said yet whether they are. One sentence each.
+    pub unheard: Vec<String>,
 }
 
 /// What only a reload needs, one at a time.
@@ -378,13 +376,14 @@ impl App {
 
     /// All that somebody should look at. Plugins that have new settings are heard first.
     pub async fn troubles(&self) -> Troubles {
-        let wrong_settings = self.verdicts.wrong(VERDICTS_TAKE_MAX).await;
+        let (wrong_settings, unheard) = self.verdicts.heard().await;
         let loading = self.loading.lock().await;
         Troubles {
             settings: loading.refused.clone(),
             faults: loading.set.faults(),
             complaints: loading.set.complaints().into_iter().map(str::to_owned).collect(),
             wrong_settings,
+            unheard,
         }
     }
 
@@ -502,7 +501,7 @@ impl App {
         let new = self.verdicts.follow(live.plugins());
         let before = self.live.send_replace(live.clone());
         self.records.retain(&live);
-        tokio::spawn(self.verdicts.clone().ask(new));
+        self.verdicts.ask(new);
         let was_ready = before.ready;
         // What keeps copies below waits for the disk, and nobody needs the old chains for it.
         drop(before);

@@ -130,7 +130,7 @@ impl Forward {
         let started = Instant::now();
         let asked = self.exchange(question, deadline).await;
         self.metrics.asked(ForwardOutcome::of(&asked), started.elapsed());
-        self.line.trouble.judge(asked.as_ref().err(), Instant::now());
+        self.line.trouble.judge(asked.as_ref().err(), started, Instant::now());
         let failure = match asked {
             Ok(reply) => return Some(reply),
             Err(failure) => failure,
@@ -162,7 +162,7 @@ impl Forward {
         loop {
             let sent = self.send_once(wechat, push, deadline).await;
             let is_over = last_try.is_none_or(|last_try| Instant::now() + AGAIN_AFTER >= last_try);
-            if !self.may_be_back(&sent) || is_over {
+            if !self.note_connection(&sent) || is_over {
                 return sent;
             }
             // Whoever waits behind it may have its place meanwhile.
@@ -173,10 +173,10 @@ impl Forward {
         }
     }
 
-    /// Whether no connection could be made, and one may be soon.
-    fn may_be_back(&self, sent: &Result<Answer, Failure>) -> bool {
-        let reason = match sent {
-            Err(Failure::Unreachable { reason, may_pass: true }) => reason,
+    /// Takes note of whether a connection could be made. Returns whether none could, and one may be soon.
+    fn note_connection(&self, sent: &Result<Answer, Failure>) -> bool {
+        let (failure, reason) = match sent {
+            Err(failure @ Failure::Unreachable { reason, may_pass: true }) => (failure, reason),
             Ok(_) | Err(Failure::BrokenOff(_) | Failure::TooLarge) => {
                 self.line.away.met();
                 return false;
@@ -184,7 +184,7 @@ impl Forward {
             Err(_) => return false,
         };
         let now = Instant::now();
-        sent.as_ref().err().into_iter().for_each(|failure| self.line.trouble.missed(failure, now));
+        self.line.trouble.missed(failure, now);
         let missed = self.line.away.missed(now);
         if missed == Missed::First {
             let (account, url) = (&self.account, &self.url);

@@ -21,7 +21,8 @@ const SHARDS: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub struct UserQueues {
     shards: Arc<[Mutex<Shard>; SHARDS]>,
-    /// Keyed, so that two users seldom share a queue in two runs of the host; WeChat chooses the openids.
+    /// Seeded anew at each start: two users whose hashes meet share a queue in this run only. One signature brings one message,
+    /// so that nobody can try many openids.
     hasher: DefaultHashBuilder,
 }
 

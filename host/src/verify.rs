@@ -81,9 +81,10 @@ pub fn url_check(account: &Account, query: &Query<'_>, now_s: u64) -> Result<Pre
     Ok(Previous { token: is_previous(account, token), encoding_aes_key: false })
 }
 
-/// A query whose body is worth reading, and the token that it is signed with, if that is known without the body.
+/// A query to an account whose body is worth reading, and the token that it is signed with, if that is known without the body.
 #[derive(Clone, Copy, Debug)]
 pub struct Worthy<'a> {
+    account: &'a Account,
     query: &'a Query<'a>,
     signer: Option<&'a Secret>,
 }
@@ -94,12 +95,12 @@ pub fn before_body<'a>(account: &'a Account, query: &'a Query<'a>) -> Result<Wor
         Mode::Plain => Some(signer(account, query)?),
         Mode::Compatible | Mode::Safe => Signed::of(query).map(|_| None)?,
     };
-    Ok(Worthy { query, signer })
+    Ok(Worthy { account, query, signer })
 }
 
 /// Opens a push, whichever form it has, if the account's mode allows that form.
-pub fn push<'a>(account: &'a Account, worthy: Worthy<'a>, body: &Bytes, now_s: u64) -> Result<Opened<'a>, Refusal> {
-    let query = worthy.query;
+pub fn push<'a>(worthy: Worthy<'a>, body: &Bytes, now_s: u64) -> Result<Opened<'a>, Refusal> {
+    let Worthy { account, query, .. } = worthy;
     let outer = match xml::parse(body) {
         Ok(outer) => outer,
         // Whoever has no signature learns nothing about the body.
@@ -114,14 +115,13 @@ pub fn push<'a>(account: &'a Account, worthy: Worthy<'a>, body: &Bytes, now_s: u
             signer(account, query)?;
             Err(Refusal::NotEncrypted { account: account.name.clone() })
         }
-        (Mode::Plain, _) | (Mode::Compatible, None) => plain(account, worthy, outer, body, now_s),
+        (Mode::Plain, _) | (Mode::Compatible, None) => plain(worthy, outer, body, now_s),
         (Mode::Compatible | Mode::Safe, Some(encrypt)) => sealed(account, query, encrypt, now_s),
     }
 }
 
 fn plain<'a>(
-    account: &'a Account,
-    Worthy { query, signer: known }: Worthy<'a>,
+    Worthy { account, query, signer: known }: Worthy<'a>,
     root: Element,
     xml: &Bytes,
     now_s: u64,

@@ -94,7 +94,7 @@ async fn push(
     arrived: Instant,
 ) -> Result<Response, Refusal> {
     let account = &serving.account;
-    let opened = verify::push(account, worthy, body, now_s())?;
+    let opened = verify::push(worthy, body, now_s())?;
     app.tell_previous(account, opened.previous);
     let question = match message::parse(&account.name, &opened.root)? {
         Push::Message(message) => {

@@ -140,9 +140,13 @@ impl ManagedToken {
         ended(fetch, deadline).await
     }
 
-    /// Why there is none, if the last fetch failed.
+    /// Why there is none that is good, if the last fetch failed.
     pub(super) fn missing(&self, now: Instant) -> Option<NoToken> {
-        self.state().failed.as_ref().map(|Failed { since, error, .. }| NoToken {
+        let state = self.state();
+        if state.token.as_ref().is_some_and(|token| now < token.ends_at) {
+            return None;
+        }
+        state.failed.as_ref().map(|Failed { since, error, .. }| NoToken {
             since_s: now.saturating_duration_since(*since).as_secs(),
             why: error.advised(),
         })

@@ -31,7 +31,7 @@ use crate::{
         loader::{Loader, Phase, Terms},
         services::Services,
         set::Set,
-        settings_check,
+        settings_check::{self, Verdict},
     },
 };
 
@@ -115,7 +115,7 @@ async fn check_settings(plugin: &Examined, chains: &[(&Arc<Account>, Chain)], re
     for (account, chain) in chains {
         let asked = chain.plugins.iter().find(|asked| asked.file == plugin.file);
         if let Some(asked) = asked.filter(|asked| settings_check::is_wanted(asked))
-            && let Some(wrong) = settings_check::ask(asked, account.late.window).await
+            && let Verdict::Wrong(wrong) | Verdict::None(wrong) = settings_check::ask(asked, account.late.window).await
         {
             report.wrong(&format!("its settings in account `{}`: {wrong}", account.name));
         }

@@ -14,7 +14,14 @@ pub struct Args {
     #[arg(long)]
     sandbox: bool,
     /// The account's 开发者ID (AppID), `wx…`; it can be filled into aviary.toml later
-    #[arg(long, value_name = "APPID", hide_default_value = true, default_value = "", value_parser = app_id, conflicts_with = "sandbox")]
+    #[arg(
+        long,
+        value_name = "APPID",
+        hide_default_value = true,
+        default_value = "",
+        value_parser = app_id,
+        conflicts_with = "sandbox"
+    )]
     app_id: String,
 }
 

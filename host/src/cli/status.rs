@@ -107,12 +107,7 @@ fn print(status: &Status, report: &mut Report) {
         "running for",
         &format!("{} (process {}, version {})", span(status.running_s), status.pid, status.version),
     );
-    if let Some(Counts { owed, kept, dead }) = status.late {
-        let under_way = status.late_under_way;
-        let see = if under_way + owed + kept + dead > 0 { "; see `aviary late`" } else { "" };
-        let told = format!("{under_way} under way, {owed} owed, {kept} kept, {dead} dead letters{see}");
-        report.fact("late replies", &told);
-    }
+    report.fact("late replies", &late(status));
     status.unready.iter().for_each(|why| report.wrong(&format!("not ready: {why}")));
     status.problems.iter().for_each(|problem| report.wrong(problem));
     status.notes.iter().for_each(|note| report.note(note));
@@ -139,7 +134,10 @@ fn print_account(account: &Account, status: &Status, base: Option<&Path>, report
         report.fact("forward", forward);
     }
     if let Some(NoToken { since_s, why }) = &account.no_token {
-        report.wrong(&format!("no access_token could be fetched for {}: {why}", span(*since_s)));
+        let since = span(*since_s);
+        report.wrong(&format!(
+            "no access_token could be fetched for {since}: {why}; the next call of WeChat's API tries again"
+        ));
     }
     account.forward_failing.iter().for_each(|failing| report.wrong(&told(failing)));
     // While plugins are loaded, the host is to blame and has said so.
@@ -159,6 +157,16 @@ fn print_account(account: &Account, status: &Status, base: Option<&Path>, report
         };
         report.wrong(&format!("plugin `{}`{part} has been left alone for {since}: {}; {again}", out.plugin, out.why));
     }
+}
+
+/// How many replies are late.
+fn late(status: &Status) -> String {
+    let under_way = status.late_under_way;
+    let Some(Counts { owed, kept, dead }) = status.late else {
+        return format!("{under_way} under way; the store does not say what is written down");
+    };
+    let see = if under_way + owed + kept + dead > 0 { "; see `aviary late`" } else { "" };
+    format!("{under_way} under way, {owed} owed, {kept} kept, {dead} dead letters{see}")
 }
 
 /// How a webhook fails.

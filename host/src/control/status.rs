@@ -39,7 +39,7 @@ pub struct Status {
     pub unready: Option<String>,
     /// What is wrong with the settings. One text each.
     pub problems: Vec<String>,
-    /// What is allowed in the settings, but hardly meant. One text each.
+    /// What is allowed in the settings, but hardly meant, and what is not known of them yet. One text each.
     #[serde(default)]
     pub notes: Vec<String>,
     /// In the order of their names.
@@ -124,7 +124,7 @@ impl Status {
             settings: live.config.file.clone(),
             unready: app.unready(),
             problems: troubles.settings.into_iter().chain(live.config.problems.iter().cloned()).collect(),
-            notes: live.config.notes.clone(),
+            notes: live.config.notes.iter().cloned().chain(troubles.unheard).collect(),
             accounts: live.accounts().map(|serving| account(serving)).collect(),
             faults: troubles.faults,
             complaints: troubles.complaints,

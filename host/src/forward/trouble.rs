@@ -11,7 +11,14 @@ use super::Failure;
 
 /// The row of failures that a webhook is in, if it is.
 #[derive(Debug, Default)]
-pub(super) struct Trouble(Mutex<Option<Row>>);
+pub(super) struct Trouble(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    row: Option<Row>,
+    /// When it did well for the last time.
+    did_well: Option<Instant>,
+}
 
 #[derive(Debug)]
 struct Row {
@@ -25,44 +32,46 @@ struct Row {
 pub struct Failing {
     /// How long ago the first of them failed, in s.
     pub since_s: u64,
-    /// How many they are; 0 while the first one still waits for somebody to be there.
+    /// How many of them were given up; 0 as long as none was, though one was kept waiting.
     pub messages: u64,
     /// Why the last one failed: "it …".
     pub why: String,
 }
 
 impl Trouble {
-    /// Says how it failed at a message, if it did.
-    pub(super) fn judge(&self, failure: Option<&Failure>, now: Instant) {
+    /// Says how it failed at a message, if it did, and when it was first asked about it.
+    pub(super) fn judge(&self, failure: Option<&Failure>, asked: Instant, now: Instant) {
+        let mut state = self.state();
         match failure {
             // It is there: a reply that WeChat would refuse is for its author to mend.
-            None | Some(Failure::Refused(_)) => *self.row() = None,
+            None | Some(Failure::Refused(_)) => *state = State { row: None, did_well: Some(now) },
             // It was not asked.
             Some(Failure::NoTime | Failure::Busy { .. }) => {}
+            // It did well since: this is how it was.
+            Some(_) if state.did_well.is_some_and(|then| asked < then) => {}
             Some(failure) => {
-                let mut row = self.row();
-                let (since, messages) = row.as_ref().map_or((now, 0), |row| (row.since, row.messages));
-                *row = Some(Row { since, messages: messages + 1, why: failure.to_string() });
+                let (since, messages) = state.row.as_ref().map_or((now, 0), |row| (row.since, row.messages));
+                state.row = Some(Row { since, messages: messages + 1, why: failure.to_string() });
             }
         }
     }
 
     /// Says that nobody is there to connect to, though a message may still wait for it.
     pub(super) fn missed(&self, failure: &Failure, now: Instant) {
-        self.row().get_or_insert_with(|| Row { since: now, messages: 0, why: failure.to_string() });
+        self.state().row.get_or_insert_with(|| Row { since: now, messages: 0, why: failure.to_string() });
     }
 
     /// How it fails, if it does.
     pub(super) fn told(&self, now: Instant) -> Option<Failing> {
-        self.row().as_ref().map(|Row { since, messages, why }| Failing {
+        self.state().row.as_ref().map(|Row { since, messages, why }| Failing {
             since_s: now.saturating_duration_since(*since).as_secs(),
             messages: *messages,
             why: why.clone(),
         })
     }
 
-    fn row(&self) -> MutexGuard<'_, Option<Row>> {
-        // An option is always whole.
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change leaves it whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -84,15 +93,18 @@ mod tests {
     fn a_webhook_fails_from_its_first_failure_to_its_next_answer() {
         let (trouble, start) = (Trouble::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        trouble.judge(None, at(0));
+        trouble.judge(None, at(0), at(0));
         assert_eq!(trouble.told(at(0)), None);
-        trouble.judge(Some(&unreachable()), at(1));
-        trouble.judge(Some(&Failure::Busy { max: 1 }), at(2));
-        trouble.judge(Some(&Failure::Status(StatusCode::BAD_GATEWAY)), at(3));
+        trouble.judge(Some(&unreachable()), at(1), at(1));
+        trouble.judge(Some(&Failure::Busy { max: 1 }), at(2), at(2));
+        trouble.judge(Some(&Failure::Status(StatusCode::BAD_GATEWAY)), at(3), at(3));
         let why = "answered with status 502 Bad Gateway; its own log should say why".to_owned();
         assert_eq!(trouble.told(at(9)), Some(Failing { since_s: 8, messages: 2, why }));
-        trouble.judge(None, at(10));
+        trouble.judge(None, at(10), at(10));
         assert_eq!(trouble.told(at(10)), None);
+        // One that it was asked about before.
+        trouble.judge(Some(&unreachable()), at(9), at(14));
+        assert_eq!(trouble.told(at(14)), None);
     }
 
     #[test]
@@ -101,15 +113,15 @@ mod tests {
         trouble.missed(&unreachable(), now);
         let why = "cannot be reached: refused".to_owned();
         assert_eq!(trouble.told(now), Some(Failing { since_s: 0, messages: 0, why }));
-        trouble.judge(None, now);
+        trouble.judge(None, now, now);
         assert_eq!(trouble.told(now), None);
     }
 
     #[test]
     fn a_reply_that_wechat_would_refuse_comes_from_a_webhook_that_is_there() {
         let (trouble, now) = (Trouble::default(), Instant::now());
-        trouble.judge(Some(&unreachable()), now);
-        trouble.judge(Some(&Failure::Refused(Refused::EmptyText)), now);
+        trouble.judge(Some(&unreachable()), now, now);
+        trouble.judge(Some(&Failure::Refused(Refused::EmptyText)), now, now);
         assert_eq!(trouble.told(now), None);
     }
 }

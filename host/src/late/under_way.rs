@@ -1,5 +1,5 @@
 //! Late messages that stand in no row of the store: WeChat's tries of them are not over, or what was made of them is just being
-//! written down. The operator is told how many they are, so that none is anywhere.
+//! written down. The operator is told how many they are, so that none is anywhere else, but for those of a store that fails.
 
 use std::sync::{
     Arc,

@@ -138,9 +138,9 @@ fn is_at(leaf: &Leaf<'_>, path: &str) -> bool {
     leaf.path.split('/').map(name).eq(path.split('/'))
 }
 
-/// Tells whether a leaf's path is that of an element of this name at the root, or leads through one.
-fn is_at_or_below(path: &str, name: &str) -> bool {
-    path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '[']))
+/// Tells whether a leaf's path is that of an element at `place`, or leads through one.
+fn is_at_or_below(path: &str, place: &str) -> bool {
+    path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '[']))
 }
 
 /// Returns a step of a path without its number: no element's name contains a bracket.

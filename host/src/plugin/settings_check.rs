@@ -29,13 +29,29 @@ pub fn is_wanted(plugin: &Plugin) -> bool {
     plugin.settings.matches.iter().any(|rule| rule.event.as_ref().is_some_and(named))
 }
 
-/// Asks a plugin, within this time. Returns what is wrong with its settings, on one line.
-pub async fn ask(plugin: &Plugin, time: Duration) -> Option<String> {
+/// What asking a plugin about its settings came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Right,
+    /// What is wrong, on one line.
+    Wrong(String),
+    /// Why it did not say, which may have been the host's fault: "…, it …".
+    None(String),
+}
+
+/// Asks a plugin, within this time.
+pub async fn ask(plugin: &Plugin, time: Duration) -> Verdict {
     match failure(plugin, time).await {
-        Ok(None) => None,
-        Ok(Some(Failure::Guest(text))) => Some(on_one_line(&text)),
-        Ok(Some(failure)) => Some(format!("asked about the event `{EVENT}`, it {failure}")),
-        Err(error) => Some(format!("the event `{EVENT}` could not be told: {error:#}")),
+        Ok(None) => Verdict::Right,
+        Ok(Some(Failure::Guest(text))) => Verdict::Wrong(on_one_line(&text)),
+        Ok(Some(failure)) => {
+            let told = format!("asked about the event `{EVENT}`, it {failure}");
+            match failure {
+                Failure::Busy(_) | Failure::Timeout { .. } => Verdict::None(told),
+                _ => Verdict::Wrong(told),
+            }
+        }
+        Err(error) => Verdict::None(format!("the event `{EVENT}` could not be told: {error:#}")),
     }
 }
 

@@ -67,7 +67,8 @@ mod tests {
     #[test]
     fn what_is_near_nothing_is_noted_with_what_there_is() {
         let told = noted("type = \"picture\"").pop().unwrap();
-        assert!(told.ends_with("which WeChat is not known to send; it sends `text`, `image`, `voice`, `video`, `shortvideo`, `location`, `link`, `file`, `miniprogrampage`, `device_text`, `device_event`, `device_status`, `event`"), "{told}");
+        assert!(told.contains("which WeChat is not known to send; it sends `text`, `image`, `voice`, "), "{told}");
+        assert!(told.ends_with("`, `event`"), "{told}");
         let told = noted("event = \"weather\"").pop().unwrap();
         assert!(told.ends_with("which WeChat is not known to send; `aviary push --help` lists its events"), "{told}");
     }

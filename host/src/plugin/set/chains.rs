@@ -8,7 +8,7 @@ use std::{
 
 use super::Set;
 use crate::{
-    config::{Account, Config, PluginSettings},
+    config::{Account, Config},
     dispatch::Chain,
     plugin::{
         Plugin,
@@ -43,7 +43,6 @@ impl Set {
                 continue;
             }
             let settings = Arc::new(config.plugin(account, &name, own));
-            self.tell_misfit(&account.name, &name, &path, &code, &settings);
             let (name, account): (Arc<str>, Arc<str>) = (name.into(), account.name.as_str().into());
             plugins.push(Plugin {
                 lane: code.lane(&account, &name),
@@ -60,13 +59,15 @@ impl Set {
         if !account.plugins.is_empty() {
             plugins = self.listed(account, plugins);
         }
+        plugins.iter().for_each(|plugin| self.tell_misfit(plugin));
         Chain::of(plugins.into_iter().map(Arc::new).collect())
     }
 
     /// Tells where what is set for a plugin does not fit the one that serves.
-    fn tell_misfit(&mut self, account: &str, name: &str, path: &Path, code: &Code, settings: &PluginSettings) {
+    fn tell_misfit(&mut self, plugin: &Plugin) {
+        let Plugin { name, account, file, code, settings, .. } = plugin;
         // What is examined anew has not come to its end yet, and what was refused was told of.
-        let is_settled = self.files.get(path).is_some_and(|known| known.look.is_some() && known.refused.is_none());
+        let is_settled = self.files.get(file).is_some_and(|known| known.look.is_some() && known.refused.is_none());
         if let Some(pinned) = settings.sha256.filter(|pinned| is_settled && *pinned != code.hash) {
             // It began to serve before the pin; what takes its place will have to fit.
             self.refused_plugins.tell(format!(
