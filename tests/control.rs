@@ -150,6 +150,16 @@ async fn status_and_the_log_tell_what_check_tells() {
     done(&bot, &["status"]).await;
 }
 
+#[tokio::test]
+async fn what_is_set_for_a_plugin_that_the_account_does_not_list_is_nothing_wrong() {
+    let tables = "[accounts.two]\npath = \"/two\"\ntoken = \"two\"\nplugins = [\"misbehave\"]\n\
+                  [accounts.two.plugins.echo.grants]\npages = true";
+    let setup = Setup::new().plugin("20-echo.wasm", &ECHO).plugin("30-misbehave.wasm", &MISBEHAVE);
+    let bot = start(setup.settings(tables)).await;
+    done(&bot, &["check"]).await;
+    done(&bot, &["status"]).await;
+}
+
 /// WeChat may send tomorrow what nobody knows today, so it is no mistake.
 #[tokio::test]
 async fn a_misspelt_rule_is_noted_by_check_and_status_and_in_the_log_and_nothing_is_wrong() {

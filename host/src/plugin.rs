@@ -271,7 +271,11 @@ impl Sandbox<'_> {
         ask: impl AsyncFnOnce(&mut Store<Guest>) -> wasmtime::Result<Result<T, String>>,
     ) -> Result<T, Failure> {
         let _running = self.plugin.code.engine.run_clock();
-        let (asked, computed) = computing(before(self.deadline, ask(&mut self.store))).await;
+        let (asked, computed) = {
+            // Pinned here, it is not moved on its way through those who wait for it: it is some kilobytes.
+            let asking = pin!(ask(&mut self.store));
+            computing(before(self.deadline, asking)).await
+        };
         let limit_ms = self.plugin.settings.limits.cpu_ms;
         match asked {
             // One instruction that fills much memory is not interrupted, so that it shows only now.
