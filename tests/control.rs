@@ -152,7 +152,7 @@ async fn status_and_the_log_tell_what_check_tells() {
 
 #[tokio::test]
 async fn what_is_set_for_a_plugin_that_the_account_does_not_list_is_nothing_wrong() {
-    let tables = "[accounts.two]\npath = \"/two\"\ntoken = \"two\"\nplugins = [\"misbehave\"]\n\
+    let tables = "[accounts.two]\npath = \"/two\"\ntoken = \"two\"\nchain = [\"misbehave\"]\n\
                   [accounts.two.plugins.echo.grants]\npages = true";
     let setup = Setup::new().plugin("20-echo.wasm", &ECHO).plugin("30-misbehave.wasm", &MISBEHAVE);
     let bot = start(setup.settings(tables)).await;
