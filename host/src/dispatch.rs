@@ -84,10 +84,15 @@ impl Chain {
     pub fn tell(&self, step: &Step, account: &str, openid: &str) -> String {
         let failure = step.outcome.as_ref().err().map(|failure| masked(&failure.to_string(), openid));
         let failure = failure.unwrap_or_default();
-        if self.terms.metrics.is_some() {
+        if self.answers_users() {
             log(step, &failure, account, openid, self.terms.guest_log);
         }
         failure
+    }
+
+    /// Whether it is an account's, which counts what it does: a rehearsal, a simulator and a canary have none.
+    fn answers_users(&self) -> bool {
+        self.terms.metrics.is_some()
     }
 
     /// The plugins whose rules fit a message, in order.
