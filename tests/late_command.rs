@@ -148,8 +148,9 @@ async fn a_dead_letter_shows_why_and_is_delivered_once_when_it_is_retried() {
         assert!(printed.contains(part), "no `{part}` in:\n{printed}");
     }
     assert!(!printed.contains(OPENID), "{printed}");
-    let status = done(&bot, &["status"]).await;
-    assert!(status.contains("1 dead letters") && status.contains("All is well"), "{status}");
+    let Finished { code, stdout: status, .. } = run(&bot, &["status"]).await;
+    assert!(status.contains("1 dead letter; see") && status.contains("wrong: 1 late reply could not be "), "{status}");
+    assert_eq!(code, Some(1), "{status}");
 
     fake.allows(SEND);
     let before = fake.count(SEND);
@@ -162,6 +163,7 @@ async fn a_dead_letter_shows_why_and_is_delivered_once_when_it_is_retried() {
     let gone = refused(&bot, &["late", "retry", &id.to_string()]).await;
     assert_eq!(gone, format!("error: there is no dead letter {id}; `aviary late` lists what there is\n"));
     assert_eq!(fake.count(SEND) - before, 1);
+    done(&bot, &["status"]).await;
     assert_eq!(done(&bot, &["late", "retry", "all"]).await, "There are no dead letters\n");
 }
 

@@ -141,6 +141,10 @@ async fn a_plugin_that_fails_is_told_once_for_each_message() {
     dev.type_line("say hi").await;
     dev.line("< hi").await;
     assert_eq!(["WARN", "in the conversation", "on purpose"].map(|part| dev.count(part)), [0, 2, 1]);
+
+    fs::write(dir.path().join("bot.src"), "no plugin").unwrap();
+    let told = dev.line("is not loaded: ").await;
+    assert!(told.starts_with("warning: Plugin file "), "{told}");
     assert_eq!(dev.terminate().await, Some(0));
 }
 

@@ -15,7 +15,7 @@ use super::{
     bots::{self, Bots},
 };
 use crate::{
-    config::{Config, Log},
+    config::Config,
     conversation::{Conversation, DEFAULT_USER, Playback, Said},
     dispatch::{Said as Outcome, Step},
     plugin::services::Services,
@@ -55,7 +55,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let temporary = tempfile::tempdir()?;
     let config = if set_up { Config::load(here)? } else { Config::load(&Bot::demo()?.write(temporary.path())?)? };
     // What goes well is seen in the conversation.
-    super::log::start(&Log { level: "warn".into(), ..config.log.clone() })?;
+    super::log::start_in_words()?;
     let services = match &conversation {
         None if set_up => bots::reaching_out(&config),
         _ => Services::played(exchanges),

@@ -28,7 +28,7 @@ use super::{
     parse, serve,
 };
 use crate::{
-    config::{self, Config, ConfigError, Log, Watch},
+    config::{self, Config, ConfigError, Watch},
     conversation::{Conversation, Playback, Said},
     plugin::{
         Plugin,
@@ -56,7 +56,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         bail!("there is no {}; `aviary new NAME --lang …` writes a project that has one", file.display());
     }
     let config = Config::load(&file)?;
-    super::log::start(&Log { level: "warn".into(), ..config.log.clone() })?;
+    super::log::start_in_words()?;
     let mut stop = pin!(serve::stop_signal()?);
     tokio::select! {
         ended = work(config) => ended.map(|()| ExitCode::SUCCESS),

@@ -22,8 +22,8 @@ use crate::{
 
 /// Lists the late replies of the running host, and its dead letters: replies that could not be delivered.
 ///
-/// Exits 0 also where there are dead letters; 1 if no host runs or a letter cannot be retried or dropped; 2 if the settings
-/// cannot be loaded and no host is found.
+/// Exits 0 also where there are dead letters (`aviary status` does not); 1 if no host runs or a letter cannot be retried or
+/// dropped; 2 if the settings cannot be loaded and no host is found.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {

@@ -108,6 +108,12 @@ fn print(status: &Status, report: &mut Report) {
         &format!("{} (process {}, version {})", span(status.running_s), status.pid, status.version),
     );
     report.fact("late replies", &late(status));
+    if let Some(Counts { dead: dead @ 1.., .. }) = status.late {
+        let could = counted(dead, "late reply", "late replies");
+        report.wrong(&format!(
+            "{could} could not be delivered: `aviary late` says why, and `aviary late retry` or `drop` ends it"
+        ));
+    }
     status.unready.iter().for_each(|why| report.wrong(&format!("not ready: {why}")));
     status.problems.iter().for_each(|problem| report.wrong(problem));
     status.notes.iter().for_each(|note| report.note(note));
@@ -166,7 +172,13 @@ fn late(status: &Status) -> String {
         return format!("{under_way} under way; the store does not say what is written down");
     };
     let see = if under_way + owed + kept + dead > 0 { "; see `aviary late`" } else { "" };
-    format!("{under_way} under way, {owed} owed, {kept} kept, {dead} dead letters{see}")
+    let dead = counted(dead, "dead letter", "dead letters");
+    format!("{under_way} under way, {owed} owed, {kept} kept, {dead}{see}")
+}
+
+/// A number with what it counts.
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// How a webhook fails.

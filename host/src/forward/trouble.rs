@@ -25,6 +25,8 @@ struct Row {
     since: Instant,
     messages: u64,
     why: String,
+    /// Whether the last one only took too long.
+    is_slow: bool,
 }
 
 /// A webhook that failed at the last messages it was asked about.
@@ -51,19 +53,23 @@ impl Trouble {
             Some(_) if state.did_well.is_some_and(|then| asked < then) => {}
             Some(failure) => {
                 let (since, messages) = state.row.as_ref().map_or((now, 0), |row| (row.since, row.messages));
-                state.row = Some(Row { since, messages: messages + 1, why: failure.to_string() });
+                let is_slow = matches!(failure, Failure::Timeout { .. });
+                state.row = Some(Row { since, messages: messages + 1, why: failure.to_string(), is_slow });
             }
         }
     }
 
     /// Says that nobody is there to connect to, though a message may still wait for it.
     pub(super) fn missed(&self, failure: &Failure, now: Instant) {
-        self.state().row.get_or_insert_with(|| Row { since: now, messages: 0, why: failure.to_string() });
+        let row = || Row { since: now, messages: 0, why: failure.to_string(), is_slow: false };
+        self.state().row.get_or_insert_with(row);
     }
 
-    /// How it fails, if it does.
+    /// How it fails, if it does. One message that took it too long says little of the next.
     pub(super) fn told(&self, now: Instant) -> Option<Failing> {
-        self.state().row.as_ref().map(|Row { since, messages, why }| Failing {
+        let state = self.state();
+        let row = state.row.as_ref().filter(|row| !row.is_slow || row.messages > 1);
+        row.map(|Row { since, messages, why, .. }| Failing {
             since_s: now.saturating_duration_since(*since).as_secs(),
             messages: *messages,
             why: why.clone(),
@@ -115,6 +121,17 @@ mod tests {
         assert_eq!(trouble.told(now), Some(Failing { since_s: 0, messages: 0, why }));
         trouble.judge(None, now, now);
         assert_eq!(trouble.told(now), None);
+    }
+
+    #[test]
+    fn a_webhook_fails_at_the_second_message_that_takes_it_too_long() {
+        let (trouble, now) = (Trouble::default(), Instant::now());
+        let slow = Failure::Timeout { limit: Duration::from_millis(4_500) };
+        trouble.judge(Some(&slow), now, now);
+        assert_eq!(trouble.told(now), None);
+        trouble.judge(Some(&slow), now, now);
+        let why = "gave no answer within 4500 ms".to_owned();
+        assert_eq!(trouble.told(now), Some(Failing { since_s: 0, messages: 2, why }));
     }
 
     #[test]

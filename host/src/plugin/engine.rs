@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use tracing::warn;
+use tracing::{info, warn};
 use wasmtime::{
     Config, Enabled, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
     component::{HasSelf, Linker},
@@ -105,6 +105,7 @@ impl Reset {
             "there is, or may be, swap here, and a page that is out would be overlooked; `swapoff -a`, or `MemorySwapMax=0` \
              for a service of systemd, makes sure that none is"
         } else {
+            info!("`engine.pagemap_scan`: the kernel tells which pages a call has written, and these alone are reset");
             return Self::Written;
         };
         warn!("`engine.pagemap_scan` is not used: {obstacle}");

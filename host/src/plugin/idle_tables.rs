@@ -17,7 +17,11 @@ pub type Names = BTreeMap<PathBuf, BTreeSet<String>>;
 pub fn idle_tables(config: &Config, names: &Names) -> Vec<String> {
     let idle = |(account, name): (Option<&Account>, &str)| {
         let known = known(config, account, names)?;
-        (!known.iter().any(|known| known.contains(name))).then(|| sentence(account, name, &known))
+        let is_idle = !known.iter().any(|known| known.contains(name));
+        is_idle.then(|| {
+            let owner = config.accounts.iter().find(|account| owns(account, name, names));
+            sentence(account, name, &known, owner.filter(|_| account.is_none()))
+        })
     };
     config.plugin_tables().into_iter().filter_map(idle).collect()
 }
@@ -28,7 +32,19 @@ fn known<'a>(config: &Config, account: Option<&Account>, names: &'a Names) -> Op
     [Some(&config.plugins_dir), own].into_iter().flatten().map(|dir| names.get(dir)).collect()
 }
 
-fn sentence(account: Option<&Account>, name: &str, known: &[&BTreeSet<String>]) -> String {
+/// Whether a plugin lies in the account's own directory.
+fn owns(account: &Account, name: &str, names: &Names) -> bool {
+    account.plugins_dir.as_ref().and_then(|dir| names.get(dir)).is_some_and(|own| own.contains(name))
+}
+
+/// `owner`: an account whose own plugin has the name, which only a table of that account can be about.
+fn sentence(account: Option<&Account>, name: &str, known: &[&BTreeSet<String>], owner: Option<&Account>) -> String {
+    if let Some(Account { name: owner, .. }) = owner {
+        return format!(
+            "[plugins.{name}] is about no plugin: {name}.wasm lies in account `{owner}`'s own directory; call the table \
+             [accounts.{owner}.plugins.{name}]"
+        );
+    }
     let table = account.map(|account| format!("accounts.{}.", account.name)).unwrap_or_default();
     let slips = |known: &&String| strsim::damerau_levenshtein(known, name);
     let near = known.iter().copied().flatten().min_by_key(slips).filter(|known| slips(known) <= SLIPS_MAX);
@@ -63,7 +79,8 @@ mod tests {
         assert_eq!(
             told("[plugins.menu]\n[accounts.main.plugins.meun]\n[accounts.main.plugins.weather]\n", "none"),
             [
-                "[plugins.menu] is about no plugin: no file has that name; put menu.wasm where the others are, or remove the table",
+                "[plugins.menu] is about no plugin: menu.wasm lies in account `main`'s own directory; call the table \
+                 [accounts.main.plugins.menu]",
                 "[accounts.main.plugins.meun] is about no plugin: no file has that name; did you mean `menu`?",
                 "[accounts.main.plugins.weather] is about no plugin: no file has that name; put weather.wasm where the others \
                  are, or remove the table",

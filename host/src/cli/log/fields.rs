@@ -30,7 +30,7 @@ fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Resu
 }
 
 /// Takes the power over a terminal from what is written, for whoever looks at the log with one.
-struct Harmless<'a, 'w>(&'a mut Writer<'w>);
+pub(super) struct Harmless<'a, 'w>(pub(super) &'a mut Writer<'w>);
 
 impl Write for Harmless<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
