@@ -217,24 +217,6 @@ async fn status_names_a_plugin_whose_settings_are_wrong_until_they_are_mended() 
     done(&bot, &["status"]).await;
 }
 
-/// That was the host's fault, so nobody has to mend anything.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_that_a_busy_host_could_not_ask_about_its_settings_is_noted_and_not_called_wrong() {
-    let settings = "[engine]\ninstances_max = 1\n[limits]\nwait_ms = 100\n[late]\ndeliver = \"next-try\"\n\
-                    window_ms = 1000\nbackground_ms = 60000\n[plugins.misbehave]\nmatch = [{ type = \"text\" }]";
-    let bot = start(Setup::new().plugin("10-misbehave.wasm", &MISBEHAVE).settings(settings)).await;
-    // Longer than this test looks: its call has the only place until the bot ends.
-    bot.says("wait 50000").await;
-    let file = bot.dir().join("aviary.toml");
-    let rules = fs::read_to_string(&file).unwrap().replace("[{ type = \"text\" }]", "[{ event = \"aviary_check\" }]");
-    fs::write(&file, rules).unwrap();
-    bot.app.reload().await;
-    let printed = done(&bot, &["status"]).await;
-    let note = "note: account `main`: plugin `misbehave` has not said yet whether its settings are right: asked about the event \
-                `aviary_check`, it ";
-    assert!(printed.contains(note), "{printed}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn status_tells_of_a_plugin_in_quarantine() {
     let quarantine = "[quarantine]\nfailures = 1\nback_off_s = 3600\nback_off_max_s = 3600";

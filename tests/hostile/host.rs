@@ -1,6 +1,7 @@
 //! A host to be hostile to: a process of its own, so that what kills it kills no test, and its memory can be told.
 
 use std::{
+    cell::Cell,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -140,10 +141,13 @@ impl Host {
     pub async fn refused(&mut self, file: &str, why: &str) {
         let user = self.user();
         let told = format!("{file} is ");
-        let line = tokio::select! {
-            line = self.running.line(&told) => line,
-            () = user.keeps_talking() => unreachable!("it goes on for ever"),
+        let is_told = Cell::new(false);
+        let line = async {
+            let line = self.running.line(&told).await;
+            is_told.set(true);
+            line
         };
+        let (line, ()) = tokio::join!(line, user.keeps_talking_until(&is_told));
         assert!(line.contains(why), "`{why}` is not in: {line}");
         // Each try would be a whole compile.
         let tries = ["tried again", "compiled again"].iter().any(|tries| line.contains(tries));
@@ -207,9 +211,10 @@ impl User {
         shown(reply.as_ref())
     }
 
-    /// Says something again and again, and the echo says it back.
-    pub async fn keeps_talking(&self) {
-        loop {
+    /// Says something again and again, and the echo says it back. Nothing that was said is left without its answer: what the
+    /// user says next would wait behind it.
+    async fn keeps_talking_until(&self, is_over: &Cell<bool>) {
+        while !is_over.get() {
             assert_eq!(self.says("你好").await, "你好");
             sleep(LOOK_EVERY).await;
         }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::Arc,
 };
 
 use crate::config::{Account, Config};
@@ -20,7 +21,7 @@ pub fn idle_tables(config: &Config, names: &Names) -> Vec<String> {
         let is_idle = !known.iter().any(|known| known.contains(name));
         is_idle.then(|| {
             let owner = config.accounts.iter().find(|account| owns(account, name, names));
-            sentence(account, name, &known, owner.filter(|_| account.is_none()))
+            sentence(account, name, &known, owner.filter(|_| account.is_none()).map(Arc::as_ref))
         })
     };
     config.plugin_tables().into_iter().filter_map(idle).collect()
