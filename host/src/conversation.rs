@@ -60,7 +60,7 @@
 //! | `\[image] hi` | a text that looks like one of these |
 //!
 //! In values, `\|` is a bar, `\n` a line break and `\\` a backslash. Values missing at the end are left out.
-//! `*` and `/…/` never fit silence.
+//! `*` and `/…/` never fit silence. A file has at most 10,000 lines, and 1,000 replies written with these.
 
 mod expected;
 mod playback;
@@ -72,7 +72,7 @@ pub(crate) mod words;
 
 use std::fmt;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 
 pub use expected::{Expected, difference};
 pub use playback::{Header, Playback};
@@ -86,6 +86,11 @@ pub const DEFAULT_USER: &str = "user";
 
 /// How long a user's name may be.
 const USER_CHARS_MAX: usize = 64;
+
+/// How many lines a conversation may have, and how many of its replies may be written with `*` or as `/…/`. It may be a
+/// stranger's, and each of those is compiled to see whether it is one.
+const LINES_MAX: usize = 10_000;
+const EXPRESSIONS_MAX: usize = 1_000;
 
 /// How a line goes on in the next one.
 const FOLD: &str = "\n    | ";
@@ -142,6 +147,9 @@ impl Conversation {
         let mut reader = Reader::default();
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (index, line) in text.lines().enumerate() {
+            if index == LINES_MAX {
+                return Err(at(index + 1)(anyhow!("a conversation has at most {LINES_MAX} lines; make two of it")));
+            }
             reader.read(index + 1, line.trim_end())?;
         }
         reader.end_block()?;
@@ -153,6 +161,8 @@ impl Conversation {
 #[derive(Default)]
 struct Reader {
     conversation: Conversation,
+    /// How many replies were expressions so far.
+    expressions: usize,
     block: Option<Block>,
 }
 
@@ -220,6 +230,13 @@ impl Reader {
             Mark::Expected { late } => {
                 let turn = turns.last_mut().context("a reply to nothing; what a user says begins with `>`");
                 let expected = Expected::parse(line, late, &written).map_err(at(line))?;
+                self.expressions += usize::from(expected.is_expression());
+                if self.expressions > EXPRESSIONS_MAX {
+                    return Err(at(line)(anyhow!(
+                        "at most {EXPRESSIONS_MAX} replies of a conversation are written with `*` or as `/…/`; write out the \
+                         others, or make two conversations of it"
+                    )));
+                }
                 turn.map_err(at(line))?.expected.push(expected);
             }
         }
@@ -386,6 +403,17 @@ mod tests {
         let set = &conversation.turns[0].said.set;
         assert_eq!((set[0].path.as_str(), set[0].value.as_str()), ("A/B", "1"));
         assert_eq!((set[1].path.as_str(), set[1].value.as_str()), ("C", ""));
+    }
+
+    #[test]
+    fn a_conversation_has_so_many_lines_and_expressions_and_no_more() {
+        let lines = "#\n".repeat(LINES_MAX);
+        assert!(Conversation::parse(&lines).is_ok());
+        assert!(problem(&(lines + ">")).starts_with("line 10001: a conversation has at most 10000 lines"));
+
+        let turns = "> a\n< *\n".repeat(EXPRESSIONS_MAX);
+        assert!(Conversation::parse(&turns).is_ok());
+        assert!(problem(&(turns + "< /b/")).starts_with("line 2001: at most 1000 replies"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::{escaped, folded, unescaped, unfolded};
 
-/// How large an expression may become: a conversation may come from a stranger's example.
+/// How large an expression may become while it is looked for: a conversation may come from a stranger's example.
 const EXPRESSION_BYTES_MAX: usize = 1 << 20;
 
 /// What is shown for no reply.
@@ -27,7 +27,8 @@ pub struct Expected {
 enum Pattern {
     Silence,
     Literal(String),
-    Expression(Regex),
+    /// As text: compiled it takes up to a megabyte, and its turn may never come.
+    Expression(String),
 }
 
 impl Expected {
@@ -40,27 +41,36 @@ impl Expected {
         ensure!(!(late && written.is_empty()), "a late reply says something; write it after `<~`");
         let text = trimmed(&canonical(written));
         let pattern = if let Some(expression) = expression_of(written) {
-            Pattern::Expression(compile(expression).with_context(|| format!("`{written}` is no expression"))?)
+            compile(expression).with_context(|| format!("`{written}` is no expression"))?;
+            Pattern::Expression(expression.to_owned())
         } else if text.is_empty() {
             Pattern::Silence
         } else if text.contains('*') {
-            Pattern::Expression(compile(&wildcards(&text)).context("the text is too long for `*`")?)
+            let expression = wildcards(&text);
+            compile(&expression).context("the text is too long for `*`")?;
+            Pattern::Expression(expression)
         } else {
             Pattern::Literal(text)
         };
         Ok(Expected { line, late, written: written.to_owned(), pattern })
     }
 
+    /// Tells whether it takes the work of an expression to see whether it [fits](Expected::fits).
+    pub fn is_expression(&self) -> bool {
+        matches!(self.pattern, Pattern::Expression(_))
+    }
+
     /// Tells whether a reply, as [`shown`](super::shown()) shows it, is this one.
     ///
-    /// White space at the end of a line does not count. Only an empty `<` fits silence: `*` is any reply, but a reply.
+    /// White space at the end of a line does not count. Only an empty `<` fits silence: `*` is any reply, but a reply. For an
+    /// expression this is work: up to some seconds for the worst that the notation allows.
     pub fn fits(&self, shown: &str) -> bool {
         let text = trimmed(&unfolded(shown));
         match &self.pattern {
             Pattern::Silence => text.is_empty(),
             _ if text.is_empty() => false,
             Pattern::Literal(literal) => *literal == text,
-            Pattern::Expression(expression) => expression.is_match(&text),
+            Pattern::Expression(expression) => compile(expression).is_ok_and(|regex| regex.is_match(&text)),
         }
     }
 }

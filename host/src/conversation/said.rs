@@ -9,6 +9,9 @@ use super::{
 };
 use crate::plugin::bindings::Field;
 
+/// How many elements may be set by hand: each is looked for among the others.
+const SET_MAX: usize = 256;
+
 /// Something a user says or does: a text, or one of WeChat's own words.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Said {
@@ -38,6 +41,7 @@ impl Said {
             None => return Ok(Said::text(written)),
         };
         for field in fields.lines() {
+            ensure!(said.set.len() < SET_MAX, "at most {SET_MAX} elements of a message are set by hand");
             said.set.push(parse_field(field)?);
         }
         Ok(said)
@@ -403,6 +407,20 @@ mod tests {
         assert_eq!(push("[type sticker]"), "<![CDATA[sticker]]></MsgType><MsgId>1234567890123456</MsgId>");
         assert_eq!(push("[type image]"), push("[image]"));
         assert!(refusal("[type sticker 7]").contains("on the next lines"));
+    }
+
+    #[test]
+    fn only_so_many_elements_are_set() {
+        let written = |count: usize| format!("[image]\n{}", (0..count).map(|n| format!("A{n}=\n")).collect::<String>());
+        assert_eq!(Said::parse(&written(SET_MAX)).unwrap().set.len(), SET_MAX);
+        let error = Said::parse(&written(SET_MAX + 1)).unwrap_err();
+        assert_eq!(error.to_string(), "at most 256 elements of a message are set by hand");
+    }
+
+    #[test]
+    fn a_long_name_is_no_slip_of_the_pen() {
+        let name = format!("{}image", "x".repeat(1 << 20));
+        assert_eq!(Said::parse(&format!("[{name}]")).unwrap(), Said::text(format!("[{name}]")));
     }
 
     #[test]

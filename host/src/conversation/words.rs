@@ -86,8 +86,14 @@ pub(super) fn nearest(name: &str) -> Option<&'static str> {
     nearest_of(WORDS.iter().map(|word| word.name), name)
 }
 
+/// What is longer is no slip of the pen, and the work to see that grows with its length.
+const NAME_BYTES_MAX: usize = 64;
+
 /// Returns which of these `name` was probably meant to be.
 pub(crate) fn nearest_of<'a>(known: impl Iterator<Item = &'a str>, name: &str) -> Option<&'a str> {
+    if name.len() > NAME_BYTES_MAX {
+        return None;
+    }
     let name = name.to_ascii_lowercase();
     // A face such as `[Smile]` is short: one slip there, two in a longer word.
     let slips_max = if name.len() < 6 { 1 } else { 2 };

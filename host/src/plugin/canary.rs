@@ -10,7 +10,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tracing::{instrument::WithSubscriber, subscriber::NoSubscriber};
 
-use super::{Hash, Plugin, code::Code, directory::canary_of, record::Record, services::Services};
+use super::{Hash, Plugin, aside, code::Code, directory::canary_of, record::Record, services::Services};
 use crate::{
     api::Api,
     config::{Grants, Limits, PluginSettings},
@@ -62,7 +62,24 @@ pub async fn hold(
     limits: &Limits,
     terms: &Terms,
 ) -> Result<usize, CanaryError> {
-    let conversation = Conversation::parse(&canary.text)?;
+    // A late reply may take what is left of the whole time.
+    let pace = Pace { window: terms.window, late: terms.timeout + terms.window };
+    match timeout(terms.timeout, replay(code, file, name, canary, limits, pace)).await {
+        Err(_) => Err(CanaryError::Timeout { limit: terms.timeout }),
+        Ok(held) => held,
+    }
+}
+
+async fn replay(
+    code: &Arc<Code>,
+    file: &Path,
+    name: &str,
+    canary: &Canary,
+    limits: &Limits,
+    pace: Pace,
+) -> Result<usize, CanaryError> {
+    let text = canary.text.clone();
+    let conversation = aside(move || Conversation::parse(&text)).await?;
     let settings = PluginSettings {
         env: conversation.env.iter().map(|(name, value)| (name.clone(), Secret::from(value.clone()))).collect(),
         limits: limits.clone(),
@@ -83,15 +100,12 @@ pub async fn hold(
         record: Record::default(),
     };
     let chain = Chain::of(vec![Arc::new(plugin)]);
-    // A late reply may take what is left of the whole time, which ends below.
-    let pace = Pace { window: terms.window, late: terms.timeout + terms.window };
     // What goes wrong is told once, as the reason why the plugin is not loaded, and not as a message of a user.
     let replay = rehearsal::replay(&chain, &conversation, pace, |_, _, _| ()).with_subscriber(NoSubscriber::new());
-    match timeout(terms.timeout, replay).await {
-        Err(_) => Err(CanaryError::Timeout { limit: terms.timeout }),
-        Ok(Err(error)) => Err(CanaryError::Unsaid(error)),
-        Ok(Ok(Err(fault))) => Err(CanaryError::Differs(fault)),
-        Ok(Ok(Ok(count))) => Ok(count),
+    match replay.await {
+        Err(error) => Err(CanaryError::Unsaid(error)),
+        Ok(Err(fault)) => Err(CanaryError::Differs(fault)),
+        Ok(Ok(count)) => Ok(count),
     }
 }
 
