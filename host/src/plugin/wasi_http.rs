@@ -36,8 +36,13 @@ const REQUESTS_MAX: usize = 64;
 /// The largest header that a guest makes, in bytes. Not only requests have one: each of the guest's handles may be a header.
 const FIELDS_BYTES_MAX: usize = 16 << 10;
 
-/// How much of a body a guest may write before some of it is sent, in bytes. No request has to be sent for that.
-const BODY_CHUNK_BYTES_MAX: usize = 64 << 10;
+/// How much of a body a guest may write before some of it is sent, in bytes; it is kept twice. No request has to be sent for
+/// that, so that a guest with many bodies gets little for each of those after the first.
+const BODY_CHUNK_BYTES_MAX: usize = 32 << 10;
+const LATER_CHUNK_BYTES_MAX: usize = 1 << 10;
+
+/// How many bodies of a guest are the first.
+const FIRST_BODIES: usize = 32;
 
 /// The host's side of `wasi:http` for one guest.
 pub(super) struct WasiHttp {
@@ -52,6 +57,8 @@ struct Hooks {
     egress: Egress,
     deadline: Instant,
     turns: Arc<Semaphore>,
+    /// How many bodies the guest has begun.
+    bodies: usize,
 }
 
 /// What hyper and wasmtime do with an answer in the background: for us nothing.
@@ -63,7 +70,7 @@ impl WasiHttp {
         context.set_field_size_limit(egress.header_bytes_max().min(FIELDS_BYTES_MAX));
         let turns = Arc::new(Semaphore::new(REQUESTS_MAX));
         let (plugin, settings, egress) = (plugin.clone(), settings.clone(), egress.clone());
-        let hooks = Hooks { plugin, settings, egress, deadline, turns };
+        let hooks = Hooks { plugin, settings, egress, deadline, turns, bodies: 0 };
         Self { context, hooks }
     }
 }
@@ -127,7 +134,8 @@ impl WasiHttpHooks for Hooks {
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        BODY_CHUNK_BYTES_MAX
+        self.bodies += 1;
+        if self.bodies <= FIRST_BODIES { BODY_CHUNK_BYTES_MAX } else { LATER_CHUNK_BYTES_MAX }
     }
 
     fn send_request(
@@ -199,5 +207,21 @@ fn error(error: NoAnswer) -> Error {
 impl std::fmt::Debug for WasiHttp {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("WasiHttp").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::services::Services;
+
+    #[test]
+    fn a_thousand_bodies_hold_no_more_than_a_few_megabytes() {
+        let services = Services::scratch();
+        let mut http = WasiHttp::new(&"a".into(), &Arc::default(), &services.egress, Instant::now());
+        let sizes: Vec<usize> = (0..1_000).map(|_| http.hooks.p2_outgoing_body_chunk_size()).collect();
+        assert!(sizes.iter().all(|size| *size > 0));
+        // One is on its way and one is waiting for that.
+        assert!(sizes.iter().sum::<usize>() * 2 <= 4 << 20, "{sizes:?}");
     }
 }
