@@ -5,7 +5,6 @@
 
 use std::{
     fmt,
-    future::poll_fn,
     path::PathBuf,
     pin::pin,
     sync::Arc,
@@ -19,6 +18,7 @@ pub mod cache;
 pub mod canary;
 pub mod code;
 pub mod compile;
+mod computing;
 pub mod directory;
 pub mod engine;
 pub mod file_name;
@@ -52,6 +52,7 @@ mod wechat_api;
 use self::{
     bindings::{Message, Reply},
     code::Code,
+    computing::UsedUp,
     engine::Class,
     guest::Guest,
     question::Question,
@@ -255,7 +256,6 @@ impl Plugin {
             return Busy::Host { wait_ms: millis(waited) }.into();
         }
         match error.downcast_ref::<Trap>() {
-            Some(Trap::Interrupt) if guest.clock.is_used_up() => Failure::Cpu { limit_ms: self.settings.limits.cpu_ms },
             Some(Trap::StackOverflow) => Failure::Stack,
             _ if guest.limiter.memory_refused() => Failure::Memory { limit_bytes: guest.limiter.memory_bytes_max() },
             Some(trap) => Failure::Trap(limits::trapped(*trap, error)),
@@ -271,15 +271,13 @@ impl Sandbox<'_> {
         ask: impl AsyncFnOnce(&mut Store<Guest>) -> wasmtime::Result<Result<T, String>>,
     ) -> Result<T, Failure> {
         let _running = self.plugin.code.engine.run_clock();
-        let (asked, computed) = {
+        let limits = &self.plugin.settings.limits;
+        let asked = {
             // Pinned here, it is not moved on its way through those who wait for it: it is some kilobytes.
             let asking = pin!(ask(&mut self.store));
-            computing(before(self.deadline, asking)).await
+            computing::within(limits.cpu(), before(self.deadline, asking)).await
         };
-        let limit_ms = self.plugin.settings.limits.cpu_ms;
-        match asked {
-            // One instruction that fills much memory is not interrupted, so that it shows only now.
-            Ok(Ok(Ok(_))) if millis(computed) > limit_ms => Err(Failure::Cpu { limit_ms }),
+        match asked.map_err(|UsedUp| Failure::Cpu { limit_ms: limits.cpu_ms })? {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(text))) => Err(Failure::Guest(text.chars().take(GUEST_ERROR_CHARS_MAX).collect())),
             Ok(Err(error)) => Err(self.plugin.explain(&error, &self.store, self.waited)),
@@ -314,19 +312,6 @@ impl<T> Call<T> {
         let Self { duration, waited, memory_bytes, output, .. } = self;
         Call { answer, duration, waited, memory_bytes, output }
     }
-}
-
-/// Returns what a future comes to, and how long it was at work for it, waiting not included.
-async fn computing<F: Future>(future: F) -> (F::Output, Duration) {
-    let mut future = pin!(future);
-    let mut computed = Duration::ZERO;
-    let output = poll_fn(|context| {
-        let started = Instant::now();
-        let polled = future.as_mut().poll(context);
-        computed += started.elapsed();
-        polled
-    });
-    (output.await, computed)
 }
 
 /// An error with its causes on one line, as the log shows it.

@@ -1,6 +1,6 @@
 //! What one call of a plugin may use.
 
-use std::{fmt, ops::RangeInclusive};
+use std::{fmt, ops::RangeInclusive, time::Duration};
 
 use super::{
     defaults,
@@ -95,6 +95,11 @@ impl Limits {
     /// Returns `memory_mib` in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.memory_mib << 20
+    }
+
+    /// Returns `cpu_ms` as a time.
+    pub fn cpu(&self) -> Duration {
+        Duration::from_millis(self.cpu_ms)
     }
 
     /// Returns `host_data_mib` in bytes.

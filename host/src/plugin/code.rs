@@ -17,6 +17,7 @@ use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
 use super::{
     Content, Hash,
+    computing::{self, UsedUp},
     engine::{Class, Engine},
     guest::Guest,
     handler::Handler,
@@ -26,6 +27,7 @@ use super::{
 };
 use crate::{
     config::{Limits, PluginSettings},
+    deadline::before,
     foreign::on_one_line,
 };
 
@@ -172,13 +174,14 @@ impl Code {
         let mut store = Guest::on_trial(settings, deadline).into_store(self.wasmtime());
         let _running = self.engine.run_clock();
         let limits = &settings.limits;
-        match tokio::time::timeout_at(deadline.into(), self.start(&mut store)).await {
+        let started = computing::within(limits.cpu(), before(deadline, self.start(&mut store))).await;
+        let started = started.map_err(|UsedUp| {
+            LoadError::NoStart(format!("it computed longer than {} ms (`limits.cpu_ms`)", limits.cpu_ms))
+        })?;
+        match started {
             Ok(Ok(_)) => {
                 self.start_bytes.store(store.data().limiter.memory_bytes(), Ordering::Relaxed);
                 Ok(())
-            }
-            Ok(Err(_)) if store.data().clock.is_used_up() => {
-                Err(LoadError::NoStart(format!("it computed longer than {} ms (`limits.cpu_ms`)", limits.cpu_ms)))
             }
             Ok(Err(_)) if store.data().limiter.memory_refused() => Err(LoadError::NoStart(format!(
                 "it needs more than {} MiB of memory; raise its `limits.memory_mib`",

@@ -29,26 +29,12 @@ pub struct Guest {
     pub(super) wechat_calls: usize,
     pub(super) deadline: Instant,
     pub(super) limiter: Limiter,
-    pub(super) clock: Clock,
     output: Output,
     /// Made when the guest first asks for it: many never do.
     wasi: Option<Box<WasiCtx>>,
     /// The same.
     wasi_http: Option<Box<WasiHttp>>,
     pub(super) table: ResourceTable,
-}
-
-/// A guest's computing time, in ticks of the engine's epoch.
-#[derive(Debug)]
-pub(super) struct Clock {
-    ticks: u64,
-    ticks_max: u64,
-}
-
-impl Clock {
-    pub(super) fn is_used_up(&self) -> bool {
-        self.ticks >= self.ticks_max
-    }
 }
 
 impl Guest {
@@ -95,7 +81,6 @@ impl Guest {
             wechat_calls: 0,
             deadline,
             limiter: Limiter::alone(limits),
-            clock: Clock { ticks: 0, ticks_max: limits.cpu_ms },
             output: Output::new(limits.log_bytes_max),
             wasi: None,
             wasi_http: None,
@@ -139,16 +124,10 @@ impl Guest {
     }
 }
 
-/// Lets the other guests run at every tick, and ends a guest whose computing time is used up.
-fn on_tick(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> {
-    let clock = &mut store.data_mut().clock;
-    clock.ticks += 1;
-    Ok(if clock.is_used_up() {
-        UpdateDeadline::Interrupt
-    } else {
-        // Not only behind the tasks that are ready, but behind what the network has for us, too.
-        UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
-    })
+/// Lets the other guests run at every tick, and whoever polls this one see how long it has [computed](super::computing).
+fn on_tick(_: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> {
+    // Not only behind the tasks that are ready, but behind what the network has for us, too.
+    Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
 }
 
 /// How many random bytes a guest gets at once: what takes less than a tick to make.

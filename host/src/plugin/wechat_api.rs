@@ -37,17 +37,17 @@ impl Host for Guest {
         let method =
             Method::parse(&method).ok_or_else(|| Error::Invalid("the method is neither GET nor POST".into()))?;
         self.check_call(method, &path, &query)?;
-        let body = body.map(|body| written(method, body)).transpose()?;
         let (api, deadline) = self.wechat_api()?;
+        let body = body.map(|body| written(method, body)).transpose()?;
         let answer = api.call(method, &path, &query, body, deadline).await;
         answer.map_err(|error| self.told(error).into())
     }
 
     async fn upload(&mut self, path: String, query: Query, field: String, media: Media) -> Result<String, Error> {
         self.check_call(Method::Post, &path, &query)?;
+        let (api, deadline) = self.wechat_api()?;
         let file = Some((media.file_name, media.content_type));
         let form = Form::new(vec![Field { name: field, file, data: media.data }]).map_err(Error::Invalid)?;
-        let (api, deadline) = self.wechat_api()?;
         let answer = api.upload(&path, &query, form, deadline).await;
         answer.map_err(|error| self.told(error).into())
     }
