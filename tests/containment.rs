@@ -28,7 +28,7 @@ fn misbehaving(more: &str) -> Setup {
     Setup::new()
         .plugin("10-misbehave.wasm", &MISBEHAVE)
         .plugin("20-echo.wasm", &ECHO)
-        .settings(&format!("{more}\n[quarantine]\nfailures = 2\nback_off_s = 1\nback_off_max_s = 3600"))
+        .settings(&format!("{more}\n[quarantine]\nusers_min = 1\nfailures = 2\nback_off_s = 1\nback_off_max_s = 3600"))
 }
 
 /// A back-off that no test outlives.
@@ -149,11 +149,27 @@ async fn a_user_who_calls_too_often_is_passed_on_and_the_others_are_not() {
 }
 
 #[tokio::test]
+async fn one_follower_does_not_take_a_plugin_away_from_the_others() {
+    let bot = misbehaving("[plugins.misbehave.quarantine]\nusers_min = 2").start().await;
+    let says = async |openid: &str, words: &str| {
+        let said = Said::parse(words).unwrap();
+        let header = Header { from_user: openid.into(), ..new_header() };
+        bot.shown(&bot.push(&said.to_xml(&header)).await)
+    };
+    for _ in 0..10 {
+        assert_eq!(says("oA", "trap").await, "trap", "the echo answers");
+    }
+    assert_eq!(says("oB", "say hi").await, "hi");
+    assert_eq!([says("oA", "trap").await, says("oB", "trap").await], ["trap", "trap"]);
+    assert_eq!(out(&bot).len(), 1);
+}
+
+#[tokio::test]
 async fn when_every_plugin_asked_failed_the_user_reads_the_apology() {
     let bot = Setup::new()
         .plugin("10-misbehave.wasm", &MISBEHAVE)
         .plugin("20-welcome.wasm", &WELCOME)
-        .settings("[plugins.welcome]\nmatch = [{ event = \"subscribe\" }]\n[quarantine]\nfailures = 2\nback_off_s = 3600\nback_off_max_s = 3600")
+        .settings("[plugins.welcome]\nmatch = [{ event = \"subscribe\" }]\n[quarantine]\nusers_min = 1\nfailures = 2\nback_off_s = 3600\nback_off_max_s = 3600")
         .account("apology_text = \"出了点问题，请稍后再试。\"")
         .start()
         .await;

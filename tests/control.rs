@@ -219,7 +219,7 @@ async fn status_names_a_plugin_whose_settings_are_wrong_until_they_are_mended() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_tells_of_a_plugin_in_quarantine() {
-    let quarantine = "[quarantine]\nfailures = 1\nback_off_s = 3600\nback_off_max_s = 3600";
+    let quarantine = "[quarantine]\nusers_min = 1\nfailures = 1\nback_off_s = 3600\nback_off_max_s = 3600";
     let bot = start(Setup::new().plugin("10-misbehave.wasm", &MISBEHAVE).settings(quarantine)).await;
     bot.says("panic").await;
     let printed = wrong(&bot).await;

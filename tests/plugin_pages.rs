@@ -120,7 +120,7 @@ async fn a_page_that_fails_is_told_to_the_visitor_in_their_language_and_counted(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_keeps_failing_is_left_alone_and_the_bot_goes_on() {
     let wechat = FakeAuthorize::start().await;
-    let bot = start(&wechat, &format!("[quarantine]\nfailures = 2\nback_off_s = 600\n{GRANTED}")).await;
+    let bot = start(&wechat, &format!("[quarantine]\nusers_min = 1\nfailures = 2\nback_off_s = 600\n{GRANTED}")).await;
     let mut visitor = Visitor::new(&bot.origin);
     for _ in 0..2 {
         assert_eq!(visitor.get(&page("trap")).await.status, 502);
@@ -134,7 +134,9 @@ async fn a_page_that_keeps_failing_is_left_alone_and_the_bot_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_visitor_who_sends_slowly_does_not_make_the_plugin_guilty() {
     let wechat = FakeAuthorize::start().await;
-    let bot = start(&wechat, &format!("[pages]\ntimeout_ms = 2000\n[quarantine]\nfailures = 1\n{GRANTED}")).await;
+    let bot =
+        start(&wechat, &format!("[pages]\ntimeout_ms = 2000\n[quarantine]\nusers_min = 1\nfailures = 1\n{GRANTED}"))
+            .await;
     let mut connection = Connection::open(&bot.origin).await;
     let head = format!(
         "POST {} HTTP/1.1\r\nHost: {DOMAIN}\r\nOrigin: https://{DOMAIN}\r\nConnection: close\r\nContent-Length: 1\r\n\r\n",

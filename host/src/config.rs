@@ -52,7 +52,7 @@ pub use limits::{CORE_INSTANCES_MAX, Limits, MEMORIES_MAX, MEMORY_MIB_MAX, TABLE
 pub use matches::MatchRule;
 pub use oauth::{AccountPages, OAuth, Pages, Scope, VerifyFile};
 pub use plugin::PluginSettings;
-pub use quarantine::Quarantine;
+pub use quarantine::{Quarantine, USERS_MAX as QUARANTINE_USERS_MAX};
 pub use rate::Rate;
 pub use restart::needs_restart;
 pub use wechat_api::{TokenKind, WechatApi};

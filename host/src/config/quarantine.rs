@@ -2,7 +2,13 @@
 
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
-use super::{defaults, section::Section};
+use super::{
+    defaults,
+    section::{Section, to_usize},
+};
+
+/// The most that `users_min` may be: so many users are remembered for each plugin that fails.
+pub const USERS_MAX: usize = 100;
 
 /// `[quarantine]`, with a plugin's own over it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +19,8 @@ pub struct Quarantine {
     pub share_percent: u64,
     /// Of how many calls at least a share is taken. Default 20.
     pub calls_min: u64,
+    /// At how many different users it must have failed: one must not take it away from the others. Default 3.
+    pub users_min: usize,
     /// `window_s`: how far back the share looks. Default 60 s.
     pub window: Duration,
     /// `back_off_s`: how long the plugin is left alone at first. Default 30 s.
@@ -40,8 +48,15 @@ impl Quarantine {
 impl Default for Quarantine {
     fn default() -> Self {
         let zero = Duration::ZERO;
-        let mut quarantine =
-            Self { failures: 0, share_percent: 0, calls_min: 0, window: zero, back_off: zero, back_off_max: zero };
+        let mut quarantine = Self {
+            failures: 0,
+            share_percent: 0,
+            calls_min: 0,
+            users_min: 0,
+            window: zero,
+            back_off: zero,
+            back_off_max: zero,
+        };
         for key in &KEYS {
             (key.set)(&mut quarantine, defaults::number(defaults::quarantine(), key.name));
         }
@@ -56,10 +71,11 @@ struct Key {
     set: fn(&mut Quarantine, u64),
 }
 
-static KEYS: [Key; 6] = [
+static KEYS: [Key; 7] = [
     Key { name: "failures", bounds: 0..=1_000, set: |own, count| own.failures = count },
     Key { name: "share_percent", bounds: 0..=100, set: |own, percent| own.share_percent = percent },
     Key { name: "calls_min", bounds: 1..=100_000, set: |own, count| own.calls_min = count },
+    Key { name: "users_min", bounds: 1..=USERS_MAX as u64, set: |own, count| own.users_min = to_usize(count) },
     Key { name: "window_s", bounds: 1..=3_600, set: |own, s| own.window = Duration::from_secs(s) },
     Key { name: "back_off_s", bounds: 1..=86_400, set: |own, s| own.back_off = Duration::from_secs(s) },
     Key { name: "back_off_max_s", bounds: 1..=604_800, set: |own, s| own.back_off_max = Duration::from_secs(s) },

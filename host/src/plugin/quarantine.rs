@@ -5,7 +5,7 @@
 //! is well, a call costs a few atomic operations here.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -101,6 +101,8 @@ pub struct Standing {
 struct State {
     thresholds: config::Quarantine,
     tally: Tally,
+    /// Whose calls failed since one went well.
+    row_users: Users,
     out: Option<Out>,
     /// When it last came back, and how long it had been left alone before.
     back: Option<(Instant, Duration)>,
@@ -175,9 +177,9 @@ impl Standing {
     }
 
     /// `failure` is what the log says of it.
-    fn failed(&self, probe: bool, failure: &str, now: Instant) -> Option<Change> {
+    fn failed(&self, probe: bool, user: &str, failure: &str, now: Instant) -> Option<Change> {
         let mut state = self.lock();
-        let State { thresholds, tally, out, back } = &mut *state;
+        let State { thresholds, tally, row_users, out, back } = &mut *state;
         if let Some(out) = out {
             // Only the probe decides; what was asked before it went out tells nothing new.
             if !probe {
@@ -192,9 +194,16 @@ impl Standing {
         }
         let row = self.row.fetch_add(1, Ordering::Relaxed) + 1;
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let (failures, calls) = tally.failed(&self.calls, thresholds.window, now);
-        let is_share = calls >= thresholds.calls_min && failures * 100 >= calls * thresholds.share_percent;
-        let why = if thresholds.failures > 0 && row >= thresholds.failures {
+        if row == 1 {
+            row_users.0.clear();
+        }
+        row_users.add(user);
+        let (failures, calls) = tally.failed(&self.calls, user, thresholds.window, now);
+        let is_row = row >= thresholds.failures && row_users.0.len() >= thresholds.users_min;
+        let is_share = calls >= thresholds.calls_min
+            && failures * 100 >= calls * thresholds.share_percent
+            && tally.users() >= thresholds.users_min;
+        let why = if thresholds.failures > 0 && is_row {
             format!("it failed {row} times in a row; the last time it {failure}")
         } else if thresholds.share_percent > 0 && is_share {
             let window_s = thresholds.window.as_secs();
@@ -258,10 +267,10 @@ impl Admission<'_> {
         self.standing.worked(probe, now)
     }
 
-    /// The plugin failed, and it was its fault. `failure` is what the log says: "it …".
-    pub fn failed(mut self, failure: &str, now: Instant) -> Option<Change> {
+    /// The plugin failed when this user asked, and it was its fault. `failure` is what the log says: "it …".
+    pub fn failed(mut self, user: &str, failure: &str, now: Instant) -> Option<Change> {
         let probe = std::mem::take(&mut self.probe);
-        self.standing.failed(probe, failure, now)
+        self.standing.failed(probe, user, failure, now)
     }
 }
 
@@ -284,11 +293,25 @@ struct Tally {
     began: Option<Instant>,
     failures: u64,
     before: (u64, u64),
+    users: Users,
+    users_before: Users,
+}
+
+/// Different users, as many as matter.
+#[derive(Debug, Default)]
+struct Users(BTreeSet<Box<str>>);
+
+impl Users {
+    fn add(&mut self, user: &str) {
+        if self.0.len() < config::QUARANTINE_USERS_MAX && !self.0.contains(user) {
+            self.0.insert(user.into());
+        }
+    }
 }
 
 impl Tally {
     /// Counts a failure, of which `calls` knows already. Returns the failures and calls of the window.
-    fn failed(&mut self, calls: &AtomicU64, window: Duration, now: Instant) -> (u64, u64) {
+    fn failed(&mut self, calls: &AtomicU64, user: &str, window: Duration, now: Instant) -> (u64, u64) {
         let age = self.began.map(|began| now.saturating_duration_since(began));
         match age {
             Some(age) if age < window / 2 => {}
@@ -296,14 +319,21 @@ impl Tally {
                 // The call that failed is the first of the next half.
                 self.before = (self.failures, calls.swap(1, Ordering::Relaxed).saturating_sub(1));
                 (self.began, self.failures) = (Some(now), 0);
+                self.users_before = std::mem::take(&mut self.users);
             }
             _ => {
                 calls.store(1, Ordering::Relaxed);
-                *self = Self { began: Some(now), failures: 0, before: (0, 0) };
+                *self = Self { began: Some(now), ..Self::default() };
             }
         }
         self.failures += 1;
+        self.users.add(user);
         (self.failures + self.before.0, calls.load(Ordering::Relaxed) + self.before.1)
+    }
+
+    /// How many different users the failures of the window are of.
+    fn users(&self) -> usize {
+        self.users.0.union(&self.users_before.0).count()
     }
 }
 
@@ -351,12 +381,13 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Three in a row, or half of at least ten within 60 s; 10 s, doubled to 35 s at most.
+    /// Three in a row, or half of at least ten within 60 s, whoever asks; 10 s, doubled to 35 s at most.
     fn thresholds() -> config::Quarantine {
         config::Quarantine {
             failures: 3,
             share_percent: 50,
             calls_min: 10,
+            users_min: 1,
             window: 60 * SECOND,
             back_off: 10 * SECOND,
             back_off_max: 35 * SECOND,
@@ -372,7 +403,11 @@ mod tests {
     }
 
     fn fail(standing: &Standing, now: Instant) -> Option<Change> {
-        standing.admit(now).expect("it is asked").failed("trapped", now)
+        fail_for("oA", standing, now)
+    }
+
+    fn fail_for(user: &str, standing: &Standing, now: Instant) -> Option<Change> {
+        standing.admit(now).expect("it is asked").failed(user, "trapped", now)
     }
 
     fn work(standing: &Standing, now: Instant) -> Option<Change> {
@@ -411,6 +446,35 @@ mod tests {
         }
         let change = fail(&standing, now + 5 * SECOND).expect("more than half failed");
         assert!(change.to_string().contains("6 of its last 11 calls within 60 s failed"), "{change}");
+    }
+
+    #[test]
+    fn one_user_alone_takes_a_plugin_away_from_nobody() {
+        let by_row = config::Quarantine { users_min: 3, share_percent: 0, ..thresholds() };
+        let by_share = config::Quarantine { users_min: 3, failures: 0, ..thresholds() };
+        for thresholds in [by_row, by_share] {
+            let (standing, now) = (standing(&thresholds), Instant::now());
+            (0..1_000).for_each(|_| assert_eq!(fail_for("oA", &standing, now), None));
+            assert_eq!(fail_for("oB", &standing, now), None);
+            assert!(fail_for("oC", &standing, now).is_some(), "{thresholds:?}");
+        }
+    }
+
+    #[test]
+    fn whom_it_failed_before_it_worked_or_before_the_window_does_not_count() {
+        let in_a_row = standing(&config::Quarantine { users_min: 2, share_percent: 0, ..thresholds() });
+        let now = Instant::now();
+        for user in ["oA", "oB", "oC"] {
+            (0..10).for_each(|_| assert_eq!(fail_for(user, &in_a_row, now), None));
+            assert_eq!(work(&in_a_row, now), None);
+        }
+        let by_share = standing(&config::Quarantine { users_min: 2, failures: 0, ..thresholds() });
+        for (minute, user) in ["oA", "oB", "oC"].into_iter().enumerate() {
+            let later = now + Duration::from_secs(61) * u32::try_from(minute).unwrap();
+            (0..10).for_each(|_| assert_eq!(fail_for(user, &by_share, later), None));
+        }
+        // The half of the window before this one counts.
+        assert!(fail_for("oD", &by_share, now + 161 * SECOND).is_some());
     }
 
     #[test]
@@ -475,7 +539,7 @@ mod tests {
         let (standing, now) = (standing(&thresholds()), Instant::now());
         let (slow, slower) = (standing.admit(now).unwrap(), standing.admit(now).unwrap());
         out(&standing, now);
-        assert_eq!((slow.worked(now), slower.failed("trapped", now)), (None, None));
+        assert_eq!((slow.worked(now), slower.failed("oA", "trapped", now)), (None, None));
         assert!(standing.admit(now + 9 * SECOND).is_none());
         assert!(standing.admit(now + 10 * SECOND).is_some());
     }

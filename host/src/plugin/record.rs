@@ -109,18 +109,18 @@ pub enum Held {
 
 impl Record {
     /// Says whether a user's message may be put to the plugin now.
-    pub fn admit(&self, openid: &str, now: Instant) -> Result<Admitted<'_>, Held> {
+    pub fn admit<'a>(&'a self, openid: &'a str, now: Instant) -> Result<Admitted<'a>, Held> {
         self.0.as_ref().map_or(Ok(Admitted(None)), |kept| kept.admit(&kept.bot, openid, now))
     }
 
     /// Says whether the plugin may be asked for a page now. Who is not signed in has no openid.
-    pub fn admit_visitor(&self, openid: &str, now: Instant) -> Result<Admitted<'_>, Held> {
+    pub fn admit_visitor<'a>(&'a self, openid: &'a str, now: Instant) -> Result<Admitted<'a>, Held> {
         self.0.as_ref().map_or(Ok(Admitted(None)), |kept| kept.admit(&kept.pages, openid, now))
     }
 }
 
 impl Kept {
-    fn admit<'a>(&'a self, judged: &'a Judged, openid: &str, now: Instant) -> Result<Admitted<'a>, Held> {
+    fn admit<'a>(&'a self, judged: &'a Judged, openid: &'a str, now: Instant) -> Result<Admitted<'a>, Held> {
         let Some(admission) = judged.standing.admit(now) else {
             self.metrics.skip(Turn::Quarantined);
             return Err(Held::Quarantined);
@@ -129,7 +129,7 @@ impl Kept {
             self.metrics.skip(Turn::PerUser);
             return Err(Held::PerUser);
         }
-        Ok(Admitted(Some((self, judged, admission, now))))
+        Ok(Admitted(Some(Admittance { kept: self, judged, admission, openid, since: now })))
     }
 
     /// Visitors who are not signed in are nobody's users: together they would lock each other out.
@@ -168,19 +168,28 @@ impl Judged {
 
 /// The right to call a plugin once, and since when there is it.
 #[derive(Debug)]
-pub struct Admitted<'a>(Option<(&'a Kept, &'a Judged, Admission<'a>, Instant)>);
+pub struct Admitted<'a>(Option<Admittance<'a>>);
+
+#[derive(Debug)]
+struct Admittance<'a> {
+    kept: &'a Kept,
+    judged: &'a Judged,
+    admission: Admission<'a>,
+    openid: &'a str,
+    since: Instant,
+}
 
 impl Admitted<'_> {
     /// Draws the conclusions from the call: it is counted, and may bring the plugin out of its chain or back. The plugin
     /// counted on having the time `expected`. Of a failure, `told` is what the log says: "it …".
     pub fn settle(self, step: &Step, told: &str, expected: Duration) {
-        let Some((kept, judged, admission, since)) = self.0 else { return };
+        let Some(Admittance { kept, judged, admission, openid, since }) = self.0 else { return };
         let Step { duration, waited, .. } = *step;
         kept.metrics.call(Turn::of(&step.outcome), duration, waited);
         let change = match &step.outcome {
             Ok(_) => admission.worked(since + duration),
             Err(failure) if quarantine::is_its_fault(failure, duration.saturating_sub(waited), expected) => {
-                admission.failed(told, since + duration)
+                admission.failed(openid, told, since + duration)
             }
             Err(_) => None,
         };
