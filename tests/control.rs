@@ -218,7 +218,7 @@ async fn status_names_a_plugin_whose_settings_are_wrong_until_they_are_mended() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn status_tells_of_a_plugin_in_quarantine() {
+async fn status_and_check_tell_of_a_plugin_in_quarantine() {
     let quarantine = "[quarantine]\nusers_min = 1\nfailures = 1\nback_off_s = 3600\nback_off_max_s = 3600";
     let bot = start(Setup::new().plugin("10-misbehave.wasm", &MISBEHAVE).settings(quarantine)).await;
     bot.says("panic").await;
@@ -228,6 +228,13 @@ async fn status_tells_of_a_plugin_in_quarantine() {
     let status: Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!((json.code, &status["well"]), (Some(1), &false.into()));
     assert_eq!(status["accounts"][0]["plugins"][0]["quarantine"]["plugin"], "misbehave");
+    let checked = run(bot.dir(), &["check"]).await;
+    let told = "wrong: in account `main` of the running host, plugin `misbehave` has been left alone for ";
+    assert!(checked.code == Some(1) && checked.stdout.contains(told), "{}", checked.stdout);
+
+    // Other code in its place is not to blame.
+    replace(&bot, "10-misbehave.wasm", &PARROT).await;
+    done(&bot, &["check"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,23 +17,30 @@ use std::{
 };
 
 use clap::builder::RangedU64ValueParser;
+use tokio::time::timeout;
 
 use self::{imports::Asker, plugin::Examined};
 use super::{
     bot::{Bot, CONFIG_FILE},
     report::Report,
+    status::left_alone,
 };
 use crate::{
     config::{Account, Config},
+    control::client::{Host, NoAnswer},
     dispatch::Chain,
     plugin::{
         engine::Engine,
         loader::{Loader, Phase, Terms},
+        quarantine::Quarantined,
         services::Services,
         set::Set,
         settings_check::{self, Verdict},
     },
 };
+
+/// How long the running host may take to say how it is.
+const HOST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a call of WeChat's API may be waited for.
 const TIMEOUT_MS_MAX: u64 = 600_000;
@@ -100,14 +107,32 @@ async fn bot(config: &Config, report: &mut Report) -> anyhow::Result<()> {
         account::check(account, &chain, config, &plugins, report);
         chains.push((account, chain));
     }
+    let quarantined = quarantined(config, report).await;
     for plugin in &plugins {
         let askers: Vec<Asker<'_>> =
             chains.iter().filter_map(|(account, chain)| asker(account, chain, plugin)).collect();
         plugin::print(plugin, shown(&plugin.file, config), Some(&askers), report);
         check_settings(plugin, &chains, report).await;
+        let is_its = |out: &&Quarantined| plugin.hash.is_some_and(|hash| out.code == hash.to_string());
+        for out in quarantined.iter().filter(is_its) {
+            report.wrong(&format!("in account `{}` of the running host, {}", out.account, left_alone(out)));
+        }
     }
     plugin::check_tables(config, set.names(), report);
     Ok(())
+}
+
+/// Asks the host of these settings, if it runs, which plugins it leaves alone.
+async fn quarantined(config: &Config, report: &mut Report) -> Vec<Quarantined> {
+    let asked = async { Host::find(&config.data_dir).await?.status().await };
+    let why = match timeout(HOST_TIMEOUT, asked).await {
+        Ok(Ok(status)) => return status.quarantined().cloned().collect(),
+        Ok(Err(NoAnswer::NotRunning(_))) => return Vec::new(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("the host did not answer within {} s", HOST_TIMEOUT.as_secs()),
+    };
+    report.note(&format!("whether the running host leaves a plugin alone is not known: {why}"));
+    Vec::new()
 }
 
 /// Lets a plugin say what is wrong with its settings, in each account that asks it.

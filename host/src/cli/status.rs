@@ -17,7 +17,7 @@ use crate::{
         status::{Account, Asked, Status},
     },
     forward::Failing,
-    plugin::quarantine::Part,
+    plugin::quarantine::{Part, Quarantined},
     shell::word,
     store::late::Counts,
 };
@@ -151,18 +151,20 @@ fn print_account(account: &Account, status: &Status, base: Option<&Path>, report
         report.wrong("it asks no plugin: every message is answered with silence");
     }
     account.wrong_settings.iter().for_each(|wrong| report.wrong(&format!("plugin {wrong}")));
-    for out in account.plugins.iter().flat_map(Asked::quarantined) {
-        let again = match out.probe_in_s {
-            0 => "the next one for it tries it again".to_owned(),
-            seconds => format!("it is tried again in {}", span(seconds)),
-        };
-        let since = span(out.out_s);
-        let part = match out.part {
-            Part::Bot => "",
-            Part::Pages => ", for its pages,",
-        };
-        report.wrong(&format!("plugin `{}`{part} has been left alone for {since}: {}; {again}", out.plugin, out.why));
-    }
+    account.plugins.iter().flat_map(Asked::quarantined).for_each(|out| report.wrong(&left_alone(out)));
+}
+
+/// What became of a plugin that kept failing.
+pub(super) fn left_alone(out: &Quarantined) -> String {
+    let again = match out.probe_in_s {
+        0 => "the next one for it tries it again".to_owned(),
+        seconds => format!("it is tried again in {}", span(seconds)),
+    };
+    let part = match out.part {
+        Part::Bot => "",
+        Part::Pages => ", for its pages,",
+    };
+    format!("plugin `{}`{part} has been left alone for {}: {}; {again}", out.plugin, span(out.out_s), out.why)
 }
 
 /// How many replies are late.

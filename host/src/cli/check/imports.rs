@@ -21,6 +21,12 @@ pub(super) struct Asker<'a> {
     pub(super) settings: &'a PluginSettings,
 }
 
+impl Asker<'_> {
+    fn has_grants(&self) -> bool {
+        OF_IMPORTS.iter().chain([&Grant::Pages]).any(|grant| grant.is_in(&self.settings.grants))
+    }
+}
+
 /// How an import is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
@@ -185,19 +191,24 @@ fn missing(plugin: &str, asked: &[Grant], askers: &[Asker<'_>]) -> Vec<String> {
     let shared: Vec<Grant> =
         asked.iter().copied().filter(|grant| askers.iter().all(|asker| lacks(asker, grant))).collect();
     let shares = !askers.iter().any(|asker| asker.is_own);
-    let mut lines = if shares { table(&format!("plugins.{}", key(plugin)), &shared) } else { Vec::new() };
+    let is_there = askers.iter().any(Asker::has_grants);
+    let mut lines = if shares { table(&format!("plugins.{}", key(plugin)), &shared, is_there) } else { Vec::new() };
     for asker in askers {
         let own = asked.iter().copied().filter(|grant| lacks(asker, grant) && !(shares && shared.contains(grant)));
         let path = format!("accounts.{}.plugins.{}", asker.account, key(plugin));
-        lines.extend(table(&path, &own.collect::<Vec<_>>()));
+        lines.extend(table(&path, &own.collect::<Vec<_>>(), asker.has_grants()));
     }
     lines
 }
 
-/// Writes one table of grants; nothing if nothing is in it.
-fn table(path: &str, grants: &[Grant]) -> Vec<String> {
-    let lines: Vec<String> = grants.iter().map(|grant| grant.toml().to_owned()).collect();
-    if lines.is_empty() { lines } else { [vec![format!("[{path}.grants]")], lines].concat() }
+/// Writes one table of grants; nothing if nothing is in it. A table that is there already must not be written twice.
+fn table(path: &str, grants: &[Grant], may_be_there: bool) -> Vec<String> {
+    if grants.is_empty() {
+        return Vec::new();
+    }
+    let hint = if may_be_there { "  # only the lines below, if it is there already" } else { "" };
+    let lines = grants.iter().map(|grant| grant.toml().to_owned());
+    [format!("[{path}.grants]{hint}")].into_iter().chain(lines).collect()
 }
 
 /// An interface without its version.
@@ -270,6 +281,14 @@ mod tests {
         assert_eq!(lines, ["[plugins.weather.grants]", "kv = true", http]);
         assert_eq!(missing("weather", &asked, &[]), lines, "without a bot it is the same");
         assert_eq!(standing(Grant::Kv, &[]), "`kv` is not granted");
+    }
+
+    #[test]
+    fn a_table_that_is_there_already_is_not_to_be_written_twice() {
+        let config = load(&format!("{ACCOUNTS}[plugins.weather.grants]\nkv = true"));
+        let settings = settings(&config);
+        let lines = missing("weather", &[Grant::Kv, Grant::Pages], &askers(&config, &settings, false));
+        assert_eq!(lines, ["[plugins.weather.grants]  # only the lines below, if it is there already", "pages = true"]);
     }
 
     #[test]
