@@ -24,7 +24,7 @@ use wasmtime_wasi_http::{
 use super::guest::Guest;
 use crate::{
     config::PluginSettings,
-    egress::{Answer, Egress, NoAnswer, Request, Waits, request, target::URL_BYTES_MAX},
+    egress::{Answer, Egress, NoAnswer, Request, Sender, Waits, request, target::URL_BYTES_MAX},
 };
 
 /// The interface as wasmtime links it; older ones are this one to their guests.
@@ -47,7 +47,7 @@ pub(super) struct WasiHttp {
 
 /// What a request needs of its guest.
 struct Hooks {
-    plugin: Arc<str>,
+    sender: Sender,
     settings: Arc<PluginSettings>,
     egress: Egress,
     deadline: Instant,
@@ -58,12 +58,12 @@ struct Hooks {
 type Background = Box<dyn Future<Output = Result<()>> + Send>;
 
 impl WasiHttp {
-    pub(super) fn new(plugin: &Arc<str>, settings: &Arc<PluginSettings>, egress: &Egress, deadline: Instant) -> Self {
+    pub(super) fn new(sender: Sender, settings: &Arc<PluginSettings>, egress: &Egress, deadline: Instant) -> Self {
         let mut context = WasiHttpCtx::new();
         context.set_field_size_limit(egress.header_bytes_max().min(FIELDS_BYTES_MAX));
         let turns = Arc::new(Semaphore::new(REQUESTS_MAX));
-        let (plugin, settings, egress) = (plugin.clone(), settings.clone(), egress.clone());
-        let hooks = Hooks { plugin, settings, egress, deadline, turns };
+        let (settings, egress) = (settings.clone(), egress.clone());
+        let hooks = Hooks { sender, settings, egress, deadline, turns };
         Self { context, hooks }
     }
 }
@@ -136,17 +136,17 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _: Background,
     ) -> Box<dyn Future<Output = Result<(http::Response<WasiBody>, Background)>> + Send> {
-        let (plugin, settings, egress) = (self.plugin.clone(), self.settings.clone(), self.egress.clone());
+        let (sender, settings, egress) = (self.sender.clone(), self.settings.clone(), self.egress.clone());
         let (waits, turns) = (waits(self.deadline, options.unwrap_or_default()), self.turns.clone());
         Box::new(async move {
             // The call's deadline ends this wait.
             let turn = turns.acquire_owned().await.map_err(|_| Error::ConnectionLimitReached)?;
             let answer = match asked(request) {
-                Ok(request) => egress.send(&settings.grants.http, request, waits).await,
+                Ok(request) => egress.send(Some(&sender), &settings.grants.http, request, waits).await,
                 Err(error) => Err(error),
             };
             if let Err(NoAnswer::Denied(reason)) = &answer {
-                egress.tell_denied(&plugin, reason);
+                egress.tell_denied(&sender.plugin, reason);
             }
             Ok((response(answer.map_err(error)?, turn), Box::new(async { Ok(()) }) as Background))
         })
