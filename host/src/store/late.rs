@@ -14,7 +14,7 @@ use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinitio
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracing::error;
 
-use super::{Store, Unavailable, kv::space::joined, now_ms};
+use super::{Store, Unavailable, kv::space::joined, now_ms, queue::Lane};
 use crate::plugin::bindings::Reply;
 use kept::{KEPT, KEPT_AGES};
 pub use kept::{Keeping, Kept, UntoldReply};
@@ -233,7 +233,7 @@ impl Store {
         op: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, Unavailable> {
         match self {
-            Self::Embedded(embedded) => embedded.write(&joined(&[account]), bytes, deadline, op).await,
+            Self::Embedded(embedded) => embedded.write(Lane::Host(&joined(&[account])), bytes, deadline, op).await,
         }
     }
 }
@@ -400,7 +400,7 @@ mod tests {
             transaction.open_table(OWED)?.insert(1, row.as_slice())?;
             Ok(())
         };
-        embedded.write(b"", 0, later(), insert).await.unwrap();
+        embedded.write(Lane::Host(b""), 0, later(), insert).await.unwrap();
         assert_eq!(store.owed(later()).await.unwrap(), []);
         assert_eq!(store.late_counts(later()).await.unwrap().owed, 1);
     }
