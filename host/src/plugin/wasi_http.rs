@@ -33,9 +33,6 @@ const TYPES: &str = "wasi:http/types@0.2.12";
 /// How many requests one guest may have on their way at once; the next ones wait for a body to be read or dropped.
 const REQUESTS_MAX: usize = 64;
 
-/// The largest header that a guest makes, in bytes. Not only requests have one: each of the guest's handles may be a header.
-const FIELDS_BYTES_MAX: usize = 16 << 10;
-
 /// How much of a body a guest may write before some of it is sent, in bytes. No request has to be sent for that.
 const BODY_CHUNK_BYTES_MAX: usize = 64 << 10;
 
@@ -60,7 +57,8 @@ type Background = Box<dyn Future<Output = Result<()>> + Send>;
 impl WasiHttp {
     pub(super) fn new(sender: Sender, settings: &Arc<PluginSettings>, egress: &Egress, deadline: Instant) -> Self {
         let mut context = WasiHttpCtx::new();
-        context.set_field_size_limit(egress.header_bytes_max().min(FIELDS_BYTES_MAX));
+        // Not only requests have one: each of the guest's handles may be a header.
+        context.set_field_size_limit(egress.header_bytes_max().min(request::HEADER_BYTES_MAX));
         let turns = Arc::new(Semaphore::new(REQUESTS_MAX));
         let (settings, egress) = (settings.clone(), egress.clone());
         let hooks = Hooks { sender, settings, egress, deadline, turns };
