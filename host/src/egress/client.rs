@@ -22,7 +22,7 @@ use tokio::time::timeout_at;
 use super::{
     Answer, NoAnswer, Request, Sender, Waits,
     answer::Exchange,
-    connector::{Connector, Route},
+    connector::{Connector, Route, look_up},
     gates::{Gates, Turn},
     pool::{Connection, Key, Pool},
     redact::Redactor,
@@ -49,7 +49,7 @@ pub struct Client {
 
 impl Client {
     pub(super) fn new(http: Http) -> Self {
-        Self { connector: Connector::new(&http), gates: Gates::new(&http), pool: Pool::new(&http), http }
+        Self { connector: Connector::new(&http, look_up), gates: Gates::new(&http), pool: Pool::new(&http), http }
     }
 
     /// Sends a request if one of the grants allows it, and waits for the header of the answer.
