@@ -1,6 +1,6 @@
 //! Guests' way out: real plugins, real servers on loopback, and what must not happen between them.
 
-use std::{io::Write, time::Instant};
+use std::{io::Write, sync::Arc, time::Instant};
 
 use aviary_host::{
     conversation::Conversation,
@@ -8,6 +8,7 @@ use aviary_host::{
     plugin::{Plugin, bindings::Reply, question::Question, services::Services},
 };
 use flate2::{Compression, write::GzEncoder};
+use tokio::task::JoinSet;
 
 use crate::{
     bot::{Bot, PATIENCE, Setup, new_header},
@@ -428,6 +429,104 @@ async fn requests_to_one_host_wait_for_their_turn() {
     assert_eq!((&*stuck, &*waiting), ("Error::Timeout", "Error::Timeout"));
     assert_eq!(upstream.requests().len(), 1);
     assert_eq!(first(&fetch(&bot, format!("ours GET {url}/")).await), "200 2 ok");
+}
+
+/// A bot whose `POST` orders go to another plugin than its other orders, both with a grant for these servers.
+fn setup_of_two(upstreams: [&Upstream; 2], http: &str) -> Setup {
+    let [one, other] = upstreams.map(Upstream::origin);
+    setup(&format!("\"{one}\", \"{other}\""), &format!("[http]\n{http}")).plugin("10-other.wasm", &FETCHER).settings(
+        &format!(
+            "[plugins.other]\nmatch = [{{ type = \"text\", starts_with = \"ours POST\" }}]\n\
+             grants = {{ http = [\"{one}\", \"{other}\"] }}"
+        ),
+    )
+}
+
+/// Lets the first plugin wait for a server that says nothing, and meanwhile something else happen.
+async fn while_one_is_stuck(bot: &Bot, upstream: &Upstream, meanwhile: impl Future<Output = ()>) {
+    let meanwhile = async {
+        while upstream.requests().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        meanwhile.await;
+    };
+    tokio::select! {
+        said = fetch(bot, format!("ours GET {}/stuck", upstream.origin())) => panic!("it is stuck: {said}"),
+        () = meanwhile => (),
+    }
+}
+
+#[tokio::test]
+async fn all_requests_together_wait_for_their_turn() {
+    let stuck = Upstream::plain(|_| Answer::Stop(Vec::new())).await;
+    let other = Upstream::plain(|_| ok("", "ok")).await;
+    let bot = setup_of_two([&stuck, &other], "connections_max = 1").start().await;
+    while_one_is_stuck(&bot, &stuck, async {
+        let said = fetch(&bot, format!("ours POST {}/ timeout=100", other.origin())).await;
+        assert_eq!(said, "Error::Timeout");
+        assert!(other.requests().is_empty());
+    })
+    .await;
+    assert_eq!(first(&fetch(&bot, format!("ours POST {}/", other.origin())).await), "200 2 ok");
+}
+
+#[tokio::test]
+async fn a_plugin_with_half_of_the_connections_waits_for_itself_and_leaves_the_others_theirs() {
+    let log = Log::capture();
+    let stuck = Upstream::plain(|_| Answer::Stop(Vec::new())).await;
+    let other = Upstream::plain(|_| ok("", "ok")).await;
+    let bot = setup_of_two([&stuck, &other], "connections_max = 2").start().await;
+    while_one_is_stuck(&bot, &stuck, async {
+        assert_eq!(fetch(&bot, format!("ours GET {}/ timeout=100", other.origin())).await, "Error::Timeout");
+        assert!(other.requests().is_empty());
+        assert_eq!(first(&fetch(&bot, format!("ours POST {}/", other.origin())).await), "200 2 ok");
+    })
+    .await;
+    let told = log.lines("Plugin `fetcher` of account `main` has as many requests on their way as one plugin may");
+    assert_eq!(told.len(), 1);
+}
+
+/// 4 MiB of which the last byte never comes.
+fn nearly_4_mib() -> Answer {
+    let mut bytes = b"HTTP/1.1 200 OK\r\ncontent-length: 4194304\r\n\r\n".to_vec();
+    bytes.resize(bytes.len() + 4_194_303, b'x');
+    Answer::Stop(bytes)
+}
+
+#[tokio::test]
+async fn a_plugin_whose_answers_take_half_of_the_room_gets_no_more_and_leaves_the_others_theirs() {
+    let stuck = Upstream::plain(|_| nearly_4_mib()).await;
+    let other = Upstream::plain(|_| ok("", vec![b'x'; 4_194_304])).await;
+    let bot = Arc::new(setup_of_two([&stuck, &other], "answers_mib_max = 64").start().await);
+    let mut waiting = JoinSet::new();
+    for _ in 0..9 {
+        let (bot, order) = (bot.clone(), format!("ours GET {}/", stuck.origin()));
+        waiting.spawn(async move { fetch(&bot, order).await });
+    }
+    // Eight have room for all that came of their answers.
+    let said = waiting.join_next().await.unwrap().unwrap();
+    assert!(
+        said.starts_with("Error::Unreachable(\"the answers to this plugin take half of `http.answers_mib_max`"),
+        "{said}"
+    );
+    let said = fetch(&bot, format!("ours POST {}/", other.origin())).await;
+    assert!(said.starts_with("200 4194304 x"), "{}", first(&said));
+}
+
+#[tokio::test]
+async fn answers_that_the_host_has_no_room_for_are_cut_off() {
+    let stuck = Upstream::plain(|_| nearly_4_mib()).await;
+    let other = Upstream::plain(|_| ok("", "never")).await;
+    // With such bodies, half of the room would be too little for one plugin.
+    let room = "answers_mib_max = 64\nbody_mib_max = 64";
+    let bot = Arc::new(setup_of_two([&stuck, &other], room).start().await);
+    let mut waiting = JoinSet::new();
+    for order in ["ours GET", "ours POST"].iter().cycle().take(17) {
+        let (bot, order) = (bot.clone(), format!("{order} {}/", stuck.origin()));
+        waiting.spawn(async move { fetch(&bot, order).await });
+    }
+    let said = waiting.join_next().await.unwrap().unwrap();
+    assert!(said.starts_with("Error::Unreachable(\"the host holds too many answers at the moment"), "{said}");
 }
 
 #[tokio::test]

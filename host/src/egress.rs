@@ -64,6 +64,13 @@ pub struct Network {
     denials: OnceAMinute<Arc<str>>,
 }
 
+/// Whose a request is: a plugin's in an account. It gets at most half of what the host has for all.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Sender {
+    pub account: Arc<str>,
+    pub plugin: Arc<str>,
+}
+
 /// How long an exchange may take, and its parts.
 #[derive(Clone, Copy, Debug)]
 pub struct Waits {
@@ -119,14 +126,21 @@ impl Egress {
         }
     }
 
-    /// Sends a request if one of the grants allows it. Redirects are answers like others: they are not followed.
+    /// Sends a request, of a plugin or of nobody but the host, if one of the grants allows it. Redirects are answers like
+    /// others: they are not followed.
     ///
     /// # Errors
     ///
     /// [`NoAnswer`], also from the body of an answer. An answer of any status is one.
-    pub async fn send(&self, grants: &[HttpGrant], request: Request, waits: Waits) -> Result<Answer, NoAnswer> {
+    pub async fn send(
+        &self,
+        sender: Option<&Sender>,
+        grants: &[HttpGrant],
+        request: Request,
+        waits: Waits,
+    ) -> Result<Answer, NoAnswer> {
         match self {
-            Self::Network(network) => network.client().send(grants, request, waits).await,
+            Self::Network(network) => network.client().send(sender, grants, request, waits).await,
             Self::Played(played) => {
                 let exchange = played.find(&request)?;
                 drop(request);

@@ -59,6 +59,10 @@ pub enum Unavailable {
     Late,
     #[error("too many writes wait for the store already")]
     Busy,
+    #[error(
+        "too many of the plugin's own writes wait for the store already: a quarter of what may wait is all that one plugin gets"
+    )]
+    OwnBusy,
     #[error("too many keys that have run out lie in between; they are being removed")]
     Sweeping,
     #[error("the store failed; the host's log says why")]

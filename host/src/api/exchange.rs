@@ -123,7 +123,7 @@ impl Endpoint {
         let failed = |error: egress::NoAnswer| ApiError::of(error, limit);
         let (body, url) = (request::of_bytes(request.body.clone()), self.url(request, token));
         let outgoing = egress::Request::new(request.method.as_str(), &url, request.headers(), body).map_err(failed)?;
-        let answer = self.egress.send(&self.grant, outgoing, waits).await.map_err(failed)?;
+        let answer = self.egress.send(None, &self.grant, outgoing, waits).await.map_err(failed)?;
         let (status, headers) = (answer.status, answer.headers);
         let body = answer.body.whole().await.map_err(failed)?.bytes;
         let secrets: Vec<&Secret> = secrets.iter().copied().chain(token).collect();

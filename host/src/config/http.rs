@@ -35,7 +35,7 @@ pub struct Http {
     pub authorities: Vec<CertificateDer<'static>>,
     /// The largest body of a request and of an answer, in MiB. Default 4.
     pub body_mib_max: usize,
-    /// How much of answers is held at once until they are complete, in MiB. Default 256.
+    /// How much of answers is held at once until they are complete, in MiB; half of it for one plugin. Default 256.
     pub answers_mib_max: usize,
     /// The largest header of an answer. Default 65,536 bytes.
     pub header_bytes_max: usize,
@@ -45,9 +45,9 @@ pub struct Http {
     pub idle_timeout: Duration,
     /// How many connections nobody uses are kept at most. Default 256.
     pub idle_connections_max: usize,
-    /// How many requests may be on their way at once. Default 2,048.
+    /// How many requests may be on their way at once; half of them one plugin's. Default 2,048.
     pub connections_max: usize,
-    /// How many of them to the hosts of one grant. Default 1,024.
+    /// How many of them to the hosts of one grant; half of them one plugin's. Default 1,100.
     pub connections_per_host_max: usize,
 }
 
@@ -180,7 +180,7 @@ mod tests {
         assert!(http.proxy.is_none() && http.resolve.is_empty() && http.authorities.is_empty());
         assert_eq!((http.body_bytes_max(), http.header_bytes_max), (4 << 20, 65_536));
         assert_eq!((http.connect_timeout, http.idle_timeout), (Duration::from_secs(3), Duration::from_secs(30)));
-        assert_eq!((http.connections_max, http.connections_per_host_max), (2_048, 1_024));
+        assert_eq!((http.connections_max, http.connections_per_host_max), (2_048, 1_100));
     }
 
     #[test]

@@ -15,14 +15,14 @@ use hyper::{
     header::{CONTENT_ENCODING, CONTENT_LENGTH},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::OwnedSemaphorePermit,
     time::{Sleep, sleep_until},
 };
 
 use super::{
     NoAnswer, Waits,
     client::{Outflow, root_cause},
-    gates::Turn,
+    gates::{Room, Turn},
     pool::{Connection, Key, Pool},
     redact::Redactor,
     request::is_hosts_own,
@@ -61,7 +61,8 @@ pub struct AnswerBody {
 #[derive(Debug)]
 pub struct Whole {
     pub bytes: Vec<u8>,
-    room: Option<OwnedSemaphorePermit>,
+    /// One of each gate that its bytes passed.
+    room: Vec<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug)]
@@ -78,7 +79,7 @@ pub(super) struct Exchange {
     pub(super) key: Key,
     pub(super) pool: Arc<Pool>,
     pub(super) outflow: Arc<Outflow>,
-    pub(super) room: Arc<Semaphore>,
+    pub(super) room: Room,
     pub(super) _turn: Turn,
 }
 
@@ -124,13 +125,14 @@ impl Answer {
 }
 
 impl Whole {
-    fn take_room(&mut self, room: &Arc<Semaphore>, bytes: usize) -> Result<(), NoAnswer> {
-        const FULL: &str = "the host holds too many answers at the moment (`http.answers_mib_max`)";
-        let taken = u32::try_from(bytes).ok().and_then(|bytes| room.clone().try_acquire_many_owned(bytes).ok());
-        let taken = taken.ok_or_else(|| NoAnswer::Lost(FULL.into()))?;
-        match &mut self.room {
-            Some(room) => room.merge(taken),
-            none => *none = Some(taken),
+    fn take_room(&mut self, room: &Room, bytes: usize) -> Result<(), NoAnswer> {
+        for (index, (gate, full)) in room.iter().enumerate() {
+            let taken = u32::try_from(bytes).ok().and_then(|bytes| gate.clone().try_acquire_many_owned(bytes).ok());
+            let taken = taken.ok_or_else(|| NoAnswer::Lost((*full).into()))?;
+            match self.room.get_mut(index) {
+                Some(room) => room.merge(taken),
+                None => self.room.push(taken),
+            }
         }
         Ok(())
     }
@@ -159,13 +161,11 @@ impl AnswerBody {
     ///
     /// [`NoAnswer`]; [`NoAnswer::Lost`] also when the host holds too much for others already.
     pub async fn whole(mut self) -> Result<Whole, NoAnswer> {
-        let room = self.exchange.as_ref().map(|exchange| exchange.room.clone());
-        let mut whole = Whole { bytes: Vec::new(), room: None };
+        let room = self.exchange.as_ref().map(|exchange| exchange.room.clone()).unwrap_or_default();
+        let mut whole = Whole { bytes: Vec::new(), room: Vec::new() };
         while let Some(frame) = self.frame().await {
             let part = frame?.into_data().unwrap_or_default();
-            if let Some(room) = &room {
-                whole.take_room(room, part.len())?;
-            }
+            whole.take_room(&room, part.len())?;
             whole.bytes.extend_from_slice(&part);
         }
         Ok(whole)

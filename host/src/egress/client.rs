@@ -17,13 +17,13 @@ use hyper::{
     body::{Body, Frame, SizeHint},
     header::{ACCEPT_ENCODING, HOST, HeaderValue, IF_RANGE, RANGE, USER_AGENT},
 };
-use tokio::{sync::Semaphore, time::timeout_at};
+use tokio::time::timeout_at;
 
 use super::{
-    Answer, NoAnswer, Request, Waits,
+    Answer, NoAnswer, Request, Sender, Waits,
     answer::Exchange,
-    connector::{Connector, Route},
-    gates::Gates,
+    connector::{Connector, Route, look_up},
+    gates::{Gates, Turn},
     pool::{Connection, Key, Pool},
     redact::Redactor,
     request::OutgoingBody,
@@ -45,23 +45,27 @@ pub struct Client {
     connector: Connector,
     gates: Gates,
     pool: Arc<Pool>,
-    /// Bytes of answers that may be held until they are complete.
-    room: Arc<Semaphore>,
 }
 
 impl Client {
     pub(super) fn new(http: Http) -> Self {
-        let room = Arc::new(Semaphore::new(http.answers_mib_max << 20));
-        Self { connector: Connector::new(&http), gates: Gates::new(&http), pool: Pool::new(&http), room, http }
+        Self { connector: Connector::new(&http, look_up), gates: Gates::new(&http), pool: Pool::new(&http), http }
     }
 
     /// Sends a request if one of the grants allows it, and waits for the header of the answer.
-    pub(super) async fn send(&self, grants: &[HttpGrant], request: Request, waits: Waits) -> Result<Answer, NoAnswer> {
+    pub(super) async fn send(
+        &self,
+        sender: Option<&Sender>,
+        grants: &[HttpGrant],
+        request: Request,
+        waits: Waits,
+    ) -> Result<Answer, NoAnswer> {
         let Some(grant) = HttpGrant::of(grants, &request.target) else {
             return Err(NoAnswer::Denied(not_granted(&request.target)));
         };
         let redactor = Redactor::of(&grant.headers);
-        let answer = timeout_at(waits.deadline.into(), self.exchange(grant, request, waits, redactor.clone())).await;
+        let exchange = self.exchange(sender, grant, request, waits, redactor.clone());
+        let answer = timeout_at(waits.deadline.into(), exchange).await;
         match answer.unwrap_or(Err(NoAnswer::Timeout)) {
             Err(NoAnswer::Unreachable(reason)) => Err(NoAnswer::Unreachable(redactor.text(&reason))),
             Err(NoAnswer::Lost(reason)) => Err(NoAnswer::Lost(redactor.text(&reason))),
@@ -71,6 +75,7 @@ impl Client {
 
     async fn exchange(
         &self,
+        sender: Option<&Sender>,
         grant: &HttpGrant,
         request: Request,
         waits: Waits,
@@ -83,13 +88,16 @@ impl Client {
         let route = self.connector.route(grant, &request.target)?;
         let (target, key) = (request.target.clone(), Key::new(&request.target, grant.private));
         let (mut outgoing, outflow) = outgoing(grant, request, &route, &redactor, bytes_max)?;
-        let turn = self.gates.connection(grant).await;
+        let turn = self.gates.connection(sender, grant).await;
         loop {
             let kept = self.pool.take(&key).await;
             let is_fresh = kept.is_none();
             let mut connection = match kept {
                 Some(connection) => connection,
-                None => self.connect(grant, &target, &route, waits).await?,
+                None => {
+                    let lookup = self.gates.lookup(sender, grant);
+                    self.connect(&target, &route, lookup, waits).await?
+                }
             };
             let sent = match waits.first_byte.map(|wait| Instant::now() + wait.min(FIRST_BYTE_MAX)) {
                 Some(first_byte) => timeout_at(first_byte.into(), connection.sender.try_send_request(outgoing)).await,
@@ -98,7 +106,7 @@ impl Client {
             let Ok(sent) = sent else { return Err(NoAnswer::Timeout) };
             match sent {
                 Ok(response) => {
-                    let (pool, room) = (self.pool.clone(), self.room.clone());
+                    let (pool, room) = (self.pool.clone(), self.gates.room(sender));
                     let exchange = Exchange { connection, key, pool, outflow, room, _turn: turn };
                     return Answer::of(response, exchange, redactor, waits, bytes_max);
                 }
@@ -114,13 +122,12 @@ impl Client {
     /// Makes a connection within the settings' time, or the guest's if that is shorter.
     async fn connect(
         &self,
-        grant: &HttpGrant,
         target: &Target,
         route: &Route,
+        lookup: impl Future<Output = Turn>,
         waits: Waits,
     ) -> Result<Connection, NoAnswer> {
         let limit = waits.connect.unwrap_or(self.http.connect_timeout).min(self.http.connect_timeout);
-        let lookup = self.gates.lookup(grant);
         let connected =
             timeout_at((Instant::now() + limit).into(), self.connector.connect(target, route, lookup)).await;
         connected.unwrap_or_else(|_| {

@@ -48,7 +48,11 @@ const LOCAL_ENDINGS: [&str; 6] = [".localhost", ".local", ".internal", ".lan", "
 pub(super) struct Connector {
     tls: TlsConnector,
     http: Http,
+    look_up: Arc<LookUp>,
 }
+
+/// Asks for the addresses of a name, with a port, for as long as that takes.
+type LookUp = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 /// Which way a request goes.
 #[derive(Clone, Debug)]
@@ -62,8 +66,13 @@ pub(super) enum Route {
 }
 
 impl Connector {
-    pub(super) fn new(http: &Http) -> Self {
-        Self { tls: TlsConnector::from(Arc::new(tls_config(&http.authorities))), http: http.clone() }
+    /// A connector that asks `look_up` for each name, once for a connection.
+    pub(super) fn new(
+        http: &Http,
+        look_up: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> Self {
+        let tls = TlsConnector::from(Arc::new(tls_config(&http.authorities)));
+        Self { tls, http: http.clone(), look_up: Arc::new(look_up) }
     }
 
     /// Finds the way to a target that a grant allows.
@@ -107,7 +116,7 @@ impl Connector {
         let stream = match route {
             Route::Address(address) => first_of(&[*address]).await.map_err(unreachable)?,
             Route::Name { name, port, private } => {
-                let addresses = looked_up(name, *port, lookup.await).await.map_err(unreachable)?;
+                let addresses = self.looked_up(name, *port, lookup.await).await.map_err(unreachable)?;
                 check(&addresses, *private, target)?;
                 first_of(&addresses).await.map_err(unreachable)?
             }
@@ -132,6 +141,21 @@ impl Connector {
         Ok(Connection { sender, _driver: AbortOnDropHandle::new(driver) })
     }
 
+    /// Looks a name up on a thread of its own. The turn goes with it: a name server that does not answer holds the thread
+    /// longer than the guest waits.
+    async fn looked_up(&self, name: &str, port: u16, turn: Turn) -> io::Result<Vec<SocketAddr>> {
+        let (look_up, name) = (self.look_up.clone(), name.to_owned());
+        let looked_up = spawn_blocking(move || {
+            let _turn = turn;
+            look_up(&name, port)
+        });
+        let addresses = looked_up.await.map_err(io::Error::other)??;
+        match addresses.is_empty() {
+            true => Err(io::Error::other("the name has no address")),
+            false => Ok(addresses),
+        }
+    }
+
     /// Connects to a proxy, and with TLS lets it make a tunnel to the target.
     async fn through(
         &self,
@@ -142,7 +166,7 @@ impl Connector {
         let of_proxy = |error: io::Error| io::Error::other(format!("the proxy (`http.proxy`): {}", root_cause(&error)));
         let addresses = match &proxy.host {
             Host::Address(address) => vec![SocketAddr::new(*address, proxy.port)],
-            Host::Name(name) => looked_up(name, proxy.port, lookup.await).await.map_err(of_proxy)?,
+            Host::Name(name) => self.looked_up(name, proxy.port, lookup.await).await.map_err(of_proxy)?,
         };
         let mut stream = first_of(&addresses).await.map_err(of_proxy)?;
         if target.secure {
@@ -162,19 +186,9 @@ impl Proxy {
     }
 }
 
-/// Looks a name up on a thread of its own. The turn goes with it: a name server that does not answer holds the thread
-/// longer than the guest waits.
-async fn looked_up(name: &str, port: u16, turn: Turn) -> io::Result<Vec<SocketAddr>> {
-    let name = name.to_owned();
-    let looked_up = spawn_blocking(move || {
-        let _turn = turn;
-        (name.as_str(), port).to_socket_addrs().map(|addresses| addresses.take(ADDRESSES_MAX).collect::<Vec<_>>())
-    });
-    let addresses = looked_up.await.map_err(io::Error::other)??;
-    match addresses.is_empty() {
-        true => Err(io::Error::other("the name has no address")),
-        false => Ok(addresses),
-    }
+/// Asks the system for the addresses of a name.
+pub(super) fn look_up(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok((name, port).to_socket_addrs()?.take(ADDRESSES_MAX).collect())
 }
 
 /// Refuses a name if one of its addresses is not what the grant is about: the next lookup could give that one alone.
@@ -271,7 +285,13 @@ impl std::fmt::Debug for Connector {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        net::TcpListener,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
     use super::*;
+    use crate::egress::gates::Gates;
 
     fn target(url: &str) -> Target {
         Target::parse(url).unwrap()
@@ -285,7 +305,7 @@ mod tests {
 
     /// Which way a request goes: `address`, `name`, `proxy` or `denied`.
     fn way(http: &Http, url: &str, private: bool) -> String {
-        match Connector::new(http).route(&grant(url, private), &target(url)) {
+        match Connector::new(http, look_up).route(&grant(url, private), &target(url)) {
             Ok(Route::Address(address)) => address.to_string(),
             Ok(Route::Name { name, port, private }) => format!("{name}:{port} {private}"),
             Ok(Route::Proxy(_)) => "proxy".into(),
@@ -312,6 +332,30 @@ mod tests {
             assert_eq!(check(&all, false, &target).is_ok(), public, "{addresses}");
             assert_eq!(check(&all, true, &target).is_ok(), private, "{addresses} private");
         }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_once_and_the_address_that_was_checked_is_connected_to() {
+        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [checked, turned] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+        let lookups = Arc::new(AtomicUsize::new(0));
+        // Its owner answers each time with another address.
+        let look_up = {
+            let lookups = lookups.clone();
+            move |_: &str, _| Ok(vec![[checked, turned][lookups.fetch_add(1, Ordering::SeqCst) % 2]])
+        };
+        let http = Http { header_bytes_max: 65_536, ..Http::default() };
+        let (connector, target) = (Connector::new(&http, look_up), target("http://shop.example/"));
+        let grant = grant("http://shop.example", true);
+        let route = connector.route(&grant, &target).unwrap();
+        let lookup = Gates::new(&http).lookup(None, &grant).await;
+        connector.connect(&target, &route, async { lookup }).await.unwrap();
+        assert_eq!(lookups.load(Ordering::SeqCst), 1);
+        let is_connected = listeners.map(|listener| {
+            listener.set_nonblocking(true).unwrap();
+            listener.accept().is_ok()
+        });
+        assert_eq!(is_connected, [true, false]);
     }
 
     #[test]

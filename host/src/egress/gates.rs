@@ -1,14 +1,20 @@
-//! How many requests are on their way at once: overall, and to the hosts of one grant, so that a slow host keeps no other
-//! waiting for long.
+//! How many requests are on their way at once, and how much of answers is held: overall, to the hosts of one grant, so that
+//! a slow host keeps no other waiting for long, and for one plugin, which gets half of either.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::warn;
 
-use crate::config::{HostPattern, Http, HttpGrant};
+use super::Sender;
+use crate::{
+    config::{HostPattern, Http, HttpGrant},
+    refusal::OnceAMinute,
+};
 
 /// How many names are looked up at once: each takes a thread of the system's, for as long as the name server likes.
 const LOOKUPS_MAX: usize = 32;
@@ -16,86 +22,141 @@ const LOOKUPS_MAX: usize = 32;
 /// How many of them for the hosts of one grant: whoever owns a domain can make its names slow.
 const LOOKUPS_PER_HOST_MAX: usize = 8;
 
-/// From how many gates on those that nobody uses are forgotten: grants come and go with the settings.
-const GATES_KEPT: usize = 1_024;
+/// From how many gates on those that nobody uses are forgotten: grants and plugins come and go with the settings.
+const GATES_KEPT: usize = 4_096;
 
 #[derive(Debug)]
 pub(super) struct Gates {
-    connections: Arc<Semaphore>,
-    lookups: Arc<Semaphore>,
+    connections_max: usize,
     connections_per_host_max: usize,
-    hosts: Mutex<HashMap<(HostPattern, u16), Arc<Gate>>>,
+    answers_bytes_max: usize,
+    /// The largest answer: so much a plugin may always hold, however small its half is.
+    body_bytes_max: usize,
+    gates: Mutex<HashMap<Gate, Arc<Semaphore>>>,
+    /// Whose requests had to wait for their own lately.
+    told: OnceAMinute<Sender>,
 }
 
-/// What the hosts of one grant share.
-#[derive(Debug)]
+/// What is counted together: of everybody or of one plugin, to all hosts or to those of one grant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Gate {
-    connections: Arc<Semaphore>,
-    lookups: Arc<Semaphore>,
+    what: What,
+    sender: Option<Sender>,
+    host: Option<(HostPattern, u16)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum What {
+    Connections,
+    Lookups,
+    AnswerBytes,
 }
 
 /// The right to be on the way, or to look up a name, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Turn {
-    _host: OwnedSemaphorePermit,
-    _all: OwnedSemaphorePermit,
+    _permits: Vec<OwnedSemaphorePermit>,
 }
+
+/// Where an answer takes room for its bytes until it is complete, and what to say where there is none.
+pub(super) type Room = Vec<(Arc<Semaphore>, &'static str)>;
 
 impl Gates {
     pub(super) fn new(http: &Http) -> Self {
         Self {
-            connections: Arc::new(Semaphore::new(http.connections_max)),
-            lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+            connections_max: http.connections_max,
             connections_per_host_max: http.connections_per_host_max,
-            hosts: Mutex::default(),
+            answers_bytes_max: http.answers_mib_max << 20,
+            body_bytes_max: http.body_bytes_max(),
+            gates: Mutex::default(),
+            told: OnceAMinute::default(),
         }
     }
 
     /// Waits until one more request to a host may be on its way.
-    pub(super) async fn connection(&self, grant: &HttpGrant) -> Turn {
-        let gate = self.gate(grant);
-        Turn::of(&gate.connections, &self.connections).await
+    pub(super) async fn connection(&self, sender: Option<&Sender>, grant: &HttpGrant) -> Turn {
+        let maxima = (self.connections_per_host_max, self.connections_max);
+        let gates = self.gates(What::Connections, sender, grant, maxima);
+        if let (Some(sender), [own @ .., _, _]) = (sender, &*gates)
+            && own.iter().any(|gate| gate.available_permits() == 0)
+            && self.told.turn(sender.clone(), Instant::now()).is_some()
+        {
+            let Sender { account, plugin } = sender;
+            warn!(
+                plugin.name = %plugin,
+                %account,
+                "Plugin `{plugin}` of account `{account}` has as many requests on their way as one plugin may: half of \
+                 `http.connections_max`, or to one host half of `http.connections_per_host_max`; its next ones wait"
+            );
+        }
+        Turn::of(gates).await
     }
 
     /// Waits until one more name may be looked up.
-    pub(super) async fn lookup(&self, grant: &HttpGrant) -> Turn {
-        let gate = self.gate(grant);
-        Turn::of(&gate.lookups, &self.lookups).await
+    pub(super) async fn lookup(&self, sender: Option<&Sender>, grant: &HttpGrant) -> Turn {
+        Turn::of(self.gates(What::Lookups, sender, grant, (LOOKUPS_PER_HOST_MAX, LOOKUPS_MAX))).await
     }
 
-    fn gate(&self, grant: &HttpGrant) -> Arc<Gate> {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        if hosts.len() >= GATES_KEPT {
-            hosts.retain(|_, gate| gate.is_in_use());
+    /// Where the answers to a sender have room.
+    pub(super) fn room(&self, sender: Option<&Sender>) -> Room {
+        const FULL: &str = "the host holds too many answers at the moment (`http.answers_mib_max`)";
+        const OWN_FULL: &str = "the answers to this plugin take half of `http.answers_mib_max` at the moment, which is all \
+                                that one plugin gets";
+        let gate = |sender, bytes_max| self.gate(Gate { what: What::AnswerBytes, sender, host: None }, bytes_max);
+        let own_max = half(self.answers_bytes_max).max(self.body_bytes_max);
+        let own = sender.map(|sender| (gate(Some(sender.clone()), own_max), OWN_FULL));
+        own.into_iter().chain([(gate(None, self.answers_bytes_max), FULL)]).collect()
+    }
+
+    /// The gates on the way to a host, the narrowest first: who waits for its own requests takes no place from others, nor does
+    /// who waits for a slow host.
+    fn gates(
+        &self,
+        what: What,
+        sender: Option<&Sender>,
+        grant: &HttpGrant,
+        (per_host_max, max): (usize, usize),
+    ) -> Vec<Arc<Semaphore>> {
+        let host = Some((grant.host.clone(), grant.port));
+        let own = sender.map(|sender| Some(sender.clone()));
+        let own = own.map(|sender| [(sender.clone(), host.clone(), half(per_host_max)), (sender, None, half(max))]);
+        let all = [(None, host, per_host_max), (None, None, max)];
+        let gates = own.into_iter().flatten().chain(all);
+        gates.map(|(sender, host, max)| self.gate(Gate { what, sender, host }, max)).collect()
+    }
+
+    fn gate(&self, gate: Gate, max: usize) -> Arc<Semaphore> {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        if gates.len() >= GATES_KEPT && !gates.contains_key(&gate) {
+            // Who holds a turn or waits for one holds the semaphore, too.
+            gates.retain(|_, semaphore| Arc::strong_count(semaphore) > 1);
         }
-        let gate = || Gate {
-            connections: Arc::new(Semaphore::new(self.connections_per_host_max)),
-            lookups: Arc::new(Semaphore::new(LOOKUPS_PER_HOST_MAX)),
-        };
-        hosts.entry((grant.host.clone(), grant.port)).or_insert_with(|| Arc::new(gate())).clone()
+        gates.entry(gate).or_insert_with(|| Arc::new(Semaphore::new(max))).clone()
     }
 }
 
-impl Gate {
-    /// Whether somebody holds a turn of it or waits for one: turns keep the semaphores, not the gate.
-    fn is_in_use(self: &Arc<Self>) -> bool {
-        let semaphores = [&self.connections, &self.lookups];
-        Arc::strong_count(self) > 1 || semaphores.iter().any(|semaphore| Arc::strong_count(semaphore) > 1)
-    }
+/// What one plugin gets, of as little as one, too.
+fn half(max: usize) -> usize {
+    max.div_ceil(2)
 }
 
 impl Turn {
-    /// First the host's turn, then the one of all: who waits for a slow host takes no place from others.
-    async fn of(host: &Arc<Semaphore>, all: &Arc<Semaphore>) -> Self {
-        const NEVER_CLOSED: &str = "no semaphore of a gate is ever closed";
-        let host = host.clone().acquire_owned().await.expect(NEVER_CLOSED);
-        let all = all.clone().acquire_owned().await.expect(NEVER_CLOSED);
-        Self { _host: host, _all: all }
+    async fn of(gates: Vec<Arc<Semaphore>>) -> Self {
+        let mut permits = Vec::with_capacity(gates.len());
+        for gate in gates {
+            permits.push(gate.acquire_owned().await.expect("no semaphore of a gate is ever closed"));
+        }
+        Self { _permits: permits }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
+
     use super::*;
     use crate::egress::target::Host;
 
@@ -111,16 +172,76 @@ mod tests {
         }
     }
 
+    fn plugin(name: &str) -> Sender {
+        Sender { account: "main".into(), plugin: name.into() }
+    }
+
+    /// A turn that is there at once.
+    fn now(turn: impl Future<Output = Turn>) -> Option<Turn> {
+        match pin!(turn).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(turn) => Some(turn),
+            Poll::Pending => None,
+        }
+    }
+
+    /// As many turns for a host of this port as are there at once.
+    fn connections(gates: &Gates, sender: Option<&Sender>, port: u16) -> Vec<Turn> {
+        std::iter::from_fn(|| now(gates.connection(sender, &grant(port)))).collect()
+    }
+
     #[tokio::test]
     async fn a_gate_in_use_is_not_forgotten() {
         let gates = Gates::new(&Http { connections_max: 2, connections_per_host_max: 1, ..Http::default() });
-        let turn = gates.connection(&grant(1)).await;
-        for port in 2..=5_000 {
-            gates.gate(&grant(port));
+        let turn = gates.connection(None, &grant(1)).await;
+        for port in 2..=9_000 {
+            gates.gates(What::Connections, None, &grant(port), (1, 2));
         }
-        assert!(gates.hosts.lock().unwrap().len() <= GATES_KEPT);
-        assert_eq!(gates.gate(&grant(1)).connections.available_permits(), 0);
+        assert!(gates.gates.lock().unwrap().len() <= GATES_KEPT);
+        assert!(now(gates.connection(None, &grant(1))).is_none());
         drop(turn);
-        assert_eq!(gates.gate(&grant(1)).connections.available_permits(), 1);
+        assert!(now(gates.connection(None, &grant(1))).is_some());
+    }
+
+    #[test]
+    fn one_plugin_has_half_of_the_connections_to_a_host_and_half_of_all() {
+        let gates = Gates::new(&Http { connections_max: 10, connections_per_host_max: 6, ..Http::default() });
+        let (greedy, other) = (plugin("greedy"), plugin("other"));
+        let to_one = connections(&gates, Some(&greedy), 1);
+        let to_another = connections(&gates, Some(&greedy), 2);
+        assert_eq!((to_one.len(), to_another.len()), (3, 2));
+        assert_eq!(connections(&gates, Some(&other), 1).len(), 3);
+        drop(to_one);
+        assert_eq!(connections(&gates, Some(&greedy), 1).len(), 3);
+        // What the host itself asks for is nobody's share.
+        drop(to_another);
+        let hosts_own = [2, 3].map(|port| connections(&gates, None, port));
+        assert_eq!(hosts_own.map(|turns| turns.len()), [6, 4]);
+    }
+
+    #[test]
+    fn one_plugin_has_half_of_the_lookups() {
+        let gates = Gates::new(&Http::default());
+        let (greedy, other) = (plugin("greedy"), plugin("other"));
+        let lookups: Vec<_> = (1..=20).filter_map(|port| now(gates.lookup(Some(&greedy), &grant(port)))).collect();
+        assert_eq!(lookups.len(), LOOKUPS_MAX / 2);
+        assert!(now(gates.lookup(Some(&other), &grant(1))).is_some());
+    }
+
+    #[test]
+    fn where_there_is_room_for_one_it_is_for_whoever_comes() {
+        let gates = Gates::new(&Http { connections_max: 1, connections_per_host_max: 1, ..Http::default() });
+        let turn = now(gates.connection(Some(&plugin("alone")), &grant(1)));
+        assert!(turn.is_some() && now(gates.connection(Some(&plugin("other")), &grant(1))).is_none());
+    }
+
+    #[test]
+    fn the_answers_to_one_plugin_have_half_of_the_room_or_as_much_as_the_largest_takes() {
+        for (body_mib_max, own_mib) in [(1, 4), (6, 6)] {
+            let gates = Gates::new(&Http { answers_mib_max: 8, body_mib_max, ..Http::default() });
+            let [(own, why), (all, _)] = &gates.room(Some(&plugin("greedy")))[..] else { unreachable!("two gates") };
+            assert_eq!((own.available_permits(), all.available_permits()), (own_mib << 20, 8 << 20));
+            assert!(why.contains("half of `http.answers_mib_max`"));
+            assert_eq!(gates.room(None).len(), 1);
+        }
     }
 }

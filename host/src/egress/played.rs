@@ -80,7 +80,7 @@ mod tests {
     async fn ask(egress: &Egress, method: &str, url: &str, time: Duration) -> Result<String, NoAnswer> {
         let request = Request::new(method, url, HeaderMap::new(), request::whole(None))?;
         let waits = Waits::of_call(Instant::now() + time, None);
-        let answer = egress.send(&[], request, waits).await?;
+        let answer = egress.send(None, &[], request, waits).await?;
         let status = answer.status.as_u16();
         Ok(format!("{status} {}", String::from_utf8_lossy(&answer.body.whole().await?.bytes)))
     }

@@ -14,6 +14,9 @@ use super::{NoAnswer, target::Target};
 const METHODS: [Method; 7] =
     [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
 
+/// The largest header that a guest makes, in bytes.
+pub const HEADER_BYTES_MAX: usize = 16 << 10;
+
 /// The headers that say where a message ends, where it goes or what becomes of the connection: the host's to write.
 const HOSTS_OWN: [&str; 13] = [
     "host",
@@ -73,8 +76,11 @@ impl Request {
 ///
 /// # Errors
 ///
-/// [`NoAnswer::Invalid`] for what is no header, without its value.
+/// [`NoAnswer::Invalid`] for what is no header, without its value, and for too much of it.
 pub fn headers(given: Vec<(String, String)>) -> Result<HeaderMap, NoAnswer> {
+    if given.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > HEADER_BYTES_MAX {
+        return Err(NoAnswer::Invalid(format!("the headers have more than {HEADER_BYTES_MAX} bytes")));
+    }
     let mut headers = HeaderMap::new();
     for (name, value) in given {
         let wrong = |what: &str| NoAnswer::Invalid(format!("the header {name:?} has {what}"));
@@ -157,6 +163,14 @@ mod tests {
         }
         let request = request("GET", "https://a/", &[("X-A", "1"), ("x-a", "2"), ("y", "tab\there")]).unwrap();
         assert_eq!(request.headers.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
+    }
+
+    #[test]
+    fn the_headers_of_a_request_are_bounded_all_together() {
+        let half = "x".repeat(HEADER_BYTES_MAX / 2 - 1);
+        assert!(request("GET", "https://a/", &[("a", &half), ("b", &half)]).is_ok());
+        let error = request("GET", "https://a/", &[("a", &half), ("bc", &half)]).unwrap_err();
+        assert_eq!(error, "the headers have more than 16384 bytes");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{
     Plugin, bindings::Message, limits::Limiter, log::Output, millis, page::Visitor, question::Question,
     services::Services, wasi_http::WasiHttp,
 };
-use crate::{api::Api, config::PluginSettings};
+use crate::{api::Api, config::PluginSettings, egress::Sender};
 
 /// The host's side of one guest. It lives in the guest's store and is dropped with it.
 pub struct Guest {
@@ -113,9 +113,18 @@ impl Guest {
 
     /// The guest's `wasi:http`, made at its first use, and the table of its handles.
     pub(super) fn wasi_http(&mut self) -> (&mut WasiHttp, &mut ResourceTable) {
-        let Self { plugin, settings, services, deadline, wasi_http: made, table, .. } = self;
-        let make = || Box::new(WasiHttp::new(plugin, settings, &services.egress, *deadline));
-        (made.get_or_insert_with(make), table)
+        if self.wasi_http.is_none() {
+            let made = WasiHttp::new(self.sender(), &self.settings, &self.services.egress, self.deadline);
+            self.wasi_http = Some(Box::new(made));
+        }
+        (self.wasi_http.as_mut().expect("it was made"), &mut self.table)
+    }
+
+    /// Whose the guest's requests are.
+    pub(super) fn sender(&self) -> Sender {
+        // One that is only tried is in no account.
+        let account = self.at_work_for().map_or("", |(account, _)| account);
+        Sender { account: account.into(), plugin: self.plugin.clone() }
     }
 
     /// The answer to a call of an interface that the operator has not granted.

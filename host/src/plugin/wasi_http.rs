@@ -24,7 +24,7 @@ use wasmtime_wasi_http::{
 use super::guest::Guest;
 use crate::{
     config::PluginSettings,
-    egress::{Answer, Egress, NoAnswer, Request, Waits, request, target::URL_BYTES_MAX},
+    egress::{Answer, Egress, NoAnswer, Request, Sender, Waits, request, target::URL_BYTES_MAX},
 };
 
 /// The interface as wasmtime links it; older ones are this one to their guests.
@@ -32,9 +32,6 @@ const TYPES: &str = "wasi:http/types@0.2.12";
 
 /// How many requests one guest may have on their way at once; the next ones wait for a body to be read or dropped.
 const REQUESTS_MAX: usize = 64;
-
-/// The largest header that a guest makes, in bytes. Not only requests have one: each of the guest's handles may be a header.
-const FIELDS_BYTES_MAX: usize = 16 << 10;
 
 /// How much of a body a guest may write before some of it is sent, in bytes; it is kept twice. No request has to be sent for
 /// that, so that a guest with many bodies gets little for each of those after the first.
@@ -52,7 +49,7 @@ pub(super) struct WasiHttp {
 
 /// What a request needs of its guest.
 struct Hooks {
-    plugin: Arc<str>,
+    sender: Sender,
     settings: Arc<PluginSettings>,
     egress: Egress,
     deadline: Instant,
@@ -65,12 +62,13 @@ struct Hooks {
 type Background = Box<dyn Future<Output = Result<()>> + Send>;
 
 impl WasiHttp {
-    pub(super) fn new(plugin: &Arc<str>, settings: &Arc<PluginSettings>, egress: &Egress, deadline: Instant) -> Self {
+    pub(super) fn new(sender: Sender, settings: &Arc<PluginSettings>, egress: &Egress, deadline: Instant) -> Self {
         let mut context = WasiHttpCtx::new();
-        context.set_field_size_limit(egress.header_bytes_max().min(FIELDS_BYTES_MAX));
+        // Not only requests have one: each of the guest's handles may be a header.
+        context.set_field_size_limit(egress.header_bytes_max().min(request::HEADER_BYTES_MAX));
         let turns = Arc::new(Semaphore::new(REQUESTS_MAX));
-        let (plugin, settings, egress) = (plugin.clone(), settings.clone(), egress.clone());
-        let hooks = Hooks { plugin, settings, egress, deadline, turns, bodies: 0 };
+        let (settings, egress) = (settings.clone(), egress.clone());
+        let hooks = Hooks { sender, settings, egress, deadline, turns, bodies: 0 };
         Self { context, hooks }
     }
 }
@@ -144,17 +142,17 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _: Background,
     ) -> Box<dyn Future<Output = Result<(http::Response<WasiBody>, Background)>> + Send> {
-        let (plugin, settings, egress) = (self.plugin.clone(), self.settings.clone(), self.egress.clone());
+        let (sender, settings, egress) = (self.sender.clone(), self.settings.clone(), self.egress.clone());
         let (waits, turns) = (waits(self.deadline, options.unwrap_or_default()), self.turns.clone());
         Box::new(async move {
             // The call's deadline ends this wait.
             let turn = turns.acquire_owned().await.map_err(|_| Error::ConnectionLimitReached)?;
             let answer = match asked(request) {
-                Ok(request) => egress.send(&settings.grants.http, request, waits).await,
+                Ok(request) => egress.send(Some(&sender), &settings.grants.http, request, waits).await,
                 Err(error) => Err(error),
             };
             if let Err(NoAnswer::Denied(reason)) = &answer {
-                egress.tell_denied(&plugin, reason);
+                egress.tell_denied(&sender.plugin, reason);
             }
             Ok((response(answer.map_err(error)?, turn), Box::new(async { Ok(()) }) as Background))
         })
@@ -218,7 +216,8 @@ mod tests {
     #[test]
     fn a_thousand_bodies_hold_no_more_than_a_few_megabytes() {
         let services = Services::scratch();
-        let mut http = WasiHttp::new(&"a".into(), &Arc::default(), &services.egress, Instant::now());
+        let sender = Sender { account: "main".into(), plugin: "a".into() };
+        let mut http = WasiHttp::new(sender, &Arc::default(), &services.egress, Instant::now());
         let sizes: Vec<usize> = (0..1_000).map(|_| http.hooks.p2_outgoing_body_chunk_size()).collect();
         assert!(sizes.iter().all(|size| *size > 0));
         // One is on its way and one is waiting for that.

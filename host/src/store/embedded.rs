@@ -26,7 +26,11 @@ use tokio::{
 };
 use tracing::error;
 
-use super::{Unavailable, kv, late, queue::Queue, writer};
+use super::{
+    Unavailable, kv, late,
+    queue::{Lane, Queue},
+    writer,
+};
 use crate::refusal::OnceAMinute;
 
 /// The store's file in `data_dir`.
@@ -148,7 +152,7 @@ impl Embedded {
     /// turns.
     pub(super) async fn write<T: Send + 'static>(
         &self,
-        lane: &[u8],
+        lane: Lane<'_>,
         bytes: usize,
         deadline: Instant,
         op: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
@@ -396,7 +400,7 @@ mod tests {
                 released.recv_timeout(PATIENCE).unwrap();
                 Ok(())
             };
-            store.write(b"blocking", 0, later(), op).await
+            store.write(Lane::Host(b"blocking"), 0, later(), op).await
         });
         begun.recv_timeout(PATIENCE).unwrap();
         release
@@ -429,7 +433,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_write_is_answered_when_its_group_is_durable_and_no_read_waits_for_it() {
         let store = Embedded::scratch();
-        store.write(b"", 0, later(), |transaction| insert(transaction, "before")).await.unwrap();
+        store.write(Lane::Host(b""), 0, later(), |transaction| insert(transaction, "before")).await.unwrap();
         let release = block(&store);
         // Both wait behind the first, so they share its transaction.
         let (carried_out, was_carried_out) = mpsc::channel();
@@ -442,9 +446,9 @@ mod tests {
             goes_on.recv_timeout(PATIENCE).unwrap();
             Ok(())
         };
-        let mut quick = Box::pin(store.write(b"quick", 0, later(), quick));
+        let mut quick = Box::pin(store.write(Lane::Host(b"quick"), 0, later(), quick));
         assert!(is_pending(&mut quick));
-        let mut slow = Box::pin(store.write(b"slow", 0, later(), slow));
+        let mut slow = Box::pin(store.write(Lane::Host(b"slow"), 0, later(), slow));
         assert!(is_pending(&mut slow));
         release.send(()).unwrap();
         was_carried_out.recv_timeout(PATIENCE).unwrap();
@@ -460,10 +464,10 @@ mod tests {
     async fn a_write_that_is_late_is_told_so_and_not_carried_out_after_all() {
         let store = Embedded::scratch();
         let release = block(&store);
-        let late = store.write(b"", 0, Instant::now(), |transaction| insert(transaction, "late")).await;
+        let late = store.write(Lane::Host(b""), 0, Instant::now(), |transaction| insert(transaction, "late")).await;
         assert_eq!(late, Err(Unavailable::Late));
         release.send(()).unwrap();
-        store.write(b"", 0, later(), |transaction| insert(transaction, "next")).await.unwrap();
+        store.write(Lane::Host(b""), 0, later(), |transaction| insert(transaction, "next")).await.unwrap();
         assert_eq!(committed(&store, &["late", "next"]).await, ["next"]);
     }
 
@@ -471,12 +475,13 @@ mod tests {
     async fn a_write_that_fails_takes_its_group_with_it_and_nothing_else() {
         let dir = TempDir::new().unwrap();
         let store = Embedded::open(dir.path()).unwrap();
-        store.write(b"", 0, later(), |transaction| insert(transaction, "before")).await.unwrap();
+        store.write(Lane::Host(b""), 0, later(), |transaction| insert(transaction, "before")).await.unwrap();
         for panics in [false, true] {
             let release = block(&store);
-            let mut beside = Box::pin(store.write(b"", 0, later(), |transaction| insert(transaction, "beside")));
+            let mut beside =
+                Box::pin(store.write(Lane::Host(b""), 0, later(), |transaction| insert(transaction, "beside")));
             assert!(is_pending(&mut beside));
-            let mut failing = Box::pin(store.write::<()>(b"", 0, later(), move |_| {
+            let mut failing = Box::pin(store.write::<()>(Lane::Host(b""), 0, later(), move |_| {
                 assert!(!panics, "as redb does on some damage");
                 Err(panicked())
             }));
@@ -486,7 +491,7 @@ mod tests {
             assert_eq!(beside.await, Err(Unavailable::Failed));
             assert_eq!(committed(&store, &["before", "beside"]).await, ["before"]);
         }
-        store.write(b"", 0, later(), |transaction| insert(transaction, "after")).await.unwrap();
+        store.write(Lane::Host(b""), 0, later(), |transaction| insert(transaction, "after")).await.unwrap();
         assert_eq!(committed(&store, &["before", "beside", "after"]).await, ["before", "after"]);
     }
 
@@ -515,7 +520,7 @@ mod tests {
         let store = Embedded::open(&data_dir).unwrap();
         assert_eq!((mode(&data_dir), mode(&data_dir.join(FILE))), (0o700, 0o600));
         assert_eq!(fs::read_dir(&data_dir).unwrap().count(), 1);
-        store.write(b"", 0, later(), |transaction| insert(transaction, "kept")).await.unwrap();
+        store.write(Lane::Host(b""), 0, later(), |transaction| insert(transaction, "kept")).await.unwrap();
         drop(store);
         // As a backup may put it back.
         fs::set_permissions(data_dir.join(FILE), fs::Permissions::from_mode(0o644)).unwrap();
@@ -541,11 +546,11 @@ mod tests {
     async fn a_store_that_was_closed_keeps_what_was_written_and_answers_nobody() {
         let dir = TempDir::new().unwrap();
         let store = Embedded::open(dir.path()).unwrap();
-        store.write(b"", 0, later(), |transaction| insert(transaction, "kept")).await.unwrap();
+        store.write(Lane::Host(b""), 0, later(), |transaction| insert(transaction, "kept")).await.unwrap();
         store.clone().close();
         let next = Embedded::open(dir.path()).unwrap();
         assert_eq!(committed(&next, &["kept"]).await, ["kept"]);
-        assert_eq!(store.write(b"", 0, later(), |_| Ok(())).await, Err(Unavailable::Failed));
+        assert_eq!(store.write(Lane::Host(b""), 0, later(), |_| Ok(())).await, Err(Unavailable::Failed));
         assert_eq!(store.read(later(), |_| Ok(())).await, Err(Unavailable::Failed));
         store.close();
         Embedded::scratch().close();
@@ -585,7 +590,7 @@ mod tests {
             }
             Ok(())
         };
-        store.write(b"", 0, later(), fill).await.unwrap();
+        store.write(Lane::Host(b""), 0, later(), fill).await.unwrap();
         drop(store);
         fs::read(dir.path().join(FILE)).unwrap()
     }

@@ -185,7 +185,7 @@ impl Bucket {
         let op =
             move |transaction: &WriteTransaction| op(&mut Rows::open(transaction, space.owner(), quota, now_ms())?);
         match &self.store {
-            Store::Embedded(embedded) => embedded.write(self.space.owner(), bytes, deadline, op).await?,
+            Store::Embedded(embedded) => embedded.write(self.space.lane(), bytes, deadline, op).await?,
         }
     }
 }

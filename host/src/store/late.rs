@@ -6,6 +6,7 @@
 mod kept;
 
 use std::{
+    collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering},
     time::Instant,
 };
@@ -14,7 +15,7 @@ use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinitio
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracing::error;
 
-use super::{Store, Unavailable, kv::space::joined, now_ms};
+use super::{Store, Unavailable, kv::space::joined, now_ms, queue::Lane};
 use crate::plugin::bindings::Reply;
 use kept::{KEPT, KEPT_AGES};
 pub use kept::{Keeping, Kept, UntoldReply};
@@ -25,8 +26,11 @@ const WIT: &str = "aviary:bot@0.1.0";
 /// How many messages may be owed an answer at once: what is in flight has an instance each, the rest waits for WeChat's API.
 const OWED_MAX: u64 = 100_000;
 
-/// How many dead letters are kept; the oldest go.
+/// How many dead letters are kept; where there are more, the account with the most gives up its oldest.
 const DEAD_MAX: u64 = 10_000;
+
+/// How many it gives up at once: whose they are is in the letters, and looking through all of them takes a while.
+const DEAD_GIVEN_UP: usize = 100;
 
 const OWED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("late_owed");
 
@@ -79,6 +83,12 @@ struct Row<T> {
     wit: String,
     #[serde(flatten)]
     row: T,
+}
+
+/// Whose a row is.
+#[derive(Deserialize)]
+struct OfAccount {
+    account: String,
 }
 
 /// How many rows of each kind there are.
@@ -233,7 +243,7 @@ impl Store {
         op: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, Unavailable> {
         match self {
-            Self::Embedded(embedded) => embedded.write(&joined(&[account]), bytes, deadline, op).await,
+            Self::Embedded(embedded) => embedded.write(Lane::Host(&joined(&[account])), bytes, deadline, op).await,
         }
     }
 }
@@ -271,10 +281,26 @@ fn bury(transaction: &WriteTransaction, dead: &Dead) -> Result<(), redb::Error> 
         id += 1;
     }
     table.insert(id, to_bytes(dead).as_slice())?;
-    while table.len()? > DEAD_MAX {
-        table.pop_first()?;
+    if table.len()? > DEAD_MAX {
+        for id in too_many(&table)? {
+            table.remove(id)?;
+        }
     }
     Ok(())
+}
+
+/// The oldest dead letters of the account that has the most: one whose replies all fail pushes out no other's.
+fn too_many(table: &impl ReadableTable<u64, &'static [u8]>) -> Result<Vec<Id>, redb::Error> {
+    let mut of_accounts = BTreeMap::<_, Vec<Id>>::new();
+    for entry in table.iter()? {
+        let (id, row) = entry?;
+        // What cannot be read is nobody's.
+        let account = serde_json::from_slice::<OfAccount>(row.value()).map(|row| row.account).unwrap_or_default();
+        of_accounts.entry(account).or_default().push(id.value());
+    }
+    let mut most = of_accounts.into_values().max_by_key(Vec::len).unwrap_or_default();
+    most.truncate(DEAD_GIVEN_UP);
+    Ok(most)
 }
 
 /// Names a new row.
@@ -392,6 +418,25 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn an_account_with_too_many_dead_letters_pushes_out_its_own() {
+        let store = Store::scratch();
+        let Store::Embedded(embedded) = &store;
+        let dead = |account: &str, why: &str| {
+            let (account, openid, why) = (account.to_owned(), "o1".to_owned(), why.to_owned());
+            Dead { account, openid, reply: Vec::new(), why, died_ms: 7 }
+        };
+        store.bury(None, dead("quiet", "first"), later()).await.unwrap();
+        let flood = move |transaction: &WriteTransaction| {
+            (1..=DEAD_MAX).try_for_each(|number| bury(transaction, &dead("loud", &number.to_string())))
+        };
+        embedded.write(Lane::Host(b""), 0, later(), flood).await.unwrap();
+        let told = store.tell_dead(2, |_, dead| (dead.account, dead.why), later()).await.unwrap();
+        let next = (DEAD_GIVEN_UP + 1).to_string();
+        assert_eq!(told, [("quiet".to_owned(), "first".to_owned()), ("loud".to_owned(), next)]);
+        assert_eq!(store.late_counts(later()).await.unwrap().dead, DEAD_MAX + 1 - DEAD_GIVEN_UP as u64);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_row_of_another_contract_is_left_alone() {
         let store = Store::scratch();
         let Store::Embedded(embedded) = &store;
@@ -400,7 +445,7 @@ mod tests {
             transaction.open_table(OWED)?.insert(1, row.as_slice())?;
             Ok(())
         };
-        embedded.write(b"", 0, later(), insert).await.unwrap();
+        embedded.write(Lane::Host(b""), 0, later(), insert).await.unwrap();
         assert_eq!(store.owed(later()).await.unwrap(), []);
         assert_eq!(store.late_counts(later()).await.unwrap().owed, 1);
     }

@@ -1,4 +1,5 @@
-//! The writes that wait, in lanes that take turns: whoever writes much waits longer, and nobody else does.
+//! The writes that wait, in lanes that take turns: whoever writes much waits longer, and nobody else does. Nor does anybody find
+//! the queue full of one plugin's writes: each has a part of it, and the host itself a part that no plugin gets.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -27,6 +28,18 @@ const WAITING_MAX: usize = 10_000;
 /// How many bytes they may hold together. Each brings a value or two of `VALUE_BYTES_MAX` at most.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
+/// Which part of both one plugin gets, and which is kept for the host's own writes: a quarter.
+const PARTS: usize = 4;
+
+/// Where a write waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Lane<'name> {
+    /// With others of a plugin in an account.
+    Plugin(&'name [u8]),
+    /// With others of the host's own: what is owed, who is signed in.
+    Host(&'name [u8]),
+}
+
 /// Writes in the order of their turns.
 #[derive(Default)]
 pub(super) struct Queue {
@@ -38,11 +51,19 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct State {
-    lanes: HashMap<Arc<[u8]>, VecDeque<Slot>>,
+    lanes: HashMap<Arc<[u8]>, Slots>,
     /// The lanes that have something waiting, the next one first.
     turns: VecDeque<Arc<[u8]>>,
     waiting: usize,
     closed: bool,
+}
+
+/// What waits in a lane.
+#[derive(Default)]
+struct Slots {
+    waiting: VecDeque<Slot>,
+    /// What they hold.
+    bytes: Arc<AtomicUsize>,
 }
 
 /// Where a write waits. Empty once it was taken, or taken back.
@@ -51,12 +72,20 @@ type Slot = Arc<Mutex<Option<(Op, Held)>>>;
 /// The bytes of a write that waits. Dropped with it.
 struct Held {
     bytes: usize,
-    total: Arc<AtomicUsize>,
+    /// Of its lane, and of all.
+    sums: [Arc<AtomicUsize>; 2],
+}
+
+impl Held {
+    fn new(bytes: usize, sums: [Arc<AtomicUsize>; 2]) -> Self {
+        sums.iter().for_each(|sum| _ = sum.fetch_add(bytes, Ordering::Relaxed));
+        Self { bytes, sums }
+    }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.sums.iter().for_each(|sum| _ = sum.fetch_sub(self.bytes, Ordering::Relaxed));
     }
 }
 
@@ -65,18 +94,25 @@ pub(super) struct Waiting(Slot);
 
 impl Queue {
     /// Puts a write that holds so many bytes at the end of a lane, unless too much waits or the queue is closed.
-    pub(super) fn push(&self, lane: &[u8], bytes: usize, op: Op) -> Result<Waiting, Unavailable> {
+    pub(super) fn push(&self, lane: Lane<'_>, bytes: usize, op: Op) -> Result<Waiting, Unavailable> {
         let mut state = self.state();
         if state.closed {
             return Err(Unavailable::Failed);
         }
         // Only here it grows, behind the lock.
-        if state.waiting >= WAITING_MAX || self.bytes.load(Ordering::Relaxed) + bytes > WAITING_BYTES_MAX {
-            return Err(Unavailable::Busy);
+        let all = (state.waiting + 1, self.bytes.load(Ordering::Relaxed) + bytes);
+        let (Lane::Host(name) | Lane::Plugin(name)) = lane;
+        match lane {
+            Lane::Host(_) if !fits(all, PARTS) => return Err(Unavailable::Busy),
+            Lane::Plugin(_) if !fits(all, PARTS - 1) => return Err(Unavailable::Busy),
+            Lane::Plugin(_) if !fits(state.with_one_more(name, bytes), 1) => return Err(Unavailable::OwnBusy),
+            _ => (),
         }
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let slot = Arc::new(Mutex::new(Some((op, Held { bytes, total: self.bytes.clone() }))));
-        state.push(lane, slot.clone());
+        let slots = state.lane(name);
+        let held = Held::new(bytes, [slots.bytes.clone(), self.bytes.clone()]);
+        let slot = Arc::new(Mutex::new(Some((op, held))));
+        slots.waiting.push_back(slot.clone());
+        state.waiting += 1;
         self.changed.notify_one();
         Ok(Waiting(slot))
     }
@@ -123,19 +159,23 @@ impl Queue {
 }
 
 impl State {
-    fn push(&mut self, lane: &[u8], slot: Slot) {
-        self.waiting += 1;
-        if let Some(slots) = self.lanes.get_mut(lane) {
-            return slots.push_back(slot);
+    /// What would wait in a lane with one more write of so many bytes, and what it would hold.
+    fn with_one_more(&self, lane: &[u8], bytes: usize) -> (usize, usize) {
+        let slots = self.lanes.get(lane);
+        slots.map_or((1, bytes), |slots| (slots.waiting.len() + 1, slots.bytes.load(Ordering::Relaxed) + bytes))
+    }
+
+    /// Returns a lane in which something is going to wait.
+    fn lane(&mut self, lane: &[u8]) -> &mut Slots {
+        if !self.lanes.contains_key(lane) {
+            self.turns.push_back(lane.into());
         }
-        let lane: Arc<[u8]> = lane.into();
-        self.lanes.insert(lane.clone(), VecDeque::from([slot]));
-        self.turns.push_back(lane);
+        self.lanes.entry(lane.into()).or_default()
     }
 
     fn pop(&mut self) -> Option<Slot> {
         let lane = self.turns.pop_front()?;
-        let slots = self.lanes.get_mut(&lane)?;
+        let slots = &mut self.lanes.get_mut(&lane)?.waiting;
         let slot = slots.pop_front();
         if slots.is_empty() {
             self.lanes.remove(&lane);
@@ -157,6 +197,11 @@ impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue").field("waiting", &self.state().waiting).finish_non_exhaustive()
     }
+}
+
+/// Whether so many writes of so many bytes are within so many parts of what may wait.
+fn fits((waiting, bytes): (usize, usize), parts: usize) -> bool {
+    waiting <= WAITING_MAX * parts / PARTS && bytes <= WAITING_BYTES_MAX * parts / PARTS
 }
 
 /// Nothing panics while these locks are held.
@@ -187,7 +232,7 @@ mod tests {
                 noted.lock().unwrap().push(name);
                 Ok(Box::new(|| ()))
             });
-            self.queue.push(lane.as_bytes(), 0, op)
+            self.queue.push(Lane::Host(lane.as_bytes()), 0, op)
         }
 
         /// Carries out what waits, and returns the names.
@@ -199,6 +244,11 @@ mod tests {
             }
             std::mem::take(&mut self.noted.lock().unwrap())
         }
+    }
+
+    /// Puts a write there that is never carried out.
+    fn pushed(queue: &Queue, lane: Lane<'_>, bytes: usize) -> Result<Waiting, Unavailable> {
+        queue.push(lane, bytes, Box::new(|_| unreachable!("nothing is carried out")))
     }
 
     #[test]
@@ -219,7 +269,7 @@ mod tests {
             drop(in_op);
             unreachable!("it was taken back")
         });
-        let given_up = noting.queue.push(b"a", 0, op).unwrap();
+        let given_up = noting.queue.push(Lane::Host(b"a"), 0, op).unwrap();
         let _kept = noting.push("a", "kept");
         drop(given_up);
         assert_eq!(Arc::strong_count(&held), 1);
@@ -239,7 +289,7 @@ mod tests {
     #[test]
     fn the_bytes_that_wait_are_bounded_and_given_back_when_taken_or_taken_back() {
         let queue = Queue::default();
-        let push = |bytes| queue.push(b"a", bytes, Box::new(|_| unreachable!("nothing is carried out")));
+        let push = |bytes| pushed(&queue, Lane::Host(b"a"), bytes);
         let first = push(WAITING_BYTES_MAX - 1).unwrap();
         assert_eq!(push(2).err(), Some(Unavailable::Busy));
         let _second = push(1).unwrap();
@@ -248,6 +298,43 @@ mod tests {
         assert_eq!(push(1).err(), Some(Unavailable::Busy));
         while queue.pop().is_some() {}
         assert!(push(WAITING_BYTES_MAX).is_ok());
+    }
+
+    /// Fills a lane with writes of so many bytes, and returns them with the reason why there are no more.
+    fn filled(queue: &Queue, lane: Lane<'_>, bytes: usize) -> (Vec<Waiting>, Unavailable) {
+        let mut waiting = Vec::new();
+        loop {
+            match pushed(queue, lane, bytes) {
+                Ok(write) => waiting.push(write),
+                Err(why) => return (waiting, why),
+            }
+        }
+    }
+
+    #[test]
+    fn one_plugin_has_a_quarter_of_the_queue_and_the_host_what_no_plugin_gets() {
+        for (bytes, waiting_max) in [(0, WAITING_MAX), (1 << 20, WAITING_BYTES_MAX >> 20)] {
+            let queue = Queue::default();
+            let quarter = waiting_max / 4;
+            let (greedy, why) = filled(&queue, Lane::Plugin(b"greedy"), bytes);
+            assert_eq!((greedy.len(), why), (quarter, Unavailable::OwnBusy));
+            let others = [b"a", b"b", b"c"].map(|lane| filled(&queue, Lane::Plugin(lane), bytes));
+            assert_eq!(others.each_ref().map(|(waiting, _)| waiting.len()), [quarter, quarter, 0]);
+            assert_eq!(others[2].1, Unavailable::Busy);
+            let (journal, why) = filled(&queue, Lane::Host(b"journal"), bytes);
+            assert_eq!((journal.len(), why), (quarter, Unavailable::Busy));
+            drop((greedy, journal));
+            while queue.pop().is_some() {}
+            assert_eq!(filled(&queue, Lane::Plugin(b"greedy"), bytes).0.len(), quarter);
+        }
+    }
+
+    #[test]
+    fn a_write_that_is_larger_than_a_plugins_part_leaves_nothing_behind() {
+        let queue = Queue::default();
+        let larger = WAITING_BYTES_MAX / 4 + 1;
+        assert_eq!(pushed(&queue, Lane::Plugin(b"a"), larger).err(), Some(Unavailable::OwnBusy));
+        assert!(queue.pop().is_none() && queue.state().turns.is_empty());
     }
 
     #[test]

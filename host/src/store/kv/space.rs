@@ -3,6 +3,8 @@
 //! A row is `account`, `plugin`, 0 and the key, or `account`, `plugin`, 1, `user` and the key. Each name stands behind its
 //! length, so that no two rows of different owners are equal, and one owner's rows lie side by side in the keys' own order.
 
+use crate::store::queue::Lane;
+
 /// The tag of keys that belong to all users of a plugin.
 const SHARED: u8 = 0;
 
@@ -15,6 +17,7 @@ pub struct Space {
     prefix: Vec<u8>,
     /// Where the part ends that names account and plugin.
     owner_bytes: usize,
+    is_hosts_own: bool,
 }
 
 impl Space {
@@ -36,17 +39,22 @@ impl Space {
     /// The sessions of an account's visitors, which are the host's own.
     pub fn of_sessions(account: &str) -> Self {
         // No plugin has this name: plugins are named after files, and no file's name has a zero in it.
-        Self::shared(account, "\0sessions")
+        Self { is_hosts_own: true, ..Self::shared(account, "\0sessions") }
     }
 
     fn of(account: &str, plugin: &str) -> Self {
         let prefix = joined(&[account, plugin]);
-        Self { owner_bytes: prefix.len(), prefix }
+        Self { owner_bytes: prefix.len(), prefix, is_hosts_own: false }
     }
 
     /// Account and plugin: who has a quota.
     pub(super) fn owner(&self) -> &[u8] {
         &self.prefix[..self.owner_bytes]
+    }
+
+    /// Where its writes wait.
+    pub(super) fn lane(&self) -> Lane<'_> {
+        if self.is_hosts_own { Lane::Host(self.owner()) } else { Lane::Plugin(self.owner()) }
     }
 
     /// The row of a key, or with the beginning of a key, the beginning of rows.
@@ -98,6 +106,14 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn what_plugins_write_does_not_wait_where_the_hosts_own_does() {
+        for space in [Space::shared("main", "sessions"), Space::of_user("main", "a", "o1")] {
+            assert!(matches!(space.lane(), Lane::Plugin(_)));
+        }
+        assert!(matches!(Space::of_sessions("main").lane(), Lane::Host(_)));
+    }
 
     /// Names that look like parts of rows, and those that are odd in other ways.
     const ODD: [&str; 9] = ["", "a", "aa", "\0", "\0\0\0\u{1}a", "a\0\0\0\0", "\u{1}", "天气", "/../"];

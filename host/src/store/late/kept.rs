@@ -143,17 +143,7 @@ impl Store {
 
     /// Turns kept replies into dead letters. Returns how many were there still.
     async fn give_up_kept(&self, ids: Vec<Id>, why: &'static str, deadline: Instant) -> Result<usize, Unavailable> {
-        self.write_late("", 0, deadline, move |transaction| {
-            let mut count = 0;
-            for id in &ids {
-                if let Some(row) = remove_kept(transaction, *id)? {
-                    count += 1;
-                    give_up(transaction, row, why.to_owned())?;
-                }
-            }
-            Ok(count)
-        })
-        .await
+        self.write_late("", 0, deadline, move |transaction| give_up(transaction, &ids, why)).await
     }
 
     /// Every reply of which its user knows nothing.
@@ -215,12 +205,8 @@ fn insert(transaction: &WriteTransaction, prefix: &[u8], rows: &[Vec<u8>]) -> Re
 fn give_up_oldest(transaction: &WriteTransaction, prefix: &[u8]) -> Result<Vec<Id>, redb::Error> {
     let keys = keys_of(&transaction.open_table(KEPT)?, prefix)?;
     let ids: Vec<_> = keys.iter().take(keys.len().saturating_sub(KEPT_MAX)).map(|key| id_of(key)).collect();
-    for id in &ids {
-        if let Some(row) = remove_kept(transaction, *id)? {
-            let why = format!("its user has more than {KEPT_MAX} replies, or parts of them, to ask for");
-            give_up(transaction, row, why)?;
-        }
-    }
+    let why = format!("its user has more than {KEPT_MAX} replies, or parts of them, to ask for");
+    give_up(transaction, &ids, &why)?;
     Ok(ids)
 }
 
@@ -245,9 +231,20 @@ fn remove_kept(transaction: &WriteTransaction, id: Id) -> Result<Option<Kept>, r
     Ok(kept.remove(key.as_slice())?.and_then(|row| from_bytes(row.value())))
 }
 
-fn give_up(transaction: &WriteTransaction, kept: Kept, why: String) -> Result<(), redb::Error> {
-    let Kept { account, openid, reply, .. } = kept;
-    bury(transaction, &Dead { account, openid, reply: vec![reply], why, died_ms: now_ms() })
+/// Turns what is kept into dead letters, one of each reply: its parts follow each other. Returns how much was there still.
+fn give_up(transaction: &WriteTransaction, ids: &[Id], why: &str) -> Result<usize, redb::Error> {
+    let mut rows = Vec::new();
+    for id in ids {
+        rows.extend(remove_kept(transaction, *id)?);
+    }
+    let is_one_reply =
+        |part: &Kept, next: &Kept| part.has_more && (&part.account, &part.openid) == (&next.account, &next.openid);
+    for parts in rows.chunk_by(is_one_reply) {
+        let Kept { account, openid, .. } = parts[0].clone();
+        let reply = parts.iter().map(|part| part.reply.clone()).collect();
+        bury(transaction, &Dead { account, openid, reply, why: why.to_owned(), died_ms: now_ms() })?;
+    }
+    Ok(rows.len())
 }
 
 /// The keys in `KEPT` of one user, in the order of their ids.
@@ -356,6 +353,22 @@ mod tests {
         assert_eq!((dead[0].1.why.as_str(), &dead[0].1.reply[..]), ("kept too long", &[Reply::Text("old".into())][..]));
         assert_eq!(store.unbury(dead[0].0, later()).await.unwrap().as_ref(), Some(&dead[0].1));
         assert_eq!(store.unbury(dead[0].0, later()).await, Ok(None));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_reply_of_which_many_parts_were_kept_is_one_dead_letter() {
+        let store = Store::scratch();
+        let part = |openid, text, has_more| Kept { has_more, ..kept(openid, text, 1) };
+        let long = vec![part("o1", "a", true), part("o1", "b", true), part("o1", "c", false)];
+        store.keep(None, Vec::new(), long, later()).await.unwrap();
+        store.keep(None, Vec::new(), vec![part("o1", "short", false)], later()).await.unwrap();
+        // Of this one, another user's follows.
+        store.keep(None, Vec::new(), vec![part("o1", "cut", true)], later()).await.unwrap();
+        store.keep(None, Vec::new(), vec![part("o2", "other", false)], later()).await.unwrap();
+        assert_eq!(store.expire_kept("kept too long", later()).await, Ok(6));
+        let letters: Vec<_> = dead(&store).await.into_iter().map(|(_, dead)| dead.reply).collect();
+        let texts = |texts: &[&str]| texts.iter().flat_map(|text| self::text(text)).collect::<Vec<_>>();
+        assert_eq!(letters, [texts(&["a", "b", "c"]), texts(&["short"]), texts(&["cut"]), texts(&["other"])]);
     }
 
     #[tokio::test(flavor = "multi_thread")]
