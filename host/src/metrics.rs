@@ -293,6 +293,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::quarantine::Part;
 
     fn text(metrics: &Metrics) -> String {
         metrics.text(&Levels::default(), &[])
@@ -309,8 +310,9 @@ mod tests {
         let (account, plugin) = (metrics.account("main"), metrics.plugin(&"main".into(), &"echo".into()));
         account.message(Outcome::Replied, Duration::from_millis(2));
         account.retry();
-        plugin.call(Turn::Replied, Duration::from_millis(2), Duration::ZERO);
-        plugin.call(Turn::Trap, Duration::from_millis(5), Duration::from_millis(4));
+        plugin.call(Part::Bot, Turn::Replied, Duration::from_millis(2), Duration::ZERO);
+        plugin.call(Part::Bot, Turn::Trap, Duration::from_millis(5), Duration::from_millis(4));
+        plugin.call(Part::Pages, Turn::Busy, Duration::from_millis(5), Duration::from_millis(5));
         plugin.skip(Turn::PerUser);
         metrics.refused("signature");
         metrics.compiled(true, Duration::from_millis(200));
@@ -322,8 +324,9 @@ mod tests {
             "aviary_plugin_calls_total{account=\"main\",plugin=\"echo\",outcome=\"replied\"} 1",
             "aviary_plugin_calls_total{account=\"main\",plugin=\"echo\",outcome=\"per_user\"} 1",
             "aviary_plugin_calls_total{account=\"main\",plugin=\"echo\",outcome=\"cpu\"} 0",
-            "aviary_wait_seconds_count 1",
-            "aviary_plugin_call_seconds_count{account=\"main\",plugin=\"echo\"} 2",
+            "aviary_wait_seconds_count{part=\"bot\"} 1",
+            "aviary_wait_seconds_count{part=\"pages\"} 1",
+            "aviary_plugin_call_seconds_count{account=\"main\",plugin=\"echo\"} 3",
             "aviary_refused_total{cause=\"signature\"} 1",
             "aviary_compiles_total{result=\"compiled\"} 1",
             "aviary_ready 1",
@@ -369,7 +372,6 @@ mod tests {
         for name in ["a", "b", "c"] {
             metrics.plugin(&"main".into(), &name.into());
         }
-        use crate::plugin::quarantine::Part;
         let out = |plugin: &str| Quarantined {
             part: Part::Bot,
             account: "main".into(),

@@ -66,7 +66,7 @@ impl Plugin {
         deadline: Instant,
     ) -> Call<Page> {
         let visiting = |held_bytes, deadline| Guest::of_visit(self, visitor, held_bytes, deadline);
-        let mut sandbox = match self.open(visiting, deadline).await {
+        let mut sandbox = match self.open(&self.lanes.pages, visiting, deadline).await {
             Ok(sandbox) => sandbox,
             Err(call) => return call,
         };

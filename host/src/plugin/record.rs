@@ -176,7 +176,7 @@ impl Admitted<'_> {
     pub fn settle(self, step: &Step, told: &str, expected: Duration) {
         let Some((kept, judged, admission, since)) = self.0 else { return };
         let Step { duration, waited, .. } = *step;
-        kept.metrics.call(Turn::of(&step.outcome), duration, waited);
+        kept.metrics.call(judged.key.part, Turn::of(&step.outcome), duration, waited);
         let change = match &step.outcome {
             Ok(_) => admission.worked(since + duration),
             Err(failure) if quarantine::is_its_fault(failure, duration.saturating_sub(waited), expected) => {
