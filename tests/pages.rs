@@ -115,7 +115,7 @@ async fn a_page_has_no_scripts_and_stands_in_no_frame() {
     assert!(policy.contains("default-src 'none'") && !policy.contains("script-src"), "{policy}");
     assert!(policy.contains("form-action https://shop.example.com/pages/main/check-in/;"), "{policy}");
     assert_eq!((page.header("x-frame-options"), page.header("cache-control")), ("DENY", "no-store"));
-    assert_eq!(page.header("x-content-type-options"), "nosniff");
+    assert_eq!((page.header("x-content-type-options"), page.header("x-dns-prefetch-control")), ("nosniff", "off"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
