@@ -3,10 +3,7 @@
 use axum::http::{Method, StatusCode};
 
 use super::language::Language;
-use crate::{api::ApiError, foreign::on_one_line, store::kv};
-
-/// How much of a path is told.
-const PATH_CHARS_MAX: usize = 200;
+use crate::{api::ApiError, foreign::quoted, store::kv};
 
 /// Why. The text is for the operator, with what to do about it; [`Problem::words`] is for the visitor.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +93,7 @@ pub enum Problem {
 impl Problem {
     /// There is nothing at a stranger's path.
     pub fn nowhere(path: &str) -> Self {
-        Self::Nowhere { path: on_one_line(&path.chars().take(PATH_CHARS_MAX).collect::<String>()) }
+        Self::Nowhere { path: quoted(path) }
     }
 
     /// The status of the answer.
