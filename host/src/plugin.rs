@@ -59,7 +59,12 @@ use self::{
     services::Services,
     turns::{Ask, Busy, Lane, Lanes, Turn},
 };
-use crate::{api::Api, config::PluginSettings, deadline::before, foreign::on_one_line};
+use crate::{
+    api::Api,
+    config::PluginSettings,
+    deadline::before,
+    foreign::{on_one_line, shortened},
+};
 
 /// The SHA-256 of a plugin's file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -282,7 +287,7 @@ impl Sandbox<'_> {
             // One instruction that fills much memory is not interrupted, so that it shows only now.
             Ok(Ok(Ok(_))) if millis(computed) > limit_ms => Err(Failure::Cpu { limit_ms }),
             Ok(Ok(Ok(answer))) => Ok(answer),
-            Ok(Ok(Err(text))) => Err(Failure::Guest(text.chars().take(GUEST_ERROR_CHARS_MAX).collect())),
+            Ok(Ok(Err(text))) => Err(Failure::Guest(shortened(&text, GUEST_ERROR_CHARS_MAX).to_owned())),
             Ok(Err(error)) => Err(self.plugin.explain(&error, &self.store, self.waited)),
             Err(_) => {
                 let busy = self.store.data().limiter.busy();
