@@ -297,8 +297,8 @@ async fn metrics_tell_what_came_of_messages_and_calls() {
     assert_eq!(account("aviary_messages_total{account=\"main\",outcome=\"silent\"}"), 1.0);
     assert_eq!(account("aviary_retries_total{account=\"main\"}"), 2.0);
     assert_eq!(account("aviary_message_seconds_count{account=\"main\"}"), 6.0);
-    assert_eq!(account("aviary_plugin_quarantined{account=\"main\",plugin=\"misbehave\"}"), 1.0);
-    assert_eq!(account("aviary_plugin_quarantined{account=\"main\",plugin=\"echo\"}"), 0.0);
+    assert_eq!(account("aviary_plugin_quarantined{account=\"main\",plugin=\"misbehave\",part=\"bot\"}"), 1.0);
+    assert_eq!(account("aviary_plugin_quarantined{account=\"main\",plugin=\"echo\",part=\"bot\"}"), 0.0);
     assert_eq!(account("aviary_refused_total{cause=\"path\"}"), 1.0);
     assert_eq!(account("aviary_dedupe_keys"), 6.0);
     assert_eq!(account("aviary_instances_max"), 20.0);

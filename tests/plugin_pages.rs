@@ -131,6 +131,9 @@ async fn a_page_that_keeps_failing_is_left_alone_and_the_bot_goes_on() {
     let alone = visitor.get(&page("told")).await;
     assert_eq!(alone.status, 503);
     assert!(body(&alone).contains("页面暂时无法显示"), "{}", body(&alone));
+    let out = |part: &str| format!("aviary_plugin_quarantined{{account=\"main\",plugin=\"pager\",part=\"{part}\"}}");
+    let metrics = bot.app.metrics();
+    assert!(metrics.contains(&(out("pages") + " 1\n")) && metrics.contains(&(out("bot") + " 0\n")), "{metrics}");
     assert_eq!(bot.says("你好").await, "你好");
 }
 

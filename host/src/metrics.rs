@@ -40,7 +40,7 @@ pub use self::{
     plugin::{PluginMetrics, Turn},
     wechat_api::{ApiMetrics, ApiOutcome},
 };
-use crate::plugin::quarantine::Quarantined;
+use crate::plugin::quarantine::{Part, Quarantined};
 
 /// The name under which the plugins are counted for which there is no room.
 const OTHERS: &str = "(others)";
@@ -225,11 +225,14 @@ impl Metrics {
         let label = |name: &str| Label(name.into());
         let series = |out: &Quarantined| {
             let own = OfPlugin { account: label(&out.account), plugin: label(&out.plugin) };
-            if known.plugins.contains(&own) { own } else { OfPlugin { plugin: label(OTHERS), ..own } }
+            let own = if known.plugins.contains(&own) { own } else { OfPlugin { plugin: label(OTHERS), ..own } };
+            (own, out.part)
         };
-        let out: HashSet<OfPlugin> = out.iter().map(series).collect();
+        let out: HashSet<(OfPlugin, Part)> = out.iter().map(series).collect();
         for of_plugin in &known.plugins {
-            self.0.plugins.set_quarantined(of_plugin, out.contains(of_plugin));
+            for part in Part::ALL {
+                self.0.plugins.set_quarantined(of_plugin, part, out.contains(&(of_plugin.clone(), part)));
+            }
         }
     }
 
@@ -293,7 +296,6 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::quarantine::Part;
 
     fn text(metrics: &Metrics) -> String {
         metrics.text(&Levels::default(), &[])
@@ -372,8 +374,8 @@ mod tests {
         for name in ["a", "b", "c"] {
             metrics.plugin(&"main".into(), &name.into());
         }
-        let out = |plugin: &str| Quarantined {
-            part: Part::Bot,
+        let part_out = |part, plugin: &str| Quarantined {
+            part,
             account: "main".into(),
             plugin: plugin.into(),
             code: String::new(),
@@ -382,16 +384,23 @@ mod tests {
             probe_in_s: 0,
             probes_failed: 0,
         };
+        let out = |plugin: &str| part_out(Part::Bot, plugin);
         let told = |out: &[Quarantined]| {
             let text = metrics.text(&Levels::default(), out);
             ["a", "b", "(others)"].map(|name| {
-                let start = format!("aviary_plugin_quarantined{{account=\"main\",plugin=\"{name}\"}} ");
+                let start = format!("aviary_plugin_quarantined{{account=\"main\",plugin=\"{name}\",part=\"bot\"}} ");
                 text.lines().find_map(|line| line.strip_prefix(&start)).map(str::to_owned).unwrap_or_default()
             })
         };
         assert_eq!(told(&[out("a"), out("c")]), ["1", "0", "1"]);
         assert_eq!(told(&[out("b"), out("gone elsewhere")])[..2], ["0", "1"]);
         assert_eq!(told(&[]), ["0", "0", "0"]);
+        let pages_out = [part_out(Part::Pages, "a")];
+        assert_eq!(told(&pages_out), ["0", "0", "0"], "its bot goes on");
+        let text = metrics.text(&Levels::default(), &pages_out);
+        assert!(text.contains("aviary_plugin_quarantined{account=\"main\",plugin=\"a\",part=\"pages\"} 1\n"), "{text}");
+        retain(&metrics, &[("main", "a")]);
+        assert!(!self::text(&metrics).contains("quarantined{account=\"main\",plugin=\"b\""));
     }
 
     #[test]

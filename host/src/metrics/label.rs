@@ -42,6 +42,13 @@ pub(super) struct OfPart {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct PluginPart {
+    account: Label,
+    plugin: Label,
+    part: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct PluginTurn {
     pub(super) account: Label,
     pub(super) plugin: Label,
@@ -69,6 +76,10 @@ pub(super) fn account_step(account: &Label, step: &'static str) -> AccountStep {
 
 pub(super) fn of_part(part: Part) -> OfPart {
     OfPart { part: part.word() }
+}
+
+pub(super) fn plugin_part(OfPlugin { account, plugin }: &OfPlugin, part: Part) -> PluginPart {
+    PluginPart { account: account.clone(), plugin: plugin.clone(), part: part.word() }
 }
 
 pub(super) fn plugin_turn(OfPlugin { account, plugin }: &OfPlugin, outcome: &'static str) -> PluginTurn {

@@ -9,7 +9,7 @@ use prometheus_client::{
 
 use super::{
     call_seconds,
-    label::{OfPart, OfPlugin, PluginTurn, of_part, plugin_turn},
+    label::{OfPart, OfPlugin, PluginPart, PluginTurn, of_part, plugin_part, plugin_turn},
 };
 use crate::{
     dispatch::Said,
@@ -109,7 +109,7 @@ pub(super) struct Plugins {
     turns: Family<PluginTurn, Counter>,
     seconds: Family<OfPlugin, Histogram, fn() -> Histogram>,
     waits: Waits,
-    quarantined: Family<OfPlugin, Gauge>,
+    quarantined: Family<PluginPart, Gauge>,
 }
 
 impl Plugins {
@@ -129,7 +129,7 @@ impl Plugins {
         registry.register_with_unit("aviary_plugin_call", help, Unit::Seconds, self.seconds.clone());
         let help = "How long calls for messages and for pages waited that found no free instance at once";
         registry.register_with_unit("aviary_wait", help, Unit::Seconds, self.waits.clone());
-        let help = "1 while a plugin is out of its account's chain because it kept failing";
+        let help = "1 while a plugin is left alone because it kept failing: as a bot, or for its pages";
         registry.register("aviary_plugin_quarantined", help, self.quarantined.clone());
     }
 
@@ -142,9 +142,9 @@ impl Plugins {
         }
     }
 
-    /// Says whether a plugin is out of its chain.
-    pub(super) fn set_quarantined(&self, plugin: &OfPlugin, is_out: bool) {
-        self.quarantined.get_or_create(plugin).set(is_out.into());
+    /// Says whether a part of a plugin is left alone.
+    pub(super) fn set_quarantined(&self, plugin: &OfPlugin, part: Part, is_out: bool) {
+        self.quarantined.get_or_create(&plugin_part(plugin, part)).set(is_out.into());
     }
 
     pub(super) fn remove(&self, plugin: &OfPlugin) {
@@ -152,7 +152,9 @@ impl Plugins {
             self.turns.remove(&plugin_turn(plugin, outcome));
         }
         self.seconds.remove(plugin);
-        self.quarantined.remove(plugin);
+        for part in Part::ALL {
+            self.quarantined.remove(&plugin_part(plugin, part));
+        }
     }
 }
 

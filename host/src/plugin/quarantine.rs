@@ -45,6 +45,9 @@ pub enum Part {
 }
 
 impl Part {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::Bot, Self::Pages];
+
     /// The word for it in the metrics.
     pub fn word(self) -> &'static str {
         match self {

@@ -64,12 +64,7 @@ impl Records {
             live.accounts().flat_map(|serving| &serving.chain.plugins).map(AsRef::as_ref).collect();
         let keys = |plugin: &&Plugin| {
             let (account, plugin, code) = (plugin.account.clone(), plugin.name.clone(), plugin.code.hash);
-            [Part::Bot, Part::Pages].map(|part| quarantine::Key {
-                account: account.clone(),
-                plugin: plugin.clone(),
-                code,
-                part,
-            })
+            Part::ALL.map(|part| quarantine::Key { account: account.clone(), plugin: plugin.clone(), code, part })
         };
         self.quarantine.retain(&plugins.iter().flat_map(keys).collect());
         let accounts = live.accounts().map(|serving| serving.account.name.as_str()).collect();
