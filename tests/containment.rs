@@ -250,6 +250,16 @@ async fn a_plugins_own_lines_go_where_the_setting_says() {
     }
 }
 
+#[tokio::test]
+async fn a_flood_of_short_lines_is_cut_in_the_log_and_its_message_is_answered() {
+    let bot = misbehaving("[log]\nguest = \"log\"").start().await;
+    let log = Log::capture();
+    assert_eq!(bot.says(&format!("print {}", "short\n".repeat(1_500))).await, "printed");
+    assert_eq!(log.lines("Plugin `misbehave` wrote: short").len(), 1_000);
+    let notes = log.lines("Plugin `misbehave` wrote: (500 more lines were dropped: one call writes 1000 at most)");
+    assert_eq!(notes.len(), 1, "{:?}", log.lines("more lines"));
+}
+
 /// Everything that `/metrics` tells, by series.
 async fn metrics(admin: &str) -> BTreeMap<String, f64> {
     let answer = get(admin, "/metrics").await;
