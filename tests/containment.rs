@@ -260,6 +260,15 @@ async fn a_flood_of_short_lines_is_cut_in_the_log_and_its_message_is_answered() 
     assert_eq!(notes.len(), 1, "{:?}", log.lines("more lines"));
 }
 
+#[tokio::test]
+async fn a_long_error_that_is_cut_in_an_openid_shows_no_half_of_it() {
+    let bot = misbehaving("").start().await;
+    let log = Log::capture();
+    bot.asked(&format!("fail {} {OPENID} is unknown", ".".repeat(485))).await;
+    assert_eq!(log.lines("Plugin `misbehave` failed: it said: ...").len(), 1);
+    assert!(log.lines(&OPENID[..8]).is_empty(), "{:?}", log.lines("failed"));
+}
+
 /// Everything that `/metrics` tells, by series.
 async fn metrics(admin: &str) -> BTreeMap<String, f64> {
     let answer = get(admin, "/metrics").await;

@@ -114,10 +114,13 @@ pub(super) struct Plugins {
 
 impl Plugins {
     pub(super) fn new() -> Self {
+        let waits = Waits::new_with_constructor(call_seconds);
+        // There from the beginning: what never waited counts 0.
+        Part::ALL.iter().for_each(|part| drop(waits.get_or_create(&of_part(*part))));
         Self {
             turns: Family::default(),
             seconds: Family::new_with_constructor(call_seconds),
-            waits: Family::new_with_constructor(call_seconds),
+            waits,
             quarantined: Family::default(),
         }
     }
