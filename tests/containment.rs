@@ -266,6 +266,25 @@ async fn a_plugins_own_lines_go_where_the_setting_says() {
     }
 }
 
+#[tokio::test]
+async fn a_flood_of_short_lines_is_cut_in_the_log_and_its_message_is_answered() {
+    let bot = misbehaving("[log]\nguest = \"log\"").start().await;
+    let log = Log::capture();
+    assert_eq!(bot.says(&format!("print {}", "short\n".repeat(1_500))).await, "printed");
+    assert_eq!(log.lines("Plugin `misbehave` wrote: short").len(), 1_000);
+    let notes = log.lines("Plugin `misbehave` wrote: (500 more lines were dropped: one call writes 1000 at most)");
+    assert_eq!(notes.len(), 1, "{:?}", log.lines("more lines"));
+}
+
+#[tokio::test]
+async fn a_long_error_that_is_cut_in_an_openid_shows_no_half_of_it() {
+    let bot = misbehaving("").start().await;
+    let log = Log::capture();
+    bot.asked(&format!("fail {} {OPENID} is unknown", ".".repeat(485))).await;
+    assert_eq!(log.lines("Plugin `misbehave` failed: it said: ...").len(), 1);
+    assert!(log.lines(&OPENID[..8]).is_empty(), "{:?}", log.lines("failed"));
+}
+
 /// Everything that `/metrics` tells, by series.
 async fn metrics(admin: &str) -> BTreeMap<String, f64> {
     let answer = get(admin, "/metrics").await;
@@ -313,8 +332,8 @@ async fn metrics_tell_what_came_of_messages_and_calls() {
     assert_eq!(account("aviary_messages_total{account=\"main\",outcome=\"silent\"}"), 1.0);
     assert_eq!(account("aviary_retries_total{account=\"main\"}"), 2.0);
     assert_eq!(account("aviary_message_seconds_count{account=\"main\"}"), 6.0);
-    assert_eq!(account("aviary_plugin_quarantined{account=\"main\",plugin=\"misbehave\"}"), 1.0);
-    assert_eq!(account("aviary_plugin_quarantined{account=\"main\",plugin=\"echo\"}"), 0.0);
+    assert_eq!(account("aviary_plugin_quarantined{account=\"main\",plugin=\"misbehave\",part=\"bot\"}"), 1.0);
+    assert_eq!(account("aviary_plugin_quarantined{account=\"main\",plugin=\"echo\",part=\"bot\"}"), 0.0);
     assert_eq!(account("aviary_refused_total{cause=\"path\"}"), 1.0);
     assert_eq!(account("aviary_dedupe_keys"), 6.0);
     assert_eq!(account("aviary_instances_max"), 20.0);

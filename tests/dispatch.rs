@@ -110,7 +110,7 @@ async fn settings_reach_a_plugin_as_environment_variables() {
 async fn what_a_plugin_prints_is_kept_up_to_its_limit() {
     let bot = misbehaving().await;
     assert_eq!(bot.asked("print 第一行").await.steps[0].output, ["第一行"]);
-    let flood = format!("print {}", "x".repeat(100));
+    let flood = format!("print {}", ".".repeat(100));
     let output = &bot.asked(&flood).await.steps[0].output;
     assert_eq!(output.len(), 2);
     assert_eq!(output[1], "(37 more bytes were dropped: `log_bytes_max` is 64)");

@@ -596,7 +596,7 @@ async fn a_conversation_file_is_the_network_of_those_who_play_it() {
         file: plugin.file.clone(),
         code: plugin.code.clone(),
         settings: plugin.settings.clone(),
-        lane: plugin.lane.clone(),
+        lanes: plugin.lanes.clone(),
         api: None,
         services: Services { egress: Egress::played(exchanges), ..Services::clone(&plugin.services) }.into(),
         record: aviary_host::plugin::record::Record::default(),

@@ -1,7 +1,7 @@
 //! Signing in by WeChat's web authorisation, and the profile page: over real HTTP, with WeChat's side played.
 
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::{task::yield_now, time::timeout};
 
 use crate::{
     bot::{Bot, PATIENCE, Setup},
@@ -263,6 +263,32 @@ async fn a_wechat_that_is_slow_or_refuses_is_told_to_the_visitor_within_its_time
     wechat.says(EXCHANGE, json!({ "errcode": 40125, "errmsg": "invalid appsecret" }));
     let refused = asked(&mut visitor, "").await;
     assert_problem(&visitor.get(&refused.agreed("base-2")).await, 502, "微信暂时没有响应");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logins_that_hang_leave_the_accounts_own_calls_of_wechat_a_turn() {
+    let wechat = FakeAuthorize::start().await;
+    wechat.says("/cgi-bin/stable_token", json!({ "access_token": "token7", "expires_in": 7200 }));
+    wechat.says("/cgi-bin/ticket/getticket", json!({ "errcode": 0, "ticket": "ticket-7", "expires_in": 7200 }));
+    let bot =
+        start_with(&wechat, "[oauth]\ntimeout_ms = 30000\n[wechat_api]\ncalls_max = 2\ncalls_per_account_max = 2")
+            .await;
+    wechat.hangs(EXCHANGE);
+    let (mut first, mut second) = (Visitor::new(&bot.origin), Visitor::new(&bot.origin));
+    let (asked_first, asked_second) = (asked(&mut first, "").await, asked(&mut second, "").await);
+    let (base_1, base_2) = (asked_first.agreed("base-1"), asked_second.agreed("base-2"));
+    let logins = async { tokio::join!(first.get(&base_1), second.get(&base_2)) };
+    let sign = async {
+        while bot.app.tasks.len() < 2 {
+            yield_now().await;
+        }
+        let signed = Visitor::new(&bot.origin).get("/jssdk/main?url=https%3A%2F%2Fshop.example.com%2F").await;
+        wechat.release();
+        signed
+    };
+    let ((first, second), signed) =
+        timeout(PATIENCE, async { tokio::join!(logins, sign) }).await.expect("nobody waits");
+    assert_eq!((signed.status, first.status, second.status), (200, 303, 303), "{signed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -115,7 +115,7 @@ async fn a_page_has_no_scripts_and_stands_in_no_frame() {
     assert!(policy.contains("default-src 'none'") && !policy.contains("script-src"), "{policy}");
     assert!(policy.contains("form-action https://shop.example.com/pages/main/check-in/;"), "{policy}");
     assert_eq!((page.header("x-frame-options"), page.header("cache-control")), ("DENY", "no-store"));
-    assert_eq!(page.header("x-content-type-options"), "nosniff");
+    assert_eq!((page.header("x-content-type-options"), page.header("x-dns-prefetch-control")), ("nosniff", "off"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,5 +184,18 @@ async fn a_page_of_ours_is_signed_for_the_js_sdk_with_a_ticket_that_is_fetched_o
     }
     assert_eq!(visitor.send("GET", target, &[("Sec-Fetch-Site", "cross-site")], "").await.status, 403);
     assert!(!visitor.seen.contains("ticket-7") && !visitor.seen.contains("token7"));
+    assert_eq!(wechat.calls(), ["/cgi-bin/stable_token", "/cgi-bin/ticket/getticket"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_that_wechat_refuses_is_not_asked_for_again_by_each_visitor() {
+    let wechat = FakeAuthorize::start().await;
+    wechat.says("/cgi-bin/stable_token", json!({ "access_token": "token7", "expires_in": 7200 }));
+    wechat.says("/cgi-bin/ticket/getticket", json!({ "errcode": 48001, "errmsg": "api unauthorized" }));
+    let bot = start(&wechat, "").await;
+    let mut visitor = Visitor::new(&bot.origin);
+    for _ in 0..3 {
+        assert_eq!(visitor.get("/jssdk/main?url=https%3A%2F%2Fshop.example.com%2F").await.status, 502);
+    }
     assert_eq!(wechat.calls(), ["/cgi-bin/stable_token", "/cgi-bin/ticket/getticket"]);
 }

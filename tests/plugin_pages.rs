@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::yield_now,
+    time::{sleep, timeout},
+};
 
 use crate::{
     bot::{Bot, PATIENCE, Setup},
@@ -128,6 +131,26 @@ async fn a_page_that_keeps_failing_is_left_alone_and_the_bot_goes_on() {
     let alone = visitor.get(&page("told")).await;
     assert_eq!(alone.status, 503);
     assert!(body(&alone).contains("页面暂时无法显示"), "{}", body(&alone));
+    let out = |part: &str| format!("aviary_plugin_quarantined{{account=\"main\",plugin=\"pager\",part=\"{part}\"}}");
+    let metrics = bot.app.metrics();
+    assert!(metrics.contains(&(out("pages") + " 1\n")) && metrics.contains(&(out("bot") + " 0\n")), "{metrics}");
+    assert_eq!(bot.says("你好").await, "你好");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_hang_in_all_their_places_make_no_message_wait() {
+    let wechat = FakeAuthorize::start().await;
+    let hanging = "[plugins.pager.limits]\ncalls_max = 1\ncpu_ms = 60000\nwait_ms = 0";
+    let bot = start(&wechat, &format!("[pages]\ntimeout_ms = 60000\n{GRANTED}\n{hanging}")).await;
+    let mut first = Connection::open(&bot.origin).await;
+    first.send(format!("GET {} HTTP/1.1\r\nHost: {DOMAIN}\r\n\r\n", page("loop"))).await;
+    let runs = async {
+        while !bot.app.metrics().contains("\naviary_guests_running 1\n") {
+            yield_now().await;
+        }
+    };
+    timeout(PATIENCE, runs).await.expect("the page is being made");
+    assert_eq!(Visitor::new(&bot.origin).get(&page("told")).await.status, 502, "its pages have no place left");
     assert_eq!(bot.says("你好").await, "你好");
 }
 

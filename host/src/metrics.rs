@@ -40,7 +40,7 @@ pub use self::{
     plugin::{PluginMetrics, Turn},
     wechat_api::{ApiMetrics, ApiOutcome},
 };
-use crate::plugin::quarantine::Quarantined;
+use crate::plugin::quarantine::{Part, Quarantined};
 
 /// The name under which the plugins are counted for which there is no room.
 const OTHERS: &str = "(others)";
@@ -225,11 +225,14 @@ impl Metrics {
         let label = |name: &str| Label(name.into());
         let series = |out: &Quarantined| {
             let own = OfPlugin { account: label(&out.account), plugin: label(&out.plugin) };
-            if known.plugins.contains(&own) { own } else { OfPlugin { plugin: label(OTHERS), ..own } }
+            let own = if known.plugins.contains(&own) { own } else { OfPlugin { plugin: label(OTHERS), ..own } };
+            (own, out.part)
         };
-        let out: HashSet<OfPlugin> = out.iter().map(series).collect();
+        let out: HashSet<(OfPlugin, Part)> = out.iter().map(series).collect();
         for of_plugin in &known.plugins {
-            self.0.plugins.set_quarantined(of_plugin, out.contains(of_plugin));
+            for part in Part::ALL {
+                self.0.plugins.set_quarantined(of_plugin, part, out.contains(&(of_plugin.clone(), part)));
+            }
         }
     }
 
@@ -309,8 +312,9 @@ mod tests {
         let (account, plugin) = (metrics.account("main"), metrics.plugin(&"main".into(), &"echo".into()));
         account.message(Outcome::Replied, Duration::from_millis(2));
         account.retry();
-        plugin.call(Turn::Replied, Duration::from_millis(2), Duration::ZERO);
-        plugin.call(Turn::Trap, Duration::from_millis(5), Duration::from_millis(4));
+        plugin.call(Part::Bot, Turn::Replied, Duration::from_millis(2), Duration::ZERO);
+        plugin.call(Part::Bot, Turn::Trap, Duration::from_millis(5), Duration::from_millis(4));
+        plugin.call(Part::Pages, Turn::Busy, Duration::from_millis(5), Duration::from_millis(5));
         plugin.skip(Turn::PerUser);
         metrics.refused("signature");
         metrics.compiled(true, Duration::from_millis(200));
@@ -322,8 +326,9 @@ mod tests {
             "aviary_plugin_calls_total{account=\"main\",plugin=\"echo\",outcome=\"replied\"} 1",
             "aviary_plugin_calls_total{account=\"main\",plugin=\"echo\",outcome=\"per_user\"} 1",
             "aviary_plugin_calls_total{account=\"main\",plugin=\"echo\",outcome=\"cpu\"} 0",
-            "aviary_wait_seconds_count 1",
-            "aviary_plugin_call_seconds_count{account=\"main\",plugin=\"echo\"} 2",
+            "aviary_wait_seconds_count{part=\"bot\"} 1",
+            "aviary_wait_seconds_count{part=\"pages\"} 1",
+            "aviary_plugin_call_seconds_count{account=\"main\",plugin=\"echo\"} 3",
             "aviary_refused_total{cause=\"signature\"} 1",
             "aviary_compiles_total{result=\"compiled\"} 1",
             "aviary_ready 1",
@@ -369,9 +374,8 @@ mod tests {
         for name in ["a", "b", "c"] {
             metrics.plugin(&"main".into(), &name.into());
         }
-        use crate::plugin::quarantine::Part;
-        let out = |plugin: &str| Quarantined {
-            part: Part::Bot,
+        let part_out = |part, plugin: &str| Quarantined {
+            part,
             account: "main".into(),
             plugin: plugin.into(),
             code: String::new(),
@@ -380,16 +384,23 @@ mod tests {
             probe_in_s: 0,
             probes_failed: 0,
         };
+        let out = |plugin: &str| part_out(Part::Bot, plugin);
         let told = |out: &[Quarantined]| {
             let text = metrics.text(&Levels::default(), out);
             ["a", "b", "(others)"].map(|name| {
-                let start = format!("aviary_plugin_quarantined{{account=\"main\",plugin=\"{name}\"}} ");
+                let start = format!("aviary_plugin_quarantined{{account=\"main\",plugin=\"{name}\",part=\"bot\"}} ");
                 text.lines().find_map(|line| line.strip_prefix(&start)).map(str::to_owned).unwrap_or_default()
             })
         };
         assert_eq!(told(&[out("a"), out("c")]), ["1", "0", "1"]);
         assert_eq!(told(&[out("b"), out("gone elsewhere")])[..2], ["0", "1"]);
         assert_eq!(told(&[]), ["0", "0", "0"]);
+        let pages_out = [part_out(Part::Pages, "a")];
+        assert_eq!(told(&pages_out), ["0", "0", "0"], "its bot goes on");
+        let text = metrics.text(&Levels::default(), &pages_out);
+        assert!(text.contains("aviary_plugin_quarantined{account=\"main\",plugin=\"a\",part=\"pages\"} 1\n"), "{text}");
+        retain(&metrics, &[("main", "a")]);
+        assert!(!self::text(&metrics).contains("quarantined{account=\"main\",plugin=\"b\""));
     }
 
     #[test]

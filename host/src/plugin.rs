@@ -58,9 +58,14 @@ use self::{
     question::Question,
     record::Record,
     services::Services,
-    turns::{Ask, Busy, Lane, Turn},
+    turns::{Ask, Busy, Lane, Lanes, Turn},
 };
-use crate::{api::Api, config::PluginSettings, deadline::before, foreign::on_one_line};
+use crate::{
+    api::Api,
+    config::PluginSettings,
+    deadline::before,
+    foreign::{on_one_line, shortened},
+};
 
 /// The SHA-256 of a plugin's file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -133,7 +138,7 @@ pub struct Plugin {
     /// WeChat's API for the account; nothing if the account has no AppID or no AppSecret.
     pub api: Option<Api>,
     /// Where its calls take their turns.
-    pub lane: Lane,
+    pub lanes: Lanes,
     /// What is kept about it from call to call.
     pub record: Record,
 }
@@ -195,7 +200,7 @@ impl Plugin {
     /// Asks the plugin for an answer, in a fresh sandbox that ends with this call, at `deadline` at the latest.
     pub async fn call(&self, question: &Question, deadline: Instant) -> Call {
         let answering = |held_bytes, deadline| Guest::of_call(self, question, held_bytes, deadline);
-        let mut sandbox = match self.open(answering, deadline).await {
+        let mut sandbox = match self.open(&self.lanes.messages, answering, deadline).await {
             Ok(sandbox) => sandbox,
             Err(call) => return call,
         };
@@ -204,17 +209,18 @@ impl Plugin {
     }
 
     /// Takes a turn, and makes the sandbox of one call.
-    async fn open<T>(
-        &self,
+    async fn open<'a, T>(
+        &'a self,
+        lane: &'a Lane,
         guest: impl FnOnce(usize, Instant) -> Guest,
         deadline: Instant,
-    ) -> Result<Sandbox<'_>, Call<T>> {
+    ) -> Result<Sandbox<'a>, Call<T>> {
         let started = Instant::now();
         let deadline = self.own_deadline(started, deadline);
         let (code, limits) = (&self.code, &self.settings.limits);
         // Read once: a trial that ends meanwhile sets it, and what was taken must be what the guest is told to hold.
         let start_bytes = code.start_bytes();
-        let turn = self.lane.turn(Ask::to_start(code.places, start_bytes, limits), deadline).await;
+        let turn = lane.turn(Ask::to_start(code.places, start_bytes, limits), deadline).await;
         let turn = turn.map_err(|busy| Call::unasked(busy.into(), started))?;
         Ok(Sandbox {
             plugin: self,
@@ -279,7 +285,7 @@ impl Sandbox<'_> {
         };
         match asked.map_err(|UsedUp| Failure::Cpu { limit_ms: limits.cpu_ms })? {
             Ok(Ok(Ok(answer))) => Ok(answer),
-            Ok(Ok(Err(text))) => Err(Failure::Guest(text.chars().take(GUEST_ERROR_CHARS_MAX).collect())),
+            Ok(Ok(Err(text))) => Err(Failure::Guest(shortened(&text, GUEST_ERROR_CHARS_MAX).to_owned())),
             Ok(Err(error)) => Err(self.plugin.explain(&error, &self.store, self.waited)),
             Err(_) => {
                 let busy = self.store.data().limiter.busy();

@@ -51,6 +51,7 @@ use self::{
 use crate::{
     app::{App, Live, Serving},
     config::Config,
+    foreign::quoted,
     private_dir::PrivateDir,
     query::Query,
     refusal::OnceAMinute,
@@ -197,7 +198,7 @@ impl Visit<'_> {
     fn method(&self, allowed: &'static [Method]) -> Result<&Self, Problem> {
         match allowed.contains(&self.head.method) {
             true => Ok(self),
-            false => Err(Problem::Method { method: self.head.method.to_string(), allowed }),
+            false => Err(Problem::Method { method: quoted(self.head.method.as_str()), allowed }),
         }
     }
 

@@ -22,6 +22,7 @@ use crate::{
     deadline::before,
     dedupe::{Claim, Key},
     exchange::Answer,
+    foreign::quoted,
     late::{self, Call},
     message::{self, Push},
     plugin::question::Question,
@@ -54,7 +55,7 @@ pub async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
 async fn answer(app: &Arc<App>, request: Request, arrived: Instant) -> Result<Response, Refusal> {
     let live = app.live();
     let (head, body) = request.into_parts();
-    let serving = live.account(head.uri.path()).ok_or_else(|| Refusal::Path(head.uri.path().into()))?;
+    let serving = live.account(head.uri.path()).ok_or_else(|| Refusal::Path(quoted(head.uri.path())))?;
     let query = Query::parse(head.uri.query().unwrap_or_default());
     match head.method {
         Method::GET => url_check(app, &serving.account, &query),
@@ -66,7 +67,7 @@ async fn answer(app: &Arc<App>, request: Request, arrived: Instant) -> Result<Re
             let body = before(arrived + window, read).await.map_err(|_| Refusal::SlowBody { window })??;
             push(app, serving, worthy, &body, arrived).await
         }
-        method => Err(Refusal::Method(method.to_string())),
+        method => Err(Refusal::Method(quoted(method.as_str()))),
     }
 }
 
@@ -175,9 +176,12 @@ fn with_type(content_type: &'static str, body: Body) -> Response {
 }
 
 fn refused(refusal: &Refusal) -> Response {
-    match refusal {
+    let mut response = match refusal {
         Refusal::NotWeChat => (refusal.status(), text(NOT_FOR_BROWSERS)).into_response(),
         Refusal::Method(_) => (refusal.status(), [(header::ALLOW, "GET, POST")]).into_response(),
         _ => refusal.status().into_response(),
-    }
+    };
+    // Whoever is no WeChat holds no connection until the next request.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }

@@ -162,6 +162,10 @@ impl Api {
         deadline: Instant,
     ) -> Result<Value, ApiError> {
         let query: Vec<_> = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let _turn = match &self.0.turns {
+            Some(turns) => Some(turns.take_for_visitor(deadline).await?),
+            None => None,
+        };
         // A refresh_token comes back as it went out, and has to: only refusals are kept free of what was sent.
         let answer = self.0.endpoint.send(&Request::get(path, &query), None, &[], deadline).await;
         let answer = answer.map_err(|error| match error {

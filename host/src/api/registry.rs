@@ -61,6 +61,15 @@ struct Key {
 struct Line {
     token: Arc<ManagedToken>,
     calls: Arc<Semaphore>,
+    /// Of these, those for visitors.
+    visitors: Arc<Semaphore>,
+}
+
+impl Line {
+    fn new(token: Arc<ManagedToken>, calls_max: usize) -> Self {
+        let [calls, visitors] = [calls_max, calls_max.div_ceil(2)].map(|permits| Arc::new(Semaphore::new(permits)));
+        Self { token, calls, visitors }
+    }
 }
 
 impl Apis {
@@ -115,7 +124,7 @@ impl Registry {
         }
         if shared.settings.calls_per_account_max != config.wechat_api.calls_per_account_max {
             let calls_max = config.wechat_api.calls_per_account_max;
-            shared.lines.values_mut().for_each(|line| line.calls = Arc::new(Semaphore::new(calls_max)));
+            shared.lines.values_mut().for_each(|line| *line = Line::new(line.token.clone(), calls_max));
         }
         (shared.http, shared.settings) = (config.http.clone(), config.wechat_api.clone());
     }
@@ -134,9 +143,8 @@ impl Registry {
             endpoint,
             metrics: self.metrics.as_ref().map(|metrics| metrics.api(&account.name)),
         };
-        let line = || Line { token: Arc::default(), calls: Arc::new(Semaphore::new(settings.calls_per_account_max)) };
-        let line = lines.entry(key).or_insert_with(line);
-        let turns = Turns { account: line.calls.clone(), host: calls.clone() };
+        let line = lines.entry(key).or_insert_with(|| Line::new(Arc::default(), settings.calls_per_account_max));
+        let turns = Turns { account: line.calls.clone(), visitors: line.visitors.clone(), host: calls.clone() };
         Some(Api::network(source, line.token.clone(), turns))
     }
 

@@ -182,7 +182,7 @@ impl Bots {
                 settings,
                 services: services.clone(),
                 api: Some(Api::played(services.egress.clone())),
-                lane: plugin.code.lane(&plugin.account, &plugin.name),
+                lanes: plugin.code.lanes(&plugin.account, &plugin.name),
                 record: Record::default(),
             })
         });
@@ -232,7 +232,7 @@ impl Named {
     fn plugin(&self, loader: &Loader) -> Plugin {
         let name = name_of(&self.file).unwrap_or_else(|| self.file.display().to_string());
         Plugin {
-            lane: self.code.lane("main", &name),
+            lanes: self.code.lanes("main", &name),
             name: name.into(),
             account: "main".into(),
             file: self.file.clone(),

@@ -87,7 +87,7 @@ pub struct Watch {
 /// `[metrics]`: what `/metrics` tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metrics {
-    /// How many plugins have series of their own, in all accounts together. Default 1,000.
+    /// How many plugins have series of their own, in all accounts together; one in two accounts counts twice. Default 1,000.
     pub plugins_max: usize,
 }
 

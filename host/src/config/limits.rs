@@ -39,7 +39,8 @@ pub struct Limits {
     pub cpu_ms: u64,
     /// Time by the clock in ms. Default 0: whatever `[late]` leaves.
     pub timeout_ms: u64,
-    /// How many of its calls may run at once in one account. Default 0: half of `engine.instances_max`.
+    /// How many of its calls may run at once in one account, and as many for its pages. Default 0: half of
+    /// `engine.instances_max`.
     pub calls_max: usize,
     /// How long a call waits for its turn, or a guest for memory, in ms. Default 2,000.
     pub wait_ms: u64,

@@ -7,6 +7,8 @@ use std::{
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 
+use crate::plugin::quarantine::Part;
+
 /// A name as a label's value, with what the format would take for its own written out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Label(pub(super) Arc<str>);
@@ -35,6 +37,18 @@ pub(super) struct OfPlugin {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct OfPart {
+    part: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct PluginPart {
+    account: Label,
+    plugin: Label,
+    part: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct PluginTurn {
     pub(super) account: Label,
     pub(super) plugin: Label,
@@ -58,6 +72,14 @@ pub(super) fn account_outcome(account: &Label, outcome: &'static str) -> Account
 
 pub(super) fn account_step(account: &Label, step: &'static str) -> AccountStep {
     AccountStep { account: account.clone(), step }
+}
+
+pub(super) fn of_part(part: Part) -> OfPart {
+    OfPart { part: part.word() }
+}
+
+pub(super) fn plugin_part(OfPlugin { account, plugin }: &OfPlugin, part: Part) -> PluginPart {
+    PluginPart { account: account.clone(), plugin: plugin.clone(), part: part.word() }
 }
 
 pub(super) fn plugin_turn(OfPlugin { account, plugin }: &OfPlugin, outcome: &'static str) -> PluginTurn {

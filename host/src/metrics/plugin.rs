@@ -9,9 +9,12 @@ use prometheus_client::{
 
 use super::{
     call_seconds,
-    label::{OfPlugin, PluginTurn, plugin_turn},
+    label::{OfPart, OfPlugin, PluginPart, PluginTurn, of_part, plugin_part, plugin_turn},
 };
-use crate::{dispatch::Said, plugin::Failure};
+use crate::{
+    dispatch::Said,
+    plugin::{Failure, quarantine::Part},
+};
 
 /// What is not worth being called waiting: less is the time to ask whether there is a free instance.
 const WAIT_MIN: Duration = Duration::from_millis(1);
@@ -73,22 +76,24 @@ impl Turn {
     }
 }
 
+/// How long the calls for messages and those for pages waited, of all plugins together.
+type Waits = Family<OfPart, Histogram, fn() -> Histogram>;
+
 /// What is counted about a plugin in an account.
 #[derive(Clone, Debug)]
 pub struct PluginMetrics {
     turns: [Counter; Turn::WORDS.len()],
     seconds: Histogram,
-    /// Of all plugins together.
-    waits: Histogram,
+    waits: Waits,
 }
 
 impl PluginMetrics {
-    /// Counts a call that took so long, and before waited so long until it could begin.
-    pub fn call(&self, turn: Turn, duration: Duration, waited: Duration) {
+    /// Counts a call of a part that took so long, and before waited so long until it could begin.
+    pub fn call(&self, part: Part, turn: Turn, duration: Duration, waited: Duration) {
         self.skip(turn);
         self.seconds.observe(duration.as_secs_f64());
         if waited >= WAIT_MIN {
-            self.waits.observe(waited.as_secs_f64());
+            self.waits.get_or_create(&of_part(part)).observe(waited.as_secs_f64());
         }
     }
 
@@ -103,16 +108,19 @@ impl PluginMetrics {
 pub(super) struct Plugins {
     turns: Family<PluginTurn, Counter>,
     seconds: Family<OfPlugin, Histogram, fn() -> Histogram>,
-    waits: Histogram,
-    quarantined: Family<OfPlugin, Gauge>,
+    waits: Waits,
+    quarantined: Family<PluginPart, Gauge>,
 }
 
 impl Plugins {
     pub(super) fn new() -> Self {
+        let waits = Waits::new_with_constructor(call_seconds);
+        // There from the beginning: what never waited counts 0.
+        Part::ALL.iter().for_each(|part| drop(waits.get_or_create(&of_part(*part))));
         Self {
             turns: Family::default(),
             seconds: Family::new_with_constructor(call_seconds),
-            waits: call_seconds(),
+            waits,
             quarantined: Family::default(),
         }
     }
@@ -122,9 +130,9 @@ impl Plugins {
         registry.register("aviary_plugin_calls", help, self.turns.clone());
         let help = "How long a plugin's calls took, waiting included";
         registry.register_with_unit("aviary_plugin_call", help, Unit::Seconds, self.seconds.clone());
-        let help = "How long calls waited that found no free instance at once";
+        let help = "How long calls for messages and for pages waited that found no free instance at once";
         registry.register_with_unit("aviary_wait", help, Unit::Seconds, self.waits.clone());
-        let help = "1 while a plugin is out of its account's chain because it kept failing";
+        let help = "1 while a plugin is left alone because it kept failing: as a bot, or for its pages";
         registry.register("aviary_plugin_quarantined", help, self.quarantined.clone());
     }
 
@@ -137,9 +145,9 @@ impl Plugins {
         }
     }
 
-    /// Says whether a plugin is out of its chain.
-    pub(super) fn set_quarantined(&self, plugin: &OfPlugin, is_out: bool) {
-        self.quarantined.get_or_create(plugin).set(is_out.into());
+    /// Says whether a part of a plugin is left alone.
+    pub(super) fn set_quarantined(&self, plugin: &OfPlugin, part: Part, is_out: bool) {
+        self.quarantined.get_or_create(&plugin_part(plugin, part)).set(is_out.into());
     }
 
     pub(super) fn remove(&self, plugin: &OfPlugin) {
@@ -147,7 +155,9 @@ impl Plugins {
             self.turns.remove(&plugin_turn(plugin, outcome));
         }
         self.seconds.remove(plugin);
-        self.quarantined.remove(plugin);
+        for part in Part::ALL {
+            self.quarantined.remove(&plugin_part(plugin, part));
+        }
     }
 }
 

@@ -89,7 +89,7 @@ async fn replay(
     let services = Services::played(conversation.exchanges.clone());
     let plugin = Plugin {
         // A lane of its own, in an account that no operator can name: those who wait for the plugin do not hold it up.
-        lane: code.lane("(canary)", name),
+        lanes: code.lanes("(canary)", name),
         name: name.into(),
         account: "main".into(),
         file: file.into(),

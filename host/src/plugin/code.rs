@@ -23,7 +23,7 @@ use super::{
     handler::Handler,
     limits::over_count,
     one_line,
-    turns::Lane,
+    turns::Lanes,
 };
 use crate::{
     config::{Limits, PluginSettings},
@@ -149,8 +149,8 @@ impl Code {
     }
 
     /// Returns where the calls of a plugin with this code take their turns.
-    pub fn lane(&self, account: &str, plugin: &str) -> Lane {
-        self.engine.turns.lane(account, plugin)
+    pub fn lanes(&self, account: &str, plugin: &str) -> Lanes {
+        self.engine.turns.lanes(account, plugin)
     }
 
     /// Says what it has as soon as it is instantiated.

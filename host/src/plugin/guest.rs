@@ -42,7 +42,7 @@ impl Guest {
     pub(super) fn of_call(plugin: &Plugin, question: &Question, held_bytes: usize, deadline: Instant) -> Self {
         let question = Some(question.clone());
         let limits = &plugin.settings.limits;
-        let limiter = Limiter::sharing(limits, &plugin.lane, held_bytes, deadline);
+        let limiter = Limiter::sharing(limits, &plugin.lanes.messages, held_bytes, deadline);
         let api = plugin.api.clone();
         Self { question, limiter, api, ..Self::new(&plugin.name, &plugin.settings, &plugin.services, deadline) }
     }
@@ -51,7 +51,7 @@ impl Guest {
     pub(super) fn of_visit(plugin: &Plugin, visitor: &Arc<Visitor>, held_bytes: usize, deadline: Instant) -> Self {
         let visitor = Some(visitor.clone());
         let limits = &plugin.settings.limits;
-        let limiter = Limiter::sharing(limits, &plugin.lane, held_bytes, deadline);
+        let limiter = Limiter::sharing(limits, &plugin.lanes.pages, held_bytes, deadline);
         let api = plugin.api.clone();
         Self { visitor, limiter, api, ..Self::new(&plugin.name, &plugin.settings, &plugin.services, deadline) }
     }

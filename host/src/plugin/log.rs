@@ -13,6 +13,8 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamResult},
 };
 
+use crate::foreign::end_of_words;
+
 /// A line longer than this is broken, so that one write cannot fill the log with a single entry.
 const LINE_BYTES_MAX: usize = 4 << 10;
 
@@ -41,14 +43,18 @@ impl Output {
     /// Takes the lines written so far, without blank ones, and with a note in the end of what was dropped.
     pub(super) fn take(&self) -> Vec<String> {
         let mut buffer = self.lock();
-        let text = std::mem::take(&mut buffer.text);
-        let mut rest =
-            text.split(|&byte| byte == b'\n').flat_map(|line| line.chunks(LINE_BYTES_MAX)).filter_map(|line| {
-                let line = String::from_utf8_lossy(line).trim_end_matches('\r').to_owned();
-                (!line.trim().is_empty()).then_some(line)
-            });
+        let mut text = std::mem::take(&mut buffer.text);
+        let mut dropped = std::mem::take(&mut buffer.dropped);
+        if dropped > 0 {
+            let end = end_of_words(&text, text.len());
+            dropped += text.len() - end;
+            text.truncate(end);
+        }
+        let mut rest = text.split(|&byte| byte == b'\n').flat_map(broken).filter_map(|line| {
+            let line = String::from_utf8_lossy(line).trim_end_matches('\r').to_owned();
+            (!line.trim().is_empty()).then_some(line)
+        });
         let mut lines: Vec<String> = rest.by_ref().take(LINES_MAX).collect();
-        let dropped = std::mem::take(&mut buffer.dropped);
         // Nothing is put into words that is not said: most calls write nothing.
         let note = |count, more: fmt::Arguments<'_>| (count > 0).then(|| format!("({count} more {more})"));
         lines.extend(note(rest.count(), format_args!("lines were dropped: one call writes {LINES_MAX} at most")));
@@ -68,6 +74,16 @@ impl Output {
     fn lock(&self) -> MutexGuard<'_, Buffer> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The parts of a line that are none too long.
+fn broken(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        let end = if rest.len() > LINE_BYTES_MAX { end_of_words(rest, LINE_BYTES_MAX) } else { rest.len() };
+        let part = rest.split_off(..end)?;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 impl IsTerminal for Output {
@@ -148,8 +164,8 @@ mod tests {
     #[test]
     fn a_flood_is_cut_with_a_note() {
         let output = Output::new(4);
-        output.write(b"abcdefgh");
-        assert_eq!(output.take(), ["abcd", "(4 more bytes were dropped: `log_bytes_max` is 4)"]);
+        output.write("甲 bcdefgh".as_bytes());
+        assert_eq!(output.take(), ["甲 ", "(7 more bytes were dropped: `log_bytes_max` is 4)"]);
     }
 
     #[test]
@@ -165,7 +181,22 @@ mod tests {
     #[test]
     fn a_line_without_end_is_broken() {
         let output = Output::new(LINE_BYTES_MAX * 2);
-        output.write(&vec![b'x'; LINE_BYTES_MAX + 1]);
-        assert_eq!(output.take().iter().map(String::len).collect::<Vec<_>>(), [LINE_BYTES_MAX, 1]);
+        output.write("、".repeat(LINE_BYTES_MAX / 3 + 1).as_bytes());
+        let lengths = output.take().iter().map(|line| line.chars().count()).collect::<Vec<_>>();
+        assert_eq!(lengths.len(), 2, "{lengths:?}");
+    }
+
+    #[test]
+    fn no_cut_leaves_half_an_openid() {
+        let openid = "oABCdefghijklmnopqrstuvwxy12";
+        for before in [LINE_BYTES_MAX - 27, LINE_BYTES_MAX - 10, LINE_BYTES_MAX - 1] {
+            let output = Output::new(LINE_BYTES_MAX * 2);
+            output.write(format!("{}{openid} asks", "x".repeat(before)).as_bytes());
+            let lines = output.take();
+            assert!(!lines[0].contains('o') && lines[1].contains(openid), "{before}: {lines:?}");
+            let output = Output::new(LINE_BYTES_MAX);
+            output.write(format!("{}{openid} asks", ".".repeat(before)).as_bytes());
+            assert_eq!(output.take()[0], ".".repeat(before));
+        }
     }
 }

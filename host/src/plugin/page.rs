@@ -16,7 +16,7 @@ use wasmtime_wasi_http::{
 };
 
 use super::{Call, Failure, GUEST_ERROR_CHARS_MAX, Plugin, guest::Guest};
-use crate::foreign::on_one_line;
+use crate::foreign::{on_one_line, shortened};
 
 /// Who asks for a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl Plugin {
         deadline: Instant,
     ) -> Call<Page> {
         let visiting = |held_bytes, deadline| Guest::of_visit(self, visitor, held_bytes, deadline);
-        let mut sandbox = match self.open(visiting, deadline).await {
+        let mut sandbox = match self.open(&self.lanes.pages, visiting, deadline).await {
             Ok(sandbox) => sandbox,
             Err(call) => return call,
         };
@@ -113,7 +113,7 @@ async fn page_of(page: JoinHandle<Result<Page, NoPage>>, deadline: Instant) -> R
 
 /// What the guest said of its error, as far as it is told.
 fn told(code: &ErrorCode) -> String {
-    on_one_line(&format!("{code:?}")).chars().take(GUEST_ERROR_CHARS_MAX).collect()
+    shortened(&on_one_line(&format!("{code:?}")), GUEST_ERROR_CHARS_MAX).to_owned()
 }
 
 async fn collected(receiver: oneshot::Receiver<Told>, bytes_max: usize) -> Result<Page, NoPage> {

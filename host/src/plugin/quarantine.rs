@@ -44,6 +44,19 @@ pub enum Part {
     Pages,
 }
 
+impl Part {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::Bot, Self::Pages];
+
+    /// The word for it in the metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Bot => "bot",
+            Self::Pages => "pages",
+        }
+    }
+}
+
 /// A plugin that is out of its chain, for people to read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quarantined {

@@ -64,12 +64,7 @@ impl Records {
             live.accounts().flat_map(|serving| &serving.chain.plugins).map(AsRef::as_ref).collect();
         let keys = |plugin: &&Plugin| {
             let (account, plugin, code) = (plugin.account.clone(), plugin.name.clone(), plugin.code.hash);
-            [Part::Bot, Part::Pages].map(|part| quarantine::Key {
-                account: account.clone(),
-                plugin: plugin.clone(),
-                code,
-                part,
-            })
+            Part::ALL.map(|part| quarantine::Key { account: account.clone(), plugin: plugin.clone(), code, part })
         };
         self.quarantine.retain(&plugins.iter().flat_map(keys).collect());
         let accounts = live.accounts().map(|serving| serving.account.name.as_str()).collect();
@@ -185,7 +180,7 @@ impl Admitted<'_> {
     pub fn settle(self, step: &Step, told: &str, expected: Duration) {
         let Some(Admittance { kept, judged, admission, openid, since }) = self.0 else { return };
         let Step { duration, waited, .. } = *step;
-        kept.metrics.call(Turn::of(&step.outcome), duration, waited);
+        kept.metrics.call(judged.key.part, Turn::of(&step.outcome), duration, waited);
         let change = match &step.outcome {
             Ok(_) => admission.worked(since + duration),
             Err(failure) if quarantine::is_its_fault(failure, duration.saturating_sub(waited), expected) => {

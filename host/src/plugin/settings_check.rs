@@ -67,7 +67,7 @@ async fn failure(plugin: &Plugin, time: Duration) -> anyhow::Result<Option<Failu
         services: Services::scratch().into(),
         api: None,
         // Of its own, in an account that no operator can name: those who wait for the plugin do not hold it up.
-        lane: plugin.code.lane("(check)", &plugin.name),
+        lanes: plugin.code.lanes("(check)", &plugin.name),
         record: Record::default(),
     };
     // It is told by whoever asked, and not as a message of a user.

@@ -1,9 +1,9 @@
 //! Whose turn it is: how many calls run at once, how much memory they hold together, and who is next when it is used up.
 //!
 //! A call takes its turn before it runs, and what its guest grows by while it does. As long as there is room and nobody of
-//! its lane waits, that is one short lock. Otherwise it waits in its *lane*, the calls of one plugin in one account, and what
-//! comes free goes round: over the accounts, over an account's lanes, and within a lane in the order of arrival. A flood
-//! to one account or one plugin is thus a long lane of its own, and nobody else's.
+//! its lane waits, that is one short lock. Otherwise it waits in its *lane*, the calls of one plugin in one account, with another one
+//! for its pages, and what comes free goes round: over the accounts, over an account's lanes, and within a lane in the order of
+//! arrival. A flood to one account or one plugin is thus a long lane of its own, and nobody else's.
 //!
 //! Who does not fit is passed over by those who do: one that asks for much may wait longer, but holds up nobody.
 
@@ -33,11 +33,19 @@ pub(super) const TABLES_PER_PLACE: usize = 4;
 #[derive(Clone, Debug)]
 pub struct Turns(Arc<Mutex<Ledger>>);
 
-/// The calls of one plugin in one account: where it takes its turns and waits for them.
+/// Calls of one plugin in one account, those for messages or those for pages: where it takes its turns and waits for them.
 #[derive(Clone, Debug)]
 pub struct Lane {
     turns: Turns,
     index: usize,
+}
+
+/// The lanes of one plugin in one account. Anybody can ask for a page: visitors who have all places of theirs leave those of
+/// the followers' messages free.
+#[derive(Clone, Debug)]
+pub struct Lanes {
+    pub messages: Lane,
+    pub pages: Lane,
 }
 
 /// What a call holds. Dropping it hands it to whoever is next.
@@ -149,8 +157,13 @@ impl Turns {
         ledger.serve();
     }
 
-    /// Returns the lane of a plugin in an account: the same one after every reload.
-    pub fn lane(&self, account: &str, plugin: &str) -> Lane {
+    /// Returns the lanes of a plugin in an account: the same ones after every reload.
+    pub fn lanes(&self, account: &str, plugin: &str) -> Lanes {
+        // No file's name has a slash, so that no plugin is called like another one's pages.
+        Lanes { messages: self.lane(account, plugin), pages: self.lane(account, &format!("{plugin}/pages")) }
+    }
+
+    pub(super) fn lane(&self, account: &str, plugin: &str) -> Lane {
         Lane { turns: self.clone(), index: self.lock().lane(account, plugin) }
     }
 

@@ -29,6 +29,9 @@ const SPARE: Duration = Duration::from_secs(300);
 /// The longest address that is signed.
 const URL_BYTES_MAX: usize = 2_048;
 
+/// How long no fetch follows one that failed, however many visitors come.
+const FAILURE_PAUSE: Duration = Duration::from_secs(10);
+
 /// The tickets of all accounts, fetched when they are needed: WeChat gives few of them a day.
 #[derive(Debug, Default)]
 pub struct Tickets(Mutex<HashMap<String, Arc<Line>>>);
@@ -38,7 +41,9 @@ type Line = tokio::sync::Mutex<Option<Ticket>>;
 
 #[derive(Clone, Debug)]
 struct Ticket {
-    ticket: Secret,
+    /// What came of fetching it.
+    fetched: Result<Secret, ApiError>,
+    /// Until when that counts.
     until: Instant,
     /// Whose it is: another AppID, or another API, has another.
     owner: String,
@@ -74,14 +79,19 @@ impl Tickets {
         let line = timeout_at(deadline.into(), self.line(&account.name).lock_owned()).await;
         let mut line = line.map_err(|_| Problem::Api { error: ApiError::Timeout { limit: timeout } })?;
         let (now, owner) = (Instant::now(), owner(account));
-        if let Some(Ticket { ticket, .. }) = line.as_ref().filter(|ticket| ticket.until > now && ticket.owner == owner)
-        {
-            return Ok(ticket.clone());
-        }
-        let fetched = login::api(serving)?.jsapi_ticket(deadline).await;
-        let (ticket, expires_in) = fetched.map_err(|error| Problem::Api { error })?;
-        *line = Some(Ticket { ticket: ticket.clone(), until: now + expires_in.saturating_sub(SPARE), owner });
-        Ok(ticket)
+        let known = line.as_ref().filter(|ticket| ticket.until > now && ticket.owner == owner);
+        let fetched = match known {
+            Some(ticket) => ticket.fetched.clone(),
+            None => {
+                let (fetched, lasts) = match login::api(serving)?.jsapi_ticket(deadline).await {
+                    Ok((ticket, expires_in)) => (Ok(ticket), expires_in.saturating_sub(SPARE)),
+                    Err(error) => (Err(error), FAILURE_PAUSE),
+                };
+                *line = Some(Ticket { fetched: fetched.clone(), until: Instant::now() + lasts, owner });
+                fetched
+            }
+        };
+        fetched.map_err(|error| Problem::Api { error })
     }
 
     /// There are as many as accounts ever had pages.

@@ -3,10 +3,7 @@
 use axum::http::{Method, StatusCode};
 
 use super::language::Language;
-use crate::{api::ApiError, foreign::on_one_line, store::kv};
-
-/// How much of a path is told.
-const PATH_CHARS_MAX: usize = 200;
+use crate::{api::ApiError, foreign::quoted, store::kv};
 
 /// Why. The text is for the operator, with what to do about it; [`Problem::words`] is for the visitor.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +93,7 @@ pub enum Problem {
 impl Problem {
     /// There is nothing at a stranger's path.
     pub fn nowhere(path: &str) -> Self {
-        Self::Nowhere { path: on_one_line(&path.chars().take(PATH_CHARS_MAX).collect::<String>()) }
+        Self::Nowhere { path: quoted(path) }
     }
 
     /// The status of the answer.
@@ -110,6 +107,7 @@ impl Problem {
             Self::Denied | Self::Snapshot | Self::LessScope | Self::CrossSite => StatusCode::FORBIDDEN,
             Self::SignedOut | Self::Ended(_) => StatusCode::UNAUTHORIZED,
             Self::Api { error: ApiError::Timeout { .. } | ApiError::Unreachable(_) } => StatusCode::GATEWAY_TIMEOUT,
+            Self::Api { error: ApiError::NoTurn } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Api { .. } | Self::Plugin { .. } => StatusCode::BAD_GATEWAY,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::PerUser { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -201,6 +199,14 @@ impl Problem {
                 ("授权不完整", "微信没有提供您的资料。请重新登录并选择允许。"),
                 ("Not all was authorised", "WeChat did not give your profile. Please sign in again and allow it."),
             ),
+            // Without a turn, a visitor waited for those before them, and not for WeChat.
+            Self::LoginsFull
+            | Self::SessionsFull { .. }
+            | Self::Store(_)
+            | Self::Busy
+            | Self::NotReady
+            | Self::Api { error: ApiError::NoTurn } => language
+                .choose(("服务繁忙", "请稍等片刻，然后再试一次。"), ("Busy", "Please wait a moment and try again.")),
             Self::Api { .. } => language.choose(
                 ("微信暂时没有响应", "请稍等片刻，然后再试一次。"),
                 ("WeChat does not answer", "Please wait a moment and try again."),
@@ -226,8 +232,17 @@ impl Problem {
                 ("页面暂时无法显示", "这个页面出了问题，请稍后再试。"),
                 ("The page cannot be shown", "Something went wrong with it. Please try again later."),
             ),
-            Self::LoginsFull | Self::SessionsFull { .. } | Self::Store(_) | Self::Busy | Self::NotReady => language
-                .choose(("服务繁忙", "请稍等片刻，然后再试一次。"), ("Busy", "Please wait a moment and try again.")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_visitor_who_got_no_turn_is_not_told_that_wechat_is_slow() {
+        let no_turn = Problem::Api { error: ApiError::NoTurn };
+        assert_eq!((no_turn.status(), no_turn.words(Language::English).0), (StatusCode::SERVICE_UNAVAILABLE, "Busy"));
     }
 }

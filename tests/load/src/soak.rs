@@ -45,7 +45,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 const LOOKS_PER_MINUTE: usize = 60;
 
-/// How much more may be resident in the last minute than in the second, by their medians. 480 reloads and 96,000 messages
+/// How much more may be resident in the last minute than in the second, by their medians. Some 480 reloads and 96,000 messages
 /// lie between the two of a run of ten minutes: what leaks a hundred bytes with each message shows.
 const GROWTH_MIB_MAX: f64 = 4.0;
 
@@ -77,6 +77,9 @@ signature_max_age_s = 10
 share_percent = 5
 back_off_s = 2
 back_off_max_s = 10
+[plugins.keywords]
+match = [{{ type = "text" }}, {{ event = "CLICK" }}]
+env = {{ TABLE = "关键词,匹配,回复\n价格,,99 元" }}
 [plugins.misbehave.limits]
 cpu_ms = 20
 timeout_ms = 200
@@ -136,10 +139,11 @@ pub async fn run(run: &Run) -> anyhow::Result<Failures> {
     let server = bot.serve()?;
     let wechats = wechats(server.address)?;
     await_ready(&wechats).await?;
+    let compiled_before = Outcomes::read(&bot.log()?).await?.compiled();
 
     let minutes = run.soak.minutes;
     println!(
-        "{minutes} minutes, {USERS} users, a message every {WRITE_EVERY:?} each, a reload every {REPLACE_EVERY:?}"
+        "{minutes} minutes, {USERS} users, a message every {WRITE_EVERY:?} each, a replacement every {REPLACE_EVERY:?}"
     );
     let end = Instant::now() + Duration::from_secs(60) * minutes;
     let heard = Arc::<Heard>::default();
@@ -150,21 +154,24 @@ pub async fn run(run: &Run) -> anyhow::Result<Failures> {
         failures.add("one of the two builds was never heard".into());
     }
 
+    let outcomes = Outcomes::read(&bot.log()?).await?;
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let Heard { echo, parrot, misbehave, others } = &*heard;
     println!(
-        "  {} messages answered: {} by echo, {} by parrot in its place, {} by misbehave, {} by the others; {} reloads",
+        "  {} messages answered: {} by echo, {} by parrot in its place, {} by misbehave, {} by the others; {} replacements, {} reloads",
         latencies.count(),
         count(echo),
         count(parrot),
         count(misbehave),
         count(others),
-        replaced?
+        replaced?,
+        // A file that is replaced before the host has looked at it is no reload.
+        outcomes.compiled() - compiled_before
     );
     let [p50, p99, longest] = [50, 99, 100].map(|percent| latencies.percentile(percent).as_secs_f64() * 1e3);
     println!("  p50 {p50:.1} ms, p99 {p99:.1} ms, longest {longest:.1} ms");
     judge_memory(&resident_mib?, &mut failures);
-    judge_outcomes(&Outcomes::read(&bot.log()?).await?, &mut failures);
+    judge_outcomes(&outcomes, &mut failures);
     println!();
     Ok(failures)
 }
@@ -182,9 +189,13 @@ async fn await_ready(wechats: &[Simulator; 2]) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut playback = Playback::default();
     for wechat in wechats {
-        for (words, reply) in
-            [("[subscribe]", "感谢您的关注!"), ("say 在", "在"), ("在", "在"), ("[image]", "无法识别该消息!")]
-        {
+        for (words, reply) in [
+            ("[subscribe]", "感谢您的关注!"),
+            ("价格", "99 元"),
+            ("say 在", "在"),
+            ("在", "在"),
+            ("[image]", "无法识别该消息!"),
+        ] {
             while ask(wechat, &mut playback, "oFirst", words).await? != reply {
                 ensure!(begun.elapsed() < READY_MAX, "`{words}` is not answered with `{reply}` after {READY_MAX:?}");
                 sleep(WRITE_EVERY).await;
@@ -267,7 +278,8 @@ impl Message {
             0..10 => ("[image]".into(), Right::Only("无法识别该消息!")),
             10..15 => ("[subscribe]".into(), Right::Only("感谢您的关注!")),
             15..20 => ("[CLICK weather]".into(), Right::Only("")),
-            20..30 => {
+            20..25 => ("价格".into(), Right::Only("99 元")),
+            25..35 => {
                 let (order, or) = ORDERS[usize::try_from(drawn / 100).unwrap_or_default() % ORDERS.len()];
                 (order.into(), Right::Echoed { or })
             }
@@ -335,7 +347,7 @@ fn growth(minutes: &[f64]) -> f64 {
     }
 }
 
-/// What came of the plugins' turns, as the host's metrics count it.
+/// What came of the plugins' turns and files, as the host's metrics count it.
 #[derive(Debug)]
 struct Outcomes(String);
 
@@ -346,6 +358,12 @@ impl Outcomes {
         let mut connection = Connection::open(address).await?;
         let response = connection.exchange("GET /metrics HTTP/1.1\r\nHost: admin\r\n\r\n").await?;
         Ok(Self(String::from_utf8(response.body.to_vec())?))
+    }
+
+    /// How many builds the host has compiled: each is loaded once.
+    fn compiled(&self) -> u64 {
+        let count = self.0.lines().find_map(|line| line.strip_prefix("aviary_compiles_total{result=\"compiled\"} "));
+        count.and_then(|count| count.parse().ok()).unwrap_or_default()
     }
 
     /// A plugin's outcomes in all accounts together, each with how often: all that ever came up.
@@ -378,7 +396,7 @@ impl Outcomes {
 
 /// Nobody is blamed for what somebody else did; and who was to misbehave did.
 fn judge_outcomes(outcomes: &Outcomes, failures: &mut Failures) {
-    for innocent in ["welcome", "echo", "fallback"] {
+    for innocent in ["welcome", "keywords", "echo", "fallback"] {
         let counts = outcomes.counts(innocent);
         if counts.is_empty() || counts.iter().any(|(outcome, _)| !["replied", "passed"].contains(outcome)) {
             failures.add(format!("`{innocent}` is innocent, and yet came to: {}", outcomes.of(innocent)));
@@ -401,7 +419,7 @@ mod tests {
     fn every_kind_of_message_comes_up() {
         let all: Vec<Message> =
             (0..USERS).flat_map(|user| (0..300).map(move |number| Message::of(user, number))).collect();
-        let words = ORDERS.iter().map(|(order, _)| *order).chain(["[image]", "[subscribe]", "[CLICK weather]"]);
+        let words = ORDERS.iter().map(|(order, _)| *order).chain(["[image]", "[subscribe]", "[CLICK weather]", "价格"]);
         for words in words {
             assert!(all.iter().any(|message| message.words == words), "{words}");
         }
@@ -438,11 +456,13 @@ mod tests {
              aviary_plugin_calls_total{account=\"main\",plugin=\"echo\",outcome=\"replied\"} 7\n\
              aviary_plugin_calls_total{account=\"safe\",plugin=\"echo\",outcome=\"replied\"} 5\n\
              aviary_plugin_calls_total{account=\"safe\",plugin=\"echo\",outcome=\"quarantined\"} 1\n\
-             aviary_plugin_calls_total{account=\"safe\",plugin=\"echo\",outcome=\"trap\"} 0\n"
+             aviary_plugin_calls_total{account=\"safe\",plugin=\"echo\",outcome=\"trap\"} 0\n\
+             aviary_compiles_total{result=\"failed\"} 2\n\
+             aviary_compiles_total{result=\"compiled\"} 9\n"
                 .into(),
         );
         assert_eq!(outcomes.of("echo"), "replied 12, quarantined 1");
-        assert_eq!(outcomes.count("echo", "trap"), 0);
+        assert_eq!((outcomes.count("echo", "trap"), outcomes.compiled()), (0, 9));
         let mut failures = Failures::default();
         judge_outcomes(&outcomes, &mut failures);
         assert!(

@@ -45,7 +45,7 @@ impl Set {
             let settings = Arc::new(config.plugin(account, &name, own));
             let (name, account): (Arc<str>, Arc<str>) = (name.into(), account.name.as_str().into());
             plugins.push(Plugin {
-                lane: code.lane(&account, &name),
+                lanes: code.lanes(&account, &name),
                 record: self.loader.services.record(&account, &name, code.hash, &settings),
                 name,
                 account,

@@ -26,7 +26,7 @@ pub(super) struct Ledger {
     pub(super) taken: Amount,
     /// Whether there are several accounts, so that none may have everything.
     pub(super) is_shared: bool,
-    /// As many as were ever named by the operator, a few words each; so are the lanes.
+    /// As many as were ever named by the operator, a few words each; so are the lanes, two to a plugin.
     accounts: Vec<Account>,
     accounts_by_name: HashMap<Arc<str>, usize>,
     lanes: Vec<Lane>,
@@ -49,7 +49,7 @@ pub(super) struct Account {
     lanes: HashMap<Arc<str>, usize>,
 }
 
-/// What the calls of one plugin in one account hold together.
+/// What the calls of one plugin in one account hold together, or those for its pages.
 #[derive(Debug)]
 struct Lane {
     account: usize,
