@@ -16,7 +16,7 @@ use std::{
 
 use tokio::{sync::oneshot, time::timeout_at};
 
-use self::ledger::{Account, Amount, Ledger, Obstacle};
+use self::ledger::{Account, Amount, Ledger, Obstacle, Share};
 use super::millis;
 use crate::config::{self, Config};
 
@@ -41,7 +41,7 @@ pub struct Lane {
 }
 
 /// The lanes of one plugin in one account. Anybody can ask for a page: visitors who have all places of theirs leave those of
-/// the followers' messages free.
+/// the followers' messages free, and those of other plugins, too: they get a quarter of the host, messages half.
 #[derive(Clone, Debug)]
 pub struct Lanes {
     pub messages: Lane,
@@ -91,10 +91,10 @@ pub enum Busy {
     )]
     Plugin { wait_ms: u64 },
     #[error(
-        "found no free instance{}: its other calls have half of the host's, which is all a plugin gets; \
+        "found no free instance{}: its other calls have half of the host's, or for pages a quarter, which is all a plugin gets; \
          raise `engine.instances_max` if memory allows", within(*.wait_ms)
     )]
-    Half { wait_ms: u64 },
+    Share { wait_ms: u64 },
     #[error(
         "was not asked: {waiting_max} calls wait for account `{account}`; raise `calls_waiting_max` in \
          `[accounts.{account}]`"
@@ -110,10 +110,10 @@ pub enum Busy {
     )]
     AccountMemory { wait_ms: u64, account: Arc<str> },
     #[error(
-        "found no memory left on the host{}: its other calls have half of it, which is all a plugin gets; raise \
-         `engine.memory_mib`, or lower its `limits.calls_max`", within(*.wait_ms)
+        "found no memory left on the host{}: its other calls have half of it, or for pages a quarter, which is all a plugin gets; \
+         raise `engine.memory_mib`, or lower its `limits.calls_max`", within(*.wait_ms)
     )]
-    HalfMemory { wait_ms: u64 },
+    ShareOfMemory { wait_ms: u64 },
     #[error("needs {needed_mib} MiB of memory at once, and all guests have {total_mib} MiB; raise `engine.memory_mib`")]
     TooLarge { needed_mib: usize, total_mib: usize },
 }
@@ -160,11 +160,13 @@ impl Turns {
     /// Returns the lanes of a plugin in an account: the same ones after every reload.
     pub fn lanes(&self, account: &str, plugin: &str) -> Lanes {
         // No file's name has a slash, so that no plugin is called like another one's pages.
-        Lanes { messages: self.lane(account, plugin), pages: self.lane(account, &format!("{plugin}/pages")) }
+        let pages = self.lock().lane(account, &format!("{plugin}/pages"), Share::Quarter);
+        Lanes { messages: self.lane(account, plugin), pages: Lane { turns: self.clone(), index: pages } }
     }
 
+    /// The lane of a plugin's messages.
     pub(super) fn lane(&self, account: &str, plugin: &str) -> Lane {
-        Lane { turns: self.clone(), index: self.lock().lane(account, plugin) }
+        Lane { turns: self.clone(), index: self.lock().lane(account, plugin, Share::Half) }
     }
 
     /// Nothing in here can panic half-way, so a poisoned lock is as good as any.
@@ -267,10 +269,10 @@ impl Lane {
             Obstacle::Host => Busy::Host { wait_ms },
             Obstacle::Account => Busy::Account { wait_ms, account: account() },
             Obstacle::Plugin => Busy::Plugin { wait_ms },
-            Obstacle::Half => Busy::Half { wait_ms },
+            Obstacle::Share => Busy::Share { wait_ms },
             Obstacle::Memory => Busy::Memory { wait_ms },
             Obstacle::AccountMemory => Busy::AccountMemory { wait_ms, account: account() },
-            Obstacle::HalfMemory => Busy::HalfMemory { wait_ms },
+            Obstacle::ShareOfMemory => Busy::ShareOfMemory { wait_ms },
         }
     }
 }
@@ -481,6 +483,22 @@ mod tests {
         assert!(second.served().is_some());
         drop(second);
         assert_idle(&turns);
+    }
+
+    #[test]
+    fn messages_get_half_and_pages_a_quarter_so_that_others_find_something_left() {
+        let turns = Turns::with(20, 20 * MIB);
+        let Lanes { messages, pages } = turns.lanes("main", "greedy");
+        let most = |lane: &Lane| std::iter::from_fn(|| lane.take(&call()).then_some(())).count();
+        assert_eq!((most(&messages), most(&pages)), (10, 5));
+        assert!(take(&turns.lane("main", "other"), &call()).is_some());
+
+        let turns = Turns::with(100, 20 * MIB);
+        let Lanes { messages, pages } = turns.lanes("main", "greedy");
+        let mib = Ask::to_grow(MIB, &limits());
+        let most = |lane: &Lane| std::iter::from_fn(|| lane.take(&mib).then_some(())).count();
+        assert_eq!((most(&messages), most(&pages)), (10, 5));
+        assert!(take(&turns.lane("main", "other"), &mib).is_some());
     }
 
     #[tokio::test]

@@ -49,10 +49,18 @@ pub(super) struct Account {
     lanes: HashMap<Arc<str>, usize>,
 }
 
+/// What the calls of a lane may have of the host, so that no plugin stands in the way of all others.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Share {
+    Half,
+    Quarter,
+}
+
 /// What the calls of one plugin in one account hold together, or those for its pages.
 #[derive(Debug)]
 struct Lane {
     account: usize,
+    share: Share,
     taken: Amount,
     /// How many wait, growing guests as well.
     waiting: usize,
@@ -84,14 +92,14 @@ pub(super) enum Obstacle {
     Account,
     /// The plugin has its `calls_max`.
     Plugin,
-    /// The plugin has half of the pool.
-    Half,
+    /// The lane has its share of the pool.
+    Share,
     /// The memory for all guests is taken.
     Memory,
     /// The account has all the memory that one of several may have.
     AccountMemory,
-    /// The plugin has half of the memory.
-    HalfMemory,
+    /// The lane has its share of the memory.
+    ShareOfMemory,
 }
 
 impl Ledger {
@@ -129,16 +137,16 @@ impl Ledger {
         index
     }
 
-    /// Finds the lane of a plugin in an account, or makes it.
-    pub(super) fn lane(&mut self, account: &str, plugin: &str) -> usize {
+    /// Finds the lane of that name in an account, or makes it.
+    pub(super) fn lane(&mut self, account: &str, name: &str, share: Share) -> usize {
         let account = self.account_index(account);
         let lanes = &mut self.accounts[account].lanes;
-        if let Some(index) = lanes.get(plugin) {
+        if let Some(index) = lanes.get(name) {
             return *index;
         }
         let index = self.lanes.len();
-        lanes.insert(plugin.into(), index);
-        self.lanes.push(Lane { account, taken: Amount::default(), waiting: 0 });
+        lanes.insert(name.into(), index);
+        self.lanes.push(Lane { account, share, taken: Amount::default(), waiting: 0 });
         index
     }
 
@@ -179,7 +187,7 @@ impl Ledger {
         // One guest always gets what its own limit allows, however small the share is.
         let is_over = |taken: &Amount, share: usize| taken.pages + pages > share.max(ask.pages_max);
         let obstacles = [
-            (Obstacle::HalfMemory, is_over(&lane.taken, half(self.total.pages))),
+            (Obstacle::ShareOfMemory, is_over(&lane.taken, lane.share.of(self.total.pages))),
             (Obstacle::AccountMemory, self.is_shared && is_over(&account.taken, three_quarters(self.total.pages))),
             (Obstacle::Memory, self.taken.pages + pages > self.total.pages),
         ];
@@ -195,7 +203,7 @@ impl Ledger {
         let has_share = self.is_shared && account_calls_max == 0;
         let obstacles = [
             (Obstacle::Plugin, is_over_calls(&lane.taken, ask.calls_max)),
-            (Obstacle::Half, is_over_share(&lane.taken, half(self.total.places))),
+            (Obstacle::Share, is_over_share(&lane.taken, lane.share.of(self.total.places))),
             (Obstacle::Account, is_over_calls(&account.taken, account_calls_max)),
             (Obstacle::Account, has_share && is_over_share(&account.taken, three_quarters(self.total.places))),
             (Obstacle::Host, self.taken.places + places > self.total.places),
@@ -303,9 +311,13 @@ impl<T> Default for Ring<T> {
     }
 }
 
-/// What one plugin may have in one account, so that no plugin stands in the way of all others.
-fn half(total: usize) -> usize {
-    total / 2
+impl Share {
+    fn of(self, total: usize) -> usize {
+        match self {
+            Self::Half => total / 2,
+            Self::Quarter => total / 4,
+        }
+    }
 }
 
 /// What one of several accounts may have.
