@@ -15,7 +15,7 @@ use aviary_host::{
         engine::Engine,
         loader::{Loader, Phase},
         services::Services,
-        set::Set,
+        set::{Fault, Set},
     },
 };
 use tokio::{sync::watch, task::JoinSet, time::timeout};
@@ -188,6 +188,39 @@ async fn a_trouble_that_stays_is_not_tried_at_every_look() {
     // At once, at the next look, and then after a wait that doubles.
     let tries = log.lines("it is tried again").len();
     assert!((2..10).contains(&tries), "{tries} tries");
+}
+
+/// The last try failed for a full disk; what the file is refused for now is told, and not that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trouble_that_has_passed_is_told_no_longer() {
+    let data = tempfile::tempdir().unwrap();
+    let bot = Setup::new().settings(&format!("data_dir = \"{}\"", data.path().display())).start().await;
+    let cache = data.path().join("cache");
+    fs::remove_dir_all(&cache).unwrap();
+    fs::write(&cache, "").unwrap();
+    rename_over(&bot, "20-echo.wasm", &ECHO);
+    bot.app.reload().await;
+    let why = |faults: Vec<Fault>| faults.into_iter().map(|fault| fault.why).collect::<Vec<_>>().concat();
+    assert!(why(bot.app.faults().await).contains("it is tried again"));
+    fs::remove_file(&cache).unwrap();
+    rename_over(&bot, "20-echo.wasm", b"not wasm");
+    bot.app.reload().await;
+    let told = why(bot.app.faults().await);
+    assert!(told.contains("this is no WebAssembly") && !told.contains("it is tried again"), "{told}");
+}
+
+/// Only Linux has a regular file that can be opened and not be read.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_file_that_cannot_be_read_just_now_is_tried_again() {
+    let log = Log::capture();
+    let bot = Setup::new().start().await;
+    // Nothing lies at address 0 of this process.
+    std::os::unix::fs::symlink("/proc/self/mem", bot.plugin_file("20-echo.wasm")).unwrap();
+    bot.app.reload().await;
+    bot.app.reload().await;
+    let tries = log.lines("20-echo.wasm is not loaded: it cannot be read").len();
+    assert_eq!((tries, log.lines("it is tried again").len()), (2, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -111,8 +111,8 @@ enum Verdict {
     /// What serves, or what was refused before.
     Same(Identity),
     Loaded(Loaded, Identity, Duration),
-    NotLoaded(NotLoaded, Identity),
-    Unread(ReadError),
+    /// What it holds, unless it could not be read.
+    NotLoaded(NotLoaded, Option<Identity>),
     /// A fault of the host's own, in its words.
     Panicked(String),
 }
@@ -388,6 +388,8 @@ impl Set {
             // What was compiled is in the cache; under the new settings it may come to something else.
             return Scan { unsettled: true, ..Scan::default() };
         }
+        // What is told below takes its place.
+        let troubled = self.troubled.remove(&file);
         let known = self.files.entry(file.clone()).or_default();
         let serves = known.serving.is_some();
         match verdict {
@@ -404,39 +406,30 @@ impl Set {
                 self.untidy |= compiled.is_some();
                 let changed = known.serving.as_ref().is_none_or(|before| before.identity.hash != identity.hash);
                 *known = Known { look: Some(look), serving: Some(Serving { code, identity }), refused: None };
-                self.troubled.remove(&file);
                 Scan { changed, ..Scan::default() }
             }
-            Verdict::NotLoaded(NotLoaded::Read(ReadError::Unsettled), _) | Verdict::Unread(ReadError::Unsettled) => {
-                Scan { unsettled: true, ..Scan::default() }
-            }
+            Verdict::NotLoaded(NotLoaded::Read(ReadError::Unsettled), _) => Scan { unsettled: true, ..Scan::default() },
             Verdict::NotLoaded(error, _) if error.passes() => {
-                self.retry_later(&file, look, format!("{error}; it is tried again"), serves)
+                self.retry_later(&file, look, format!("{error}; it is tried again"), serves, troubled)
             }
             Verdict::Panicked(error) => {
                 let why = format!("the host failed at it, which is a bug of Aviary's ({error}); it is tried again");
-                self.retry_later(&file, look, why, serves)
+                self.retry_later(&file, look, why, serves, troubled)
             }
             Verdict::NotLoaded(error, identity) => {
                 self.untidy = true;
                 not_loaded(&file, &error.to_string(), serves);
                 known.look = Some(look);
-                known.refused = Some(Refused { identity: Some(identity), why: error.to_string() });
-                Scan::default()
-            }
-            Verdict::Unread(error) => {
-                not_loaded(&file, &error.to_string(), serves);
-                known.look = Some(look);
-                known.refused = Some(Refused { identity: None, why: error.to_string() });
+                known.refused = Some(Refused { identity, why: error.to_string() });
                 Scan::default()
             }
         }
     }
 
     /// Tries a file again at the next look, then after 2 s, 4 s, … as long as nothing about it changes.
-    fn retry_later(&mut self, file: &Path, look: Look, why: String, serves: bool) -> Scan {
+    fn retry_later(&mut self, file: &Path, look: Look, why: String, serves: bool, troubled: Option<Troubled>) -> Scan {
         not_loaded(file, &why, serves);
-        let before = self.troubled.get(file).filter(|troubled| troubled.look == look).map_or(0, |known| known.tries);
+        let before = troubled.filter(|troubled| troubled.look == look).map_or(0, |troubled| troubled.tries);
         let wait =
             if before == 0 { Duration::ZERO } else { Duration::from_secs(1 << before.min(6)).min(RETRY_WAIT_MAX) };
         self.troubled.insert(file.into(), Troubled { why, look, tries: before + 1, until: Instant::now() + wait });
@@ -493,7 +486,7 @@ async fn examine(
     let started = Instant::now();
     let source = match loader.read(file, look, terms).await {
         Ok(source) => source,
-        Err(error) => return Verdict::Unread(error),
+        Err(error) => return Verdict::NotLoaded(error.into(), None),
     };
     let identity = source.identity();
     if before.serving == Some(identity) || before.refused == Some(identity) {
@@ -501,7 +494,7 @@ async fn examine(
     }
     match loader.load(file, look, &source, terms, progress).await {
         Ok(loaded) => Verdict::Loaded(loaded, identity, started.elapsed()),
-        Err(error) => Verdict::NotLoaded(error, identity),
+        Err(error) => Verdict::NotLoaded(error, Some(identity)),
     }
 }
 
