@@ -11,6 +11,7 @@ use wasm_encoder::{CustomSection, Section};
 
 use crate::{
     bot::{Bot, Setup, TOKEN},
+    log::Log,
     plugins::{ECHO, MISBEHAVE, PARROT, WELCOME, from_wat},
 };
 
@@ -145,6 +146,64 @@ async fn versions_are_there_after_a_restart_and_one_that_was_gone_back_to_stays(
     assert!(matches!(app.rollback(None, "bot", None).await, Err(OrderError::Damaged { .. })));
     assert_eq!(fs::read(dir.join("plugins/20-bot.wasm")).unwrap(), *WELCOME);
     assert_eq!(kept(&app, "bot").await, [Hash::of(&WELCOME), Hash::of(&PARROT)]);
+}
+
+#[tokio::test]
+async fn a_start_falls_back_only_to_what_would_have_stayed_without_it() {
+    let log = Log::capture();
+    let after_restart = async |setup: Setup, change: fn(&Bot)| {
+        let bot = setup.start().await;
+        change(&bot);
+        let bot = bot.restart().await;
+        let serving = bot.app.live().named("main").unwrap().chain.plugins.first().map(|plugin| plugin.code.hash);
+        (serving, bot)
+    };
+    let echo = || Setup::new().plugin("20-bot.wasm", &ECHO);
+
+    // A version that loads and does not hold its conversation.
+    let worse = |bot: &Bot| {
+        fs::write(bot.plugin_file("20-bot.txt"), "> hi\n< hello\n").unwrap();
+        replace(bot, "20-bot.wasm", &PARROT);
+    };
+    let (serving, bot) = after_restart(echo(), worse).await;
+    assert_eq!(serving, Some(Hash::of(&ECHO)));
+    let told = format!("the version that served last serves, of which a copy is kept: SHA-256 {}", Hash::of(&ECHO));
+    assert_eq!(log.lines(&told).len(), 1);
+    // It comes right without another restart.
+    fs::remove_file(bot.plugin_file("20-bot.txt")).unwrap();
+    bot.app.reload().await;
+    assert_eq!(bot.says("hi").await, "鹦鹉：hi");
+    assert!(bot.app.faults().await.is_empty());
+
+    // Its plugin's table names another content.
+    let pinned = format!("[plugins.bot]\nsha256 = \"{}\"", Hash::of(&ECHO));
+    let broken = |bot: &Bot| replace(bot, "20-bot.wasm", b"not wasm");
+    assert_eq!(after_restart(echo().settings(&pinned), broken).await.0, Some(Hash::of(&ECHO)));
+    let pin = |bot: &Bot| {
+        let toml = fs::read_to_string(bot.dir().join("aviary.toml")).unwrap();
+        let pin = format!("{toml}\n[plugins.bot]\nsha256 = \"{}\"\n", Hash::of(&WELCOME));
+        fs::write(bot.dir().join("aviary.toml"), pin).unwrap();
+        replace(bot, "20-bot.wasm", &PARROT);
+    };
+    assert_eq!(after_restart(echo(), pin).await.0, None);
+    assert_eq!(log.lines("The version that served last from").len(), 1);
+
+    // It is another file, and the one that served is gone.
+    let renamed = |bot: &Bot| {
+        fs::remove_file(bot.plugin_file("20-bot.wasm")).unwrap();
+        replace(bot, "20-bot-2.wasm", b"not wasm");
+    };
+    assert_eq!(after_restart(echo(), renamed).await.0, None);
+    // Somebody switched it off.
+    let off = |bot: &Bot| fs::rename(bot.plugin_file("20-bot.wasm"), bot.plugin_file("20-bot.wasm.off")).unwrap();
+    assert_eq!(after_restart(echo(), off).await.0, None);
+    // The copy is spoiled.
+    let spoiled = |bot: &Bot| {
+        let kept = fs::read_dir(bot.dir().join("data/versions")).unwrap().next().unwrap().unwrap().path();
+        fs::write(kept.join(format!("{}.wasm", Hash::of(&ECHO))), &*PARROT).unwrap();
+        replace(bot, "20-bot.wasm", b"not wasm");
+    };
+    assert_eq!(after_restart(echo(), spoiled).await.0, None);
 }
 
 /// A bot's directory that outlives its hosts.

@@ -161,7 +161,7 @@ impl App {
         let versions = Arc::new(Versions::open(config.data_dir.join("versions"))?);
         let config = Arc::new(config);
         let loading = Loading {
-            set: Set::new(loader),
+            set: Set::new(loader).falling_back_to(versions.clone()),
             config: config.clone(),
             stamps: config.stamps().clone(),
             refused: Vec::new(),

@@ -97,6 +97,8 @@ pub struct Loaded {
 pub enum ReadError {
     #[error("it changed while it was read")]
     Unsettled,
+    #[error("the copy that was kept of it is not what served")]
+    Spoiled,
     #[error("it has {bytes} bytes; `compile.file_mib_max` allows {bytes_max}")]
     TooLarge { bytes: u64, bytes_max: u64 },
     #[error("its conversation {file} has {bytes} bytes, more than {}", canary::BYTES_MAX)]
@@ -127,6 +129,15 @@ pub enum NotLoaded {
 }
 
 impl NotLoaded {
+    /// Whether it is about a file as it lies there: not one that went, or that is just being written.
+    pub fn is_of_what_is_there(&self) -> bool {
+        match self {
+            Self::Read(ReadError::Unsettled) => false,
+            Self::Read(ReadError::Io(error)) => error.kind() != io::ErrorKind::NotFound,
+            _ => true,
+        }
+    }
+
     /// Whether the file is not at fault, so that it may load later.
     pub fn passes(&self) -> bool {
         match self {

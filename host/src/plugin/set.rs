@@ -26,6 +26,7 @@ use super::{
     idle_tables::{Names, idle_tables},
     loader::{Identity, Loaded, Loader, Look, NotLoaded, Phase, Progress, ReadError, Terms},
     millis,
+    versions::Versions,
 };
 use crate::config::Config;
 
@@ -33,6 +34,8 @@ use crate::config::Config;
 #[derive(Debug)]
 pub struct Set {
     loader: Arc<Loader>,
+    /// What served before; none where nothing is kept.
+    versions: Option<Arc<Versions>>,
     files: BTreeMap<PathBuf, Known>,
     /// The loads that have not ended, by file.
     loads: HashMap<PathBuf, Load>,
@@ -59,7 +62,7 @@ pub struct Set {
 struct Known {
     /// What the file looked like when it was last examined; none: it is to be examined.
     look: Option<Look>,
-    /// The code that serves: the newest that loaded.
+    /// The code that serves: the newest that loaded, or a kept version.
     serving: Option<Serving>,
     /// Why what lies there now does not serve.
     refused: Option<Refused>,
@@ -111,8 +114,13 @@ enum Verdict {
     /// What serves, or what was refused before.
     Same(Identity),
     Loaded(Loaded, Identity, Duration),
-    /// What it holds, unless it could not be read.
-    NotLoaded(NotLoaded, Option<Identity>),
+    NotLoaded {
+        error: NotLoaded,
+        /// Of what it holds, unless it could not be read.
+        identity: Option<Identity>,
+        /// The kept version that is to serve, as nothing else does.
+        kept: Option<Serving>,
+    },
     /// A fault of the host's own, in its words.
     Panicked(String),
 }
@@ -154,6 +162,7 @@ impl Set {
     pub fn new(loader: Loader) -> Self {
         Self {
             loader: Arc::new(loader),
+            versions: None,
             files: BTreeMap::new(),
             loads: HashMap::new(),
             loads_started: 0,
@@ -167,6 +176,11 @@ impl Set {
             troubled: HashMap::new(),
             untidy: true,
         }
+    }
+
+    /// Falls back to kept versions: a file that is there and does not load keeps the version before it over a restart, too.
+    pub fn falling_back_to(self, versions: Arc<Versions>) -> Self {
+        Self { versions: Some(versions), ..self }
     }
 
     /// Whether any plugin is loaded.
@@ -360,7 +374,8 @@ impl Set {
             refused: known.and_then(|known| known.refused.as_ref()?.identity),
         };
         let terms = Terms::of(config, &file);
-        let (loader, turns, ended) = (self.loader.clone(), self.brief_turns.clone(), self.ended.0.clone());
+        let (loader, versions) = (self.loader.clone(), self.versions.clone());
+        let (turns, ended) = (self.brief_turns.clone(), self.ended.0.clone());
         let (path, shared) = (file.clone(), progress.clone());
         let task = tokio::spawn(async move {
             if let Ok(permit) = turns.acquire_owned().await {
@@ -368,7 +383,8 @@ impl Set {
             }
             let (examined, progress) = (path.clone(), shared.clone());
             let verdict =
-                guarded(async move { examine(&loader, &examined, look, before, &terms, &progress).await }).await;
+                guarded(async move { judge(&loader, versions, &examined, look, before, &terms, &progress).await })
+                    .await;
             // Nobody listens when the host ends.
             let _ = ended.send(Ended { file: path, number, verdict });
             shared.end();
@@ -391,7 +407,6 @@ impl Set {
         // What is told below takes its place.
         let troubled = self.troubled.remove(&file);
         let known = self.files.entry(file.clone()).or_default();
-        let serves = known.serving.is_some();
         match verdict {
             Verdict::Same(identity) => {
                 known.look = Some(look);
@@ -408,32 +423,39 @@ impl Set {
                 *known = Known { look: Some(look), serving: Some(Serving { code, identity }), refused: None };
                 Scan { changed, ..Scan::default() }
             }
-            Verdict::NotLoaded(NotLoaded::Read(ReadError::Unsettled), _) => Scan { unsettled: true, ..Scan::default() },
-            Verdict::NotLoaded(error, _) if error.passes() => {
-                self.retry_later(&file, look, format!("{error}; it is tried again"), serves, troubled)
+            Verdict::NotLoaded { error: NotLoaded::Read(ReadError::Unsettled), .. } => {
+                Scan { unsettled: true, ..Scan::default() }
+            }
+            Verdict::NotLoaded { error, identity, kept } => {
+                let scan = Scan { changed: kept.is_some(), ..Scan::default() };
+                let rest = Rest::of(known.serving.as_ref(), kept.as_ref());
+                known.serving = known.serving.take().or(kept);
+                if error.passes() {
+                    self.retry_later(&file, look, format!("{error}; it is tried again"), &rest, troubled);
+                } else {
+                    self.untidy = true;
+                    not_loaded(&file, &error.to_string(), &rest);
+                    known.look = Some(look);
+                    known.refused = Some(Refused { identity, why: error.to_string() });
+                }
+                scan
             }
             Verdict::Panicked(error) => {
                 let why = format!("the host failed at it, which is a bug of Aviary's ({error}); it is tried again");
-                self.retry_later(&file, look, why, serves, troubled)
-            }
-            Verdict::NotLoaded(error, identity) => {
-                self.untidy = true;
-                not_loaded(&file, &error.to_string(), serves);
-                known.look = Some(look);
-                known.refused = Some(Refused { identity, why: error.to_string() });
+                let rest = Rest::of(known.serving.as_ref(), None);
+                self.retry_later(&file, look, why, &rest, troubled);
                 Scan::default()
             }
         }
     }
 
     /// Tries a file again at the next look, then after 2 s, 4 s, … as long as nothing about it changes.
-    fn retry_later(&mut self, file: &Path, look: Look, why: String, serves: bool, troubled: Option<Troubled>) -> Scan {
-        not_loaded(file, &why, serves);
+    fn retry_later(&mut self, file: &Path, look: Look, why: String, rest: &Rest, troubled: Option<Troubled>) {
+        not_loaded(file, &why, rest);
         let before = troubled.filter(|troubled| troubled.look == look).map_or(0, |troubled| troubled.tries);
         let wait =
             if before == 0 { Duration::ZERO } else { Duration::from_secs(1 << before.min(6)).min(RETRY_WAIT_MAX) };
         self.troubled.insert(file.into(), Troubled { why, look, tries: before + 1, until: Instant::now() + wait });
-        Scan::default()
     }
 }
 
@@ -474,7 +496,28 @@ struct Before {
     refused: Option<Identity>,
 }
 
-/// Reads a new or changed file, and loads it if it holds something new.
+/// Reads a new or changed file, and loads it if it holds something new. If it does not load and nothing serves, the version
+/// that served from it last is loaded.
+async fn judge(
+    loader: &Loader,
+    versions: Option<Arc<Versions>>,
+    file: &Path,
+    look: Look,
+    before: Before,
+    terms: &Terms,
+    progress: &Progress,
+) -> Verdict {
+    let (error, identity) = match examine(loader, file, look, before, terms, progress).await {
+        Ok(verdict) => return verdict,
+        Err(failed) => failed,
+    };
+    let kept = match versions.filter(|_| before.serving.is_none() && error.is_of_what_is_there()) {
+        Some(versions) => kept(loader, versions, file, terms, progress).await,
+        None => None,
+    };
+    Verdict::NotLoaded { error, identity, kept }
+}
+
 async fn examine(
     loader: &Loader,
     file: &Path,
@@ -482,20 +525,52 @@ async fn examine(
     before: Before,
     terms: &Terms,
     progress: &Progress,
-) -> Verdict {
+) -> Result<Verdict, (NotLoaded, Option<Identity>)> {
     let started = Instant::now();
-    let source = match loader.read(file, look, terms).await {
-        Ok(source) => source,
-        Err(error) => return Verdict::NotLoaded(error.into(), None),
-    };
+    let source = loader.read(file, look, terms).await.map_err(|error| (error.into(), None))?;
     let identity = source.identity();
     if before.serving == Some(identity) || before.refused == Some(identity) {
-        return Verdict::Same(identity);
+        return Ok(Verdict::Same(identity));
     }
-    match loader.load(file, look, &source, terms, progress).await {
-        Ok(loaded) => Verdict::Loaded(loaded, identity, started.elapsed()),
-        Err(error) => Verdict::NotLoaded(error, Some(identity)),
+    let loaded = loader.load(file, look, &source, terms, progress).await.map_err(|error| (error, Some(identity)))?;
+    Ok(Verdict::Loaded(loaded, identity, started.elapsed()))
+}
+
+/// Loads the version that served last from a file, if it is kept.
+async fn kept(
+    loader: &Loader,
+    versions: Arc<Versions>,
+    file: &Path,
+    terms: &Terms,
+    progress: &Progress,
+) -> Option<Serving> {
+    let served_from = file.to_owned();
+    let (copy, identity) = aside(move || versions.last_served(&served_from)).await?;
+    match load_copy(loader, &copy, identity, terms, progress).await {
+        Ok(code) => Some(Serving { code, identity }),
+        Err(error) => {
+            let (path, hash) = (file.display(), identity.hash);
+            warn!(file = %path, %hash, "The version that served last from {path} does not load either: {error}");
+            None
+        }
     }
+}
+
+async fn load_copy(
+    loader: &Loader,
+    copy: &Path,
+    identity: Identity,
+    terms: &Terms,
+    progress: &Progress,
+) -> Result<Arc<Code>, NotLoaded> {
+    let look = Look::at(copy).map_err(ReadError::from)?;
+    // One may be left from when the same content was kept with another.
+    let look = if identity.canary.is_some() { look } else { look.without_canary() };
+    let source = loader.read(copy, look, terms).await?;
+    if source.identity() != identity {
+        return Err(ReadError::Spoiled.into());
+    }
+    Ok(loader.load(copy, look, &source, terms, progress).await?.code)
 }
 
 fn tell_loaded(file: &Path, code: &Code, held: Option<usize>, duration: Duration) {
@@ -509,8 +584,29 @@ fn tell_loaded(file: &Path, code: &Code, held: Option<usize>, duration: Duration
     }
 }
 
-fn not_loaded(file: &Path, why: &str, serving: bool) {
-    let rest = if serving { "the version before it stays" } else { "its plugin is not asked" };
+/// Who is asked instead of a file that does not load.
+enum Rest {
+    Nobody,
+    VersionBefore,
+    Kept(Hash),
+}
+
+impl Rest {
+    fn of(serving: Option<&Serving>, kept: Option<&Serving>) -> Self {
+        match (serving, kept) {
+            (Some(_), _) => Self::VersionBefore,
+            (None, Some(kept)) => Self::Kept(kept.identity.hash),
+            (None, None) => Self::Nobody,
+        }
+    }
+}
+
+fn not_loaded(file: &Path, why: &str, rest: &Rest) {
+    let rest = match rest {
+        Rest::Nobody => "its plugin is not asked".to_owned(),
+        Rest::VersionBefore => "the version before it stays".to_owned(),
+        Rest::Kept(hash) => format!("the version that served last serves, of which a copy is kept: SHA-256 {hash}"),
+    };
     warn!(file = %file.display(), "Plugin file {} is not loaded: {why}; {rest}", file.display());
 }
 

@@ -166,6 +166,22 @@ impl Versions {
             .collect()
     }
 
+    /// The copy of the version that served last from this very file, and what it is. Not of one that somebody went back from, nor
+    /// where the plugin's last version had another file: that one is gone.
+    pub fn last_served(&self, file: &Path) -> Option<(PathBuf, Identity)> {
+        let _lock = self.lock();
+        let (dir, name) = (file.parent()?, plugin_name(file)?);
+        let list = self.read_list(dir, &name);
+        let last = list.versions.iter().rev().find(|listed| !listed.left)?;
+        let canary = match &last.canary {
+            Some(sha256) => Some(Hash::parse(sha256)?),
+            None => None,
+        };
+        let identity = Identity { hash: Hash::parse(&last.sha256)?, canary };
+        let copy = self.dir_of(dir, &name).join(wasm_name(&last.sha256));
+        (file.file_name()? == last.file.as_str()).then_some((copy, identity))
+    }
+
     /// The kept versions of all plugins by their directory and name, the newest first.
     pub fn all(&self) -> HashMap<Key, Vec<Kept>> {
         let _lock = self.lock();
