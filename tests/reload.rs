@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
     sync::Arc,
+    time::Duration,
 };
 
 use aviary_host::{
@@ -18,7 +19,11 @@ use aviary_host::{
         set::{Fault, Set},
     },
 };
-use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use crate::{
     bot::{Bot, PATIENCE, Setup, binary, names, new_header},
@@ -508,6 +513,33 @@ async fn a_file_that_does_not_compile_is_not_compiled_again_after_a_restart() {
     // Under other limits it may come to something else.
     let (_, compiled) = start("[compile]\nmemory_mib = 2048").await;
     assert_eq!(compiled, 3);
+}
+
+/// As the system does where memory is short.
+#[tokio::test]
+async fn a_file_whose_compiler_is_killed_is_tried_three_times_and_its_operator_told_of_memory() {
+    let log = Log::capture();
+    let data = tempfile::tempdir().unwrap();
+    let killed = Gate::doing("kill -KILL $$");
+    let settings = format!("data_dir = \"{}\"", data.path().display());
+    let setup = Setup::new().plugin("20-echo.wasm", &ECHO).settings(&settings).compiler(&killed.compiler());
+    let bot = setup.start().await;
+    let last = "after 3 tries it is not tried again until it or the settings change, or the host is started again";
+    let told = async {
+        while log.lines(last).is_empty() {
+            sleep(Duration::from_millis(20)).await;
+            bot.app.reload().await;
+        }
+    };
+    timeout(PATIENCE, told).await.expect("it ends");
+    bot.app.reload().await;
+    assert_eq!(killed.compiled(), 3);
+    let why = &bot.app.faults().await[0].why;
+    assert!(why.contains("killed the compiler") && why.contains("48 MiB: give this machine"), "{why}");
+
+    let bot = bot.restart().await;
+    assert_eq!(killed.compiled(), 4, "there may be more memory now");
+    drop(bot);
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ use super::{
     fuse::fuse,
     one_line,
 };
-use crate::{config, foreign::on_one_line};
+use crate::{config, foreign::on_one_line, machine::memory_bytes};
 
 /// The hidden subcommand under which our own binary is the compiler.
 pub const SUBCOMMAND: &str = "compile-plugin";
@@ -59,6 +59,10 @@ const COMPLAINT_BYTES_MAX: u64 = 4 << 10;
 /// 409 MiB for 17.5 MiB of Python.
 const MEMORY_BASE_BYTES: u64 = 48 << 20;
 const MEMORY_BYTES_PER_BYTE: u64 = 40;
+
+/// How much more address space a compiler may take than there is memory. Seen: two to three times what is resident, so that
+/// it ends by itself where otherwise the system would have to end it.
+const ADDRESSES_PER_MEMORY: u64 = 2;
 
 /// How much longer than `compile.cpu_s` a compiler may compute that does not end when it is told to.
 const CPU_GRACE_S: u64 = 5;
@@ -95,14 +99,23 @@ pub enum CompileError {
     #[error("compiling computed longer than {limit_s} s; raise `compile.cpu_s` if the file is trusted")]
     Cpu { limit_s: u64 },
     #[error(
-        "the compiler crashed ({status}); the file is broken or hostile, or `compile.memory_mib` ({memory_mib}) is too small"
+        "the compiler crashed ({status}); the file is broken or hostile, or it needs more address space than {memory_mib} MiB: \
+         `compile.memory_mib`, or twice the memory of this machine, or its container, if that is less"
     )]
     Crashed { status: ExitStatus, memory_mib: u64 },
+    #[error(
+        "the system killed the compiler, as it does when memory runs out; compiling this file may take {needed_mib} MiB: give \
+         this machine, or its container, more memory"
+    )]
+    Killed { needed_mib: u64 },
     #[error(
         "its machine code has more than {bytes_max} bytes, far more than such a file needs; it is broken or hostile"
     )]
     TooLarge { bytes_max: u64 },
-    #[error("{why} (known from an earlier try; `aviary check` tries again)")]
+    #[error(
+        "{why} (known from an earlier try; `aviary check` tries again, and if it compiles then, a host that runs has to be \
+         started again)"
+    )]
     Known { why: String },
     #[error("the compiler could not run: {0}")]
     Io(#[from] io::Error),
@@ -111,22 +124,25 @@ pub enum CompileError {
 }
 
 impl CompileError {
-    /// Whether the file is not at fault, so that it may compile later. Killed is how the system ends a process when memory
-    /// is short.
+    /// Whether the file is not at fault, so that it may compile later.
     pub fn passes(&self) -> bool {
         match self {
-            Self::Io(_) | Self::Cache { .. } => true,
-            Self::Crashed { status, .. } => status.signal() == Some(Signal::KILL.as_raw()),
-            Self::Refused(_) | Self::Timeout { .. } | Self::Cpu { .. } | Self::TooLarge { .. } | Self::Known { .. } => {
-                false
-            }
+            Self::Io(_) | Self::Cache { .. } | Self::Killed { .. } => true,
+            Self::Refused(_)
+            | Self::Timeout { .. }
+            | Self::Cpu { .. }
+            | Self::Crashed { .. }
+            | Self::TooLarge { .. }
+            | Self::Known { .. } => false,
         }
     }
 }
 
 impl Compiler {
     /// Makes a compiler that runs `program` and keeps what it makes in `cache`.
-    pub fn new(program: PathBuf, cache: Cache, limits: config::Compile) -> Self {
+    pub fn new(program: PathBuf, cache: Cache, mut limits: config::Compile) -> Self {
+        // With more memory than at an earlier try, these are other limits, and the file is tried again.
+        limits.memory_mib = limits.memory_mib.min((memory_bytes() as u64 >> 20) * ADDRESSES_PER_MEMORY);
         Self { program, cache: Arc::new(cache), limits, turn: Mutex::new(()) }
     }
 
@@ -167,6 +183,9 @@ impl Compiler {
             }
             Ok(Ok((status, ..))) if status.signal() == Some(Signal::XCPU.as_raw()) => {
                 Err(CompileError::Cpu { limit_s: self.limits.cpu_s })
+            }
+            Ok(Ok((status, ..))) if status.signal() == Some(Signal::KILL.as_raw()) => {
+                Err(CompileError::Killed { needed_mib: memory_bytes_needed(content.bytes) >> 20 })
             }
             Ok(Ok((status, ..))) => Err(CompileError::Crashed { status, memory_mib: self.limits.memory_mib }),
         }
@@ -261,7 +280,7 @@ impl Turn<'_> {
 }
 
 /// How much memory compiling a file of so many bytes may take, in bytes: an estimate on the safe side.
-pub fn memory_bytes(wasm_bytes: usize) -> u64 {
+pub fn memory_bytes_needed(wasm_bytes: usize) -> u64 {
     MEMORY_BASE_BYTES + (wasm_bytes as u64).saturating_mul(MEMORY_BYTES_PER_BYTE)
 }
 

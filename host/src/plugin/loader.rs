@@ -20,7 +20,7 @@ use super::{
     cache::{Cache, Spoiled, Tidied},
     canary::{self, Canary, CanaryError},
     code::{Code, LoadError},
-    compile::{CompileError, Compiler, memory_bytes},
+    compile::{CompileError, Compiler, memory_bytes_needed},
     directory::canary_of,
     engine::Engine,
     file_name::name_of,
@@ -136,6 +136,11 @@ impl NotLoaded {
             Self::Read(ReadError::Io(error)) => error.kind() != io::ErrorKind::NotFound,
             _ => true,
         }
+    }
+
+    /// Whether the system ended the compiler.
+    pub fn is_killed(&self) -> bool {
+        matches!(self, Self::Compile(CompileError::Killed { .. }))
     }
 
     /// Whether the file is not at fault, so that it may load later.
@@ -460,13 +465,14 @@ impl Loader {
 
 /// Tells that a file is compiled, and what that may take.
 fn tell_compile(file: &Path, content: Content) {
-    let (path, kib, needed) = (file.display(), content.bytes >> 10, memory_bytes(content.bytes));
+    let (path, kib, needed) = (file.display(), content.bytes >> 10, memory_bytes_needed(content.bytes));
     let mib = needed >> 20;
-    match memory_bytes_left().filter(|left| *left < needed) {
+    match memory_bytes_left().map(|left| left as u64).filter(|left| *left < needed) {
         // Not a reason to wait: it is an estimate, and should memory run out, the system ends the compiler and not the host.
         Some(left) => warn!(
             file = %path,
-            "Compiling {path} ({kib} KiB) may take {mib} MiB of memory, but this machine has {} MiB left", left >> 20
+            "Compiling {path} ({kib} KiB) may take {mib} MiB of memory, but this machine, or its container, has {} MiB left",
+            left >> 20
         ),
         None => info!(
             file = %path, "Compiling {path} ({kib} KiB), which may take {mib} MiB of memory; the result is kept"

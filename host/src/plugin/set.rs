@@ -138,6 +138,9 @@ struct Troubled {
 /// whole compile.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// How often a file is compiled whose compiler is killed: no memory comes free for it, and each try takes all that is left.
+const KILLED_TRIES_MAX: u32 = 3;
+
 /// What a look at the directories came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
@@ -430,33 +433,46 @@ impl Set {
                 let scan = Scan { changed: kept.is_some(), ..Scan::default() };
                 let rest = Rest::of(known.serving.as_ref(), kept.as_ref());
                 known.serving = known.serving.take().or(kept);
-                if error.passes() {
-                    self.retry_later(&file, look, format!("{error}; it is tried again"), &rest, troubled);
-                } else {
-                    self.untidy = true;
-                    not_loaded(&file, &error.to_string(), &rest);
-                    known.look = Some(look);
-                    known.refused = Some(Refused { identity, why: error.to_string() });
+                let tries = tries(troubled, look);
+                let is_hopeless = error.is_killed() && tries + 1 >= KILLED_TRIES_MAX;
+                if error.passes() && !is_hopeless {
+                    self.retry_later(&file, look, format!("{error}; it is tried again"), &rest, tries);
+                    return scan;
                 }
+                let why = match is_hopeless {
+                    true => format!(
+                        "{error}; after {KILLED_TRIES_MAX} tries it is not tried again until it or the settings change, or the \
+                         host is started again"
+                    ),
+                    false => error.to_string(),
+                };
+                self.untidy = true;
+                not_loaded(&file, &why, &rest);
+                known.look = Some(look);
+                known.refused = Some(Refused { identity, why });
                 scan
             }
             Verdict::Panicked(error) => {
                 let why = format!("the host failed at it, which is a bug of Aviary's ({error}); it is tried again");
                 let rest = Rest::of(known.serving.as_ref(), None);
-                self.retry_later(&file, look, why, &rest, troubled);
+                self.retry_later(&file, look, why, &rest, tries(troubled, look));
                 Scan::default()
             }
         }
     }
 
     /// Tries a file again at the next look, then after 2 s, 4 s, … as long as nothing about it changes.
-    fn retry_later(&mut self, file: &Path, look: Look, why: String, rest: &Rest, troubled: Option<Troubled>) {
+    fn retry_later(&mut self, file: &Path, look: Look, why: String, rest: &Rest, before: u32) {
         not_loaded(file, &why, rest);
-        let before = troubled.filter(|troubled| troubled.look == look).map_or(0, |troubled| troubled.tries);
         let wait =
             if before == 0 { Duration::ZERO } else { Duration::from_secs(1 << before.min(6)).min(RETRY_WAIT_MAX) };
         self.troubled.insert(file.into(), Troubled { why, look, tries: before + 1, until: Instant::now() + wait });
     }
+}
+
+/// How often a file was tried before, as it is now.
+fn tries(troubled: Option<Troubled>, look: Look) -> u32 {
+    troubled.filter(|troubled| troubled.look == look).map_or(0, |troubled| troubled.tries)
 }
 
 /// Comes to a verdict even if the work panics: whoever looks waits for the word of every load. The work ends with the wait.
