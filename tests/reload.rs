@@ -206,11 +206,11 @@ async fn a_trouble_that_has_passed_is_told_no_longer() {
     rename_over(&bot, "20-echo.wasm", &ECHO);
     bot.app.reload().await;
     let why = |faults: Vec<Fault>| faults.into_iter().map(|fault| fault.why).collect::<Vec<_>>().concat();
-    assert!(why(bot.app.faults().await).contains("it is tried again"));
+    assert!(why(bot.app.faults()).contains("it is tried again"));
     fs::remove_file(&cache).unwrap();
     rename_over(&bot, "20-echo.wasm", b"not wasm");
     bot.app.reload().await;
-    let told = why(bot.app.faults().await);
+    let told = why(bot.app.faults());
     assert!(told.contains("this is no WebAssembly") && !told.contains("it is tried again"), "{told}");
 }
 
@@ -515,6 +515,42 @@ async fn a_file_that_does_not_compile_is_not_compiled_again_after_a_restart() {
     assert_eq!(compiled, 3);
 }
 
+/// A plugin that computes before it can be asked, as long as it may.
+const THAT_NEVER_STARTS: &str = r#"(func $start (loop $again (br $again))) (start $start)
+    (func (export "aviary:bot/handler@0.1.0#handle") (param i32) (result i32) (i32.const 1024))"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_start_holds_up_no_look_and_no_status() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = format!("data_dir = \"{}\"\n[plugins.stuck.limits]\ncpu_ms = 3000", data.path().display());
+    let setup = || Setup::new().settings(&settings);
+    let stuck = from_wat(THAT_NEVER_STARTS);
+    let bot = setup().plugin("10-stuck.wasm", &stuck).plugin("20-echo.wasm", &ECHO).start().await;
+    assert!(bot.app.faults()[0].why.contains("it does not start: it computed longer than 3000 ms"));
+    bot.stop().await;
+
+    // All is compiled. It comes while the host serves:
+    let bot = setup().plugin("20-echo.wasm", &ECHO).start().await;
+    fs::write(bot.plugin_file("10-stuck.wasm"), &stuck).unwrap();
+    assert!(bot.app.look().await.pending, "it is still tried when the look ends");
+    bot.stop().await;
+
+    // And it lies there when the host starts, which waits for it.
+    let bot = setup().plugin("10-stuck.wasm", &stuck).plugin("20-echo.wasm", &ECHO).start_unloaded().await;
+    let app = bot.app.clone();
+    let loading = tokio::spawn(async move { app.reload().await });
+    let tried = async {
+        while !bot.app.metrics().contains("aviary_guests_running 1") {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, tried).await.expect("it is tried");
+    assert!(bot.app.troubles().await.faults.is_empty());
+    assert!(!loading.is_finished());
+    loading.await.unwrap();
+    assert_eq!((bot.chain(), bot.app.troubles().await.faults.len()), (vec!["echo".to_owned()], 1));
+}
+
 /// As the system does where memory is short.
 #[tokio::test]
 async fn a_file_whose_compiler_is_killed_is_tried_three_times_and_its_operator_told_of_memory() {
@@ -534,7 +570,7 @@ async fn a_file_whose_compiler_is_killed_is_tried_three_times_and_its_operator_t
     timeout(PATIENCE, told).await.expect("it ends");
     bot.app.reload().await;
     assert_eq!(killed.compiled(), 3);
-    let why = &bot.app.faults().await[0].why;
+    let why = &bot.app.faults()[0].why;
     assert!(why.contains("killed the compiler") && why.contains("48 MiB: give this machine"), "{why}");
 
     let bot = bot.restart().await;

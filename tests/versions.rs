@@ -77,7 +77,7 @@ async fn going_back_from_a_file_that_never_served_brings_what_serves() {
     assert_eq!(bot.says("hi").await, "鹦鹉：hi");
     assert_eq!(bot.app.rollback(None, "bot", None).await.unwrap().hash, Hash::of(&PARROT));
     assert_eq!(fs::read(bot.plugin_file("20-bot.wasm")).unwrap(), *PARROT);
-    assert!(bot.app.faults().await.is_empty());
+    assert!(bot.app.faults().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,7 +173,7 @@ async fn a_start_falls_back_only_to_what_would_have_stayed_without_it() {
     fs::remove_file(bot.plugin_file("20-bot.txt")).unwrap();
     bot.app.reload().await;
     assert_eq!(bot.says("hi").await, "鹦鹉：hi");
-    assert!(bot.app.faults().await.is_empty());
+    assert!(bot.app.faults().is_empty());
 
     // Its plugin's table names another content.
     let pinned = format!("[plugins.bot]\nsha256 = \"{}\"", Hash::of(&ECHO));
@@ -241,6 +241,24 @@ async fn so_many_versions_are_kept_and_no_more_and_so_many_bytes() {
     let large = Hash::of(&silent(6, 700_000));
     assert_eq!(kept(&bot.app, "large").await, [large]);
     assert_eq!(kept(&bot.app, "bot").await, [newest[0]], "what serves stays");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_kept_is_kept_when_the_disk_has_room_again() {
+    let bot = Setup::new().plugin("10-parrot.wasm", &PARROT).start().await;
+    // In the place of the directory for the next one, there is a file.
+    let versions = bot.dir().join("data/versions");
+    fs::rename(&versions, bot.dir().join("aside")).unwrap();
+    fs::write(&versions, "").unwrap();
+    fs::write(bot.plugin_file("20-bot.wasm"), &*ECHO).unwrap();
+    bot.app.reload().await;
+    assert_eq!(bot.chain(), ["parrot", "bot"]);
+
+    fs::remove_file(&versions).unwrap();
+    fs::rename(bot.dir().join("aside"), &versions).unwrap();
+    fs::write(bot.plugin_file("30-welcome.wasm"), &*WELCOME).unwrap();
+    bot.app.reload().await;
+    assert_eq!(kept(&bot.app, "bot").await, [Hash::of(&ECHO)], "the next change is a try");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     io::{self, Read},
     path::{Path, PathBuf},
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU8, Ordering},
@@ -12,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::timeout,
+};
 use tracing::{info, warn};
 
 use super::{
@@ -32,6 +36,9 @@ use crate::{
     machine::memory_bytes_left,
     stamp::{Stamp, open_file},
 };
+
+/// How long trying code, and waiting for the turn to, counts as brief. One that does not start takes seconds.
+const TRIAL_BRIEF_MAX: Duration = Duration::from_millis(200);
 
 /// Loads plugins' files. The same content is loaded once, however many files have it.
 #[derive(Debug)]
@@ -159,7 +166,7 @@ impl NotLoaded {
 pub enum Phase {
     /// Reading, checking, trying: milliseconds.
     Brief,
-    /// Holding a conversation.
+    /// Holding a conversation, or trying what does not start at once.
     Canary,
     /// Compiling, or waiting for the turn to.
     Compile,
@@ -313,15 +320,27 @@ impl Loader {
             return Err(NotLoaded::Pinned { found: content.hash, pinned });
         }
         let (code, compiled) = self.code(file, look, *content, terms, progress).await?;
-        {
-            let _trial = self.trial.lock().await;
-            code.try_start(&terms.settings).await?;
-        }
+        self.try_start(&code, terms, progress).await?;
         let held = match canary {
             None => None,
             Some(canary) => Some(self.hold(file, *content, canary, &code, terms, progress).await?),
         };
         Ok(Loaded { code, compiled, held })
+    }
+
+    /// Tries code. Where that takes long, or others are tried before it, nobody waits for it who only waits for what is brief.
+    async fn try_start(&self, code: &Code, terms: &Terms, progress: &Progress) -> Result<(), LoadError> {
+        let mut trying = pin!(async {
+            let _trial = self.trial.lock().await;
+            code.try_start(&terms.settings).await
+        });
+        match timeout(TRIAL_BRIEF_MAX, &mut trying).await {
+            Ok(tried) => tried,
+            Err(_) => {
+                progress.enter(Phase::Canary);
+                trying.await
+            }
+        }
     }
 
     /// Holds code to its conversation, unless it is known to hold it: a restart waits for no conversation, and takes no plugin
