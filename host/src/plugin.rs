@@ -254,6 +254,9 @@ impl Plugin {
         if error.is::<PoolConcurrencyLimitError>() {
             return Busy::Host { wait_ms: millis(waited) }.into();
         }
+        if engine::is_out_of_memory(error) {
+            return Busy::System.into();
+        }
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) if guest.clock.is_used_up() => Failure::Cpu { limit_ms: self.settings.limits.cpu_ms },
             Some(Trap::StackOverflow) => Failure::Stack,

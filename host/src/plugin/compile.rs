@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Args;
-use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     process::{Child, Command},
@@ -351,9 +351,11 @@ fn volunteer_as_victim() {
     }
 }
 
-/// Platforms without a limit (macOS has no `RLIMIT_AS` to speak of) compile without it.
+/// Platforms without a limit (macOS has no `RLIMIT_AS` to speak of) compile without it. One that the host was started under
+/// cannot be raised.
 fn limit(resource: Resource, value: u64, grace: u64) -> io::Result<()> {
-    let limit = Rlimit { current: Some(value), maximum: Some(value + grace) };
+    let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    let limit = Rlimit { current: Some(value.min(most)), maximum: Some((value + grace).min(most)) };
     if cfg!(target_os = "linux") { Ok(setrlimit(resource, limit)?) } else { Ok(()) }
 }
 

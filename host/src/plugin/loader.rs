@@ -154,7 +154,7 @@ impl NotLoaded {
     pub fn passes(&self) -> bool {
         match self {
             Self::Compile(error) => error.passes(),
-            Self::Load(error) => matches!(error, LoadError::Cache(_) | LoadError::NoPlace),
+            Self::Load(error) => matches!(error, LoadError::Cache(_) | LoadError::NoPlace | LoadError::NoMemory),
             Self::Read(ReadError::Io(_) | ReadError::Unsettled) | Self::Cache(_) => true,
             Self::Pinned { .. } | Self::Canary { .. } | Self::Read(_) => false,
         }
