@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
+    process::Stdio,
     sync::Arc,
     time::Duration,
 };
@@ -30,6 +31,7 @@ use crate::{
     compiler::Gate,
     log::Log,
     plugins::{ECHO, MISBEHAVE, PARROT, WELCOME, from_wat},
+    process::{aviary, finish, shell},
 };
 
 /// Waits for the next change of what serves.
@@ -549,6 +551,78 @@ async fn what_does_not_start_holds_up_no_look_and_no_status() {
     assert!(!loading.is_finished());
     loading.await.unwrap();
     assert_eq!((bot.chain(), bot.app.troubles().await.faults.len()), (vec!["echo".to_owned()], 1));
+}
+
+/// Neither a time-out nor code without end is tried a second time.
+#[tokio::test]
+async fn a_compiler_that_does_not_end_or_writes_too_much_is_stopped_and_that_is_remembered() {
+    let cases = [
+        (Gate::new(), 1, &ECHO, "compiling took longer than 1 s; raise `compile.timeout_s` if the file is trusted"),
+        (Gate::doing("exec cat /dev/zero"), 600, &PARROT, "its machine code has more than "),
+    ];
+    for (compiler, timeout_s, wasm, why) in cases {
+        let log = Log::capture();
+        let settings = format!("data_dir = \"data\"\n[compile]\ntimeout_s = {timeout_s}");
+        let setup = Setup::new().plugin("20-bot.wasm", wasm).settings(&settings).compiler(&compiler.compiler());
+        let bot = setup.start().await;
+        let [told] = &log.lines("20-bot.wasm is not loaded: ")[..] else { panic!("it is told once") };
+        assert!(told.contains(why), "{told}");
+        let begun = format!(
+            "Compiling {} ({} KiB), which may take ",
+            bot.plugin_file("20-bot.wasm").display(),
+            wasm.len() >> 10
+        );
+        assert_eq!(log.lines(&begun).len(), 1, "{begun}");
+        let bot = bot.restart().await;
+        assert!(bot.app.faults()[0].why.contains("known from an earlier try"), "{:?}", bot.app.faults());
+        assert_eq!(compiler.compiled(), 1);
+    }
+}
+
+/// It is this process that the system ends when memory is short, and that waits when messages are to be answered.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_compiler_gives_way_to_the_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command =
+        aviary(dir.path(), &["compile-plugin", "--class", "small", "--memory-mib", "512", "--cpu-s", "60"]);
+    let mut compiler = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let id = compiler.id().expect("it waits for a file");
+    // After the name in parentheses, which is the second field; the nice value is the nineteenth.
+    let nice = |id: &str| -> i32 {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        let (_, rest) = stat.rsplit_once(')').unwrap();
+        rest.split_whitespace().nth(16).unwrap().parse().unwrap()
+    };
+    let (wanted, id) = ((nice("self") + 10).min(19), id.to_string());
+    let lowered = async {
+        while nice(&id) != wanted {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, lowered).await.expect("its priority is lowered before it reads anything");
+    assert_eq!(fs::read_to_string(format!("/proc/{id}/oom_score_adj")).unwrap(), "1000\n");
+    let limits = fs::read_to_string(format!("/proc/{id}/limits")).unwrap();
+    for (limit, value) in [("Max address space", 512 << 20), ("Max cpu time", 60), ("Max core file size", 0)] {
+        let line = limits.lines().find(|line| line.starts_with(limit)).unwrap();
+        let soft = line[limit.len()..].split_whitespace().next().unwrap();
+        assert_eq!(soft, value.to_string(), "{line}");
+    }
+    compiler.kill().await.unwrap();
+}
+
+/// A host with less address space than `compile.memory_mib` compiles within that.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_compiler_stays_within_the_limits_of_the_host() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("echo.wasm"), &*ECHO).unwrap();
+    let compiler = format!("{} compile-plugin --class small --memory-mib 4096 --cpu-s 60", binary().display());
+    // Its output goes through a pipe: it may write to no file.
+    let line = format!("ulimit -v 1000000; {compiler} < echo.wasm | cat > code");
+    let done = finish(shell(dir.path(), &line)).await;
+    assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""));
+    assert!(fs::metadata(dir.path().join("code")).unwrap().len() > 1_000);
 }
 
 /// As the system does where memory is short.
