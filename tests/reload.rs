@@ -25,6 +25,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+use wasm_encoder::{CustomSection, Section};
 
 use crate::{
     bot::{Bot, PATIENCE, Setup, binary, names, new_header},
@@ -150,9 +151,8 @@ async fn what_was_compiled_before_does_not_wait_for_what_was_not() {
         .await;
     let config = bot.app.live().config.clone();
     let gate = Gate::new();
-    let (engine, cache_dir, limits) =
-        (Engine::new(&config.engine).unwrap(), config.cache_dir.clone(), config.compile.clone());
-    let loader = Loader::new(engine, gate.compiler(), cache_dir, limits, Services::scratch()).unwrap();
+    let (engine, cache_dir) = (Engine::new(&config.engine).unwrap(), config.cache_dir.clone());
+    let loader = Loader::new(engine, gate.compiler(), cache_dir, Services::scratch()).unwrap();
     let mut set = Set::new(loader);
     let mut names = async |patience| {
         assert!(set.look(&config, patience).await.changed);
@@ -577,6 +577,26 @@ async fn a_compiler_that_does_not_end_or_writes_too_much_is_stopped_and_that_is_
         assert!(bot.app.faults()[0].why.contains("known from an earlier try"), "{:?}", bot.app.faults());
         assert_eq!(compiler.compiled(), 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_may_have_a_larger_file_and_a_longer_compile_than_others_and_that_counts_at_once() {
+    let gate = Gate::new();
+    let mut large =
+        from_wat(r#"(func (export "aviary:bot/handler@0.1.0#handle") (param i32) (result i32) (i32.const 1024))"#);
+    CustomSection { name: "padding".into(), data: vec![0; 1 << 20].into() }.append_to(&mut large);
+    let setup = Setup::new().plugin("10-echo.wasm", &ECHO).plugin("20-large.wasm", &large);
+    let settings = "data_dir = \"data\"\n[compile]\nfile_mib_max = 1\ntimeout_s = 1";
+    let bot = setup.settings(settings).compiler(&gate.compiler()).start().await;
+    let whys: Vec<String> = bot.app.faults().into_iter().map(|fault| fault.why).collect();
+    assert!(whys[0].contains("compiling took longer than 1 s") && whys[1].contains("`compile.file_mib_max` allows"));
+
+    gate.open();
+    let file = bot.dir().join("aviary.toml");
+    let own = "[plugins.echo]\ncompile.timeout_s = 600\n[plugins.large.compile]\nfile_mib_max = 2\ntimeout_s = 600";
+    fs::write(&file, format!("{}\n{own}\n", fs::read_to_string(&file).unwrap())).unwrap();
+    bot.app.reload().await;
+    assert_eq!(bot.chain(), ["echo", "large"], "{:?}", bot.app.faults());
 }
 
 /// It is this process that the system ends when memory is short, and that waits when messages are to be answered.

@@ -160,7 +160,7 @@ impl App {
             records: Some(records.clone()),
         };
         let cache_dir = config.cache_dir.clone();
-        let loader = Loader::new(engine.clone(), compiler.into(), cache_dir, config.compile.clone(), services)?;
+        let loader = Loader::new(engine.clone(), compiler.into(), cache_dir, services)?;
         let versions = Arc::new(Versions::open(config.data_dir.join("versions"))?);
         let config = Arc::new(config);
         let loading = Loading {

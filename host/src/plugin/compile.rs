@@ -77,7 +77,6 @@ pub struct Compiler {
     /// Our own binary, which compiles when asked by [`SUBCOMMAND`].
     program: PathBuf,
     pub cache: Arc<Cache>,
-    limits: config::Compile,
     /// One at a time: a compile takes every core and much memory.
     turn: Mutex<()>,
 }
@@ -140,15 +139,13 @@ impl CompileError {
 
 impl Compiler {
     /// Makes a compiler that runs `program` and keeps what it makes in `cache`.
-    pub fn new(program: PathBuf, cache: Cache, mut limits: config::Compile) -> Self {
-        // With more memory than at an earlier try, these are other limits, and the file is tried again.
-        limits.memory_mib = limits.memory_mib.min((memory_bytes() as u64 >> 20) * ADDRESSES_PER_MEMORY);
-        Self { program, cache: Arc::new(cache), limits, turn: Mutex::new(()) }
+    pub fn new(program: PathBuf, cache: Cache) -> Self {
+        Self { program, cache: Arc::new(cache), turn: Mutex::new(()) }
     }
 
     /// Returns why a file is known not to compile, from an earlier try under the same limits.
-    pub async fn known(&self, content: Content) -> Option<CompileError> {
-        let (cache, limits) = (self.cache.clone(), self.limits.clone());
+    pub async fn known(&self, content: Content, limits: &config::Compile) -> Option<CompileError> {
+        let (cache, limits) = (self.cache.clone(), limits.clone());
         let why = aside(move || cache.verdict(content, &limits)).await?;
         Some(CompileError::Known { why })
     }
@@ -163,15 +160,15 @@ impl Compiler {
     }
 
     /// Compiles a file into the cache, where its code is still to be given its name.
-    async fn run(&self, wasm: Vec<u8>, content: Content) -> Result<Keeping, CompileError> {
-        let limit = Duration::from_secs(self.limits.timeout_s);
+    async fn run(&self, wasm: Vec<u8>, content: Content, limits: &config::Compile) -> Result<Keeping, CompileError> {
+        let limit = Duration::from_secs(limits.timeout_s);
         let code_bytes_max = code_bytes_max(content);
         let cache = self.cache.clone();
         let keeping = aside(move || cache.begin(content)).await.map_err(|error| self.cannot_keep(error))?;
-        let mut child = self.spawn(content.class())?;
+        let mut child = self.spawn(content.class(), limits)?;
         // On a time-out the child is dropped, and with it killed.
         match timeout(limit, self.talk(&mut child, wasm, keeping, code_bytes_max)).await {
-            Err(_) => Err(CompileError::Timeout { limit_s: self.limits.timeout_s }),
+            Err(_) => Err(CompileError::Timeout { limit_s: limits.timeout_s }),
             Ok(Err(error)) => Err(error),
             // Checked before the status: the child cannot write what nobody reads.
             Ok(Ok((_, code, _))) if code.bytes > code_bytes_max => {
@@ -182,12 +179,12 @@ impl Compiler {
                 Err(CompileError::Refused(on_one_line(&complaint)))
             }
             Ok(Ok((status, ..))) if status.signal() == Some(Signal::XCPU.as_raw()) => {
-                Err(CompileError::Cpu { limit_s: self.limits.cpu_s })
+                Err(CompileError::Cpu { limit_s: limits.cpu_s })
             }
             Ok(Ok((status, ..))) if status.signal() == Some(Signal::KILL.as_raw()) => {
                 Err(CompileError::Killed { needed_mib: memory_bytes_needed(content.bytes) >> 20 })
             }
-            Ok(Ok((status, ..))) => Err(CompileError::Crashed { status, memory_mib: self.limits.memory_mib }),
+            Ok(Ok((status, ..))) => Err(CompileError::Crashed { status, memory_mib: limits.memory_mib }),
         }
     }
 
@@ -241,12 +238,12 @@ impl Compiler {
         }
     }
 
-    fn spawn(&self, class: Class) -> io::Result<Child> {
+    fn spawn(&self, class: Class, limits: &config::Compile) -> io::Result<Child> {
         Command::new(&self.program)
             .arg(SUBCOMMAND)
             .args(["--class", class.name()])
-            .args(["--memory-mib", &self.limits.memory_mib.to_string()])
-            .args(["--cpu-s", &self.limits.cpu_s.to_string()])
+            .args(["--memory-mib", &limits.memory_mib.to_string()])
+            .args(["--cpu-s", &limits.cpu_s.to_string()])
             .env_clear()
             .env("MIMALLOC_ARENA_RESERVE", ARENA_RESERVE)
             .current_dir("/")
@@ -260,14 +257,14 @@ impl Compiler {
 
 impl Turn<'_> {
     /// Compiles a file and keeps its code, or, if the file is at fault, that it does not compile.
-    pub async fn compile(&self, wasm: Vec<u8>, content: Content) -> Result<(), CompileError> {
+    pub async fn compile(&self, wasm: Vec<u8>, content: Content, limits: &config::Compile) -> Result<(), CompileError> {
         let Self { compiler, .. } = self;
-        let code = match compiler.run(wasm, content).await {
+        let code = match compiler.run(wasm, content, limits).await {
             Ok(code) => code,
             Err(error) => {
                 if !error.passes() {
                     // The next start would only find the same again.
-                    let (cache, limits, why) = (compiler.cache.clone(), compiler.limits.clone(), error.to_string());
+                    let (cache, limits, why) = (compiler.cache.clone(), limits.clone(), error.to_string());
                     let _ = aside(move || cache.condemn(content, &limits, &why)).await;
                 }
                 return Err(error);
@@ -277,6 +274,12 @@ impl Turn<'_> {
         aside(move || cache.keep(code)).await.map_err(|error| compiler.cannot_keep(error))?;
         Ok(())
     }
+}
+
+/// Returns limits as they count here. With more memory than at an earlier try they are others, and the file is tried again.
+pub fn on_this_machine(limits: &config::Compile) -> config::Compile {
+    let memory_mib_max = (memory_bytes() as u64 >> 20) * ADDRESSES_PER_MEMORY;
+    config::Compile { memory_mib: limits.memory_mib.min(memory_mib_max), ..limits.clone() }
 }
 
 /// How much memory compiling a file of so many bytes may take, in bytes: an estimate on the safe side.

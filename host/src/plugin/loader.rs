@@ -24,7 +24,7 @@ use super::{
     cache::{Cache, Spoiled, Tidied},
     canary::{self, Canary, CanaryError},
     code::{Code, LoadError},
-    compile::{CompileError, Compiler, memory_bytes_needed},
+    compile::{self, CompileError, Compiler, memory_bytes_needed},
     directory::canary_of,
     engine::Engine,
     file_name::name_of,
@@ -86,7 +86,7 @@ pub struct Terms {
     /// differ refuse any file. Empty: any will do.
     pins: Vec<Hash>,
     canary: canary::Terms,
-    file_bytes_max: u64,
+    compile: config::Compile,
 }
 
 /// Code that may serve.
@@ -242,14 +242,15 @@ impl Terms {
         let settings: Vec<PluginSettings> =
             accounts.iter().map(|account| config.plugin(account, &name, is_own)).collect();
         let pins: BTreeSet<Hash> = settings.iter().filter_map(|settings| settings.sha256).collect();
+        let settings = settings.into_iter().next().unwrap_or_default();
         Self {
-            settings: Arc::new(settings.into_iter().next().unwrap_or_default()),
+            compile: settings.compile.clone(),
+            settings: Arc::new(settings),
             pins: pins.into_iter().collect(),
             canary: canary::Terms {
                 window: accounts.first().map_or(config.late.window, |account| account.late.window),
                 timeout: config.canary.timeout,
             },
-            file_bytes_max: config.compile.file_bytes_max(),
             name,
         }
     }
@@ -261,7 +262,7 @@ impl Terms {
             settings: Arc::default(),
             pins: Vec::new(),
             canary: canary::Terms { window: config.late.window, timeout: config.canary.timeout },
-            file_bytes_max: config.compile.file_bytes_max(),
+            compile: config.compile.clone(),
         }
     }
 }
@@ -278,16 +279,10 @@ impl Loader {
     ///
     /// # Errors
     /// When the cache directory cannot be made, or is not ours alone.
-    pub fn new(
-        engine: Engine,
-        program: PathBuf,
-        cache_dir: PathBuf,
-        limits: config::Compile,
-        services: Services,
-    ) -> anyhow::Result<Self> {
+    pub fn new(engine: Engine, program: PathBuf, cache_dir: PathBuf, services: Services) -> anyhow::Result<Self> {
         let cache = Cache::open(cache_dir, engine.fingerprint())?;
         Ok(Self {
-            compiler: Compiler::new(program, cache, limits),
+            compiler: Compiler::new(program, cache),
             engine,
             services: services.into(),
             slots: Mutex::default(),
@@ -297,7 +292,7 @@ impl Loader {
 
     /// Reads a file and the conversation beside it, as they were when they were looked at.
     pub async fn read(&self, file: &Path, look: Look, terms: &Terms) -> Result<Source, ReadError> {
-        let (file, bytes_max) = (file.to_owned(), terms.file_bytes_max);
+        let (file, bytes_max) = (file.to_owned(), terms.compile.file_bytes_max());
         aside(move || read(&file, look, bytes_max)).await
     }
 
@@ -381,8 +376,8 @@ impl Loader {
     }
 
     /// Throws away the code that nobody uses any more; see [`Cache::tidy`].
-    pub async fn tidy(&self, in_use: HashSet<Hash>, limits: &config::Compile) -> io::Result<Tidied> {
-        let (bytes_max, age_max) = (limits.cache_bytes_max(), limits.cache_age_max());
+    pub async fn tidy(&self, in_use: HashSet<Hash>, bounds: config::CompileCache) -> io::Result<Tidied> {
+        let (bytes_max, age_max) = (bounds.bytes_max(), bounds.age_max());
         let cache = self.compiler.cache.clone();
         aside(move || cache.tidy(&in_use, bytes_max, age_max)).await
     }
@@ -458,7 +453,8 @@ impl Loader {
         content: Content,
         terms: &Terms,
     ) -> Result<Option<Duration>, NotLoaded> {
-        if let Some(known) = self.compiler.known(content).await {
+        let limits = compile::on_this_machine(&terms.compile);
+        if let Some(known) = self.compiler.known(content, &limits).await {
             return Err(known.into());
         }
         let turn = self.compiler.turn().await;
@@ -466,7 +462,7 @@ impl Loader {
             return Ok(None);
         }
         // Only now: files that wait for their turn are not kept in memory.
-        let (path, bytes_max) = (file.to_owned(), terms.file_bytes_max);
+        let (path, bytes_max) = (file.to_owned(), terms.compile.file_bytes_max());
         let wasm = aside(move || -> Result<_, ReadError> {
             let wasm = read_wasm(&path, look.wasm, bytes_max)?;
             if Content::of(&wasm) == content { Ok(wasm) } else { Err(ReadError::Unsettled) }
@@ -474,7 +470,7 @@ impl Loader {
         .await?;
         tell_compile(file, content);
         let started = Instant::now();
-        let compiled = turn.compile(wasm, content).await;
+        let compiled = turn.compile(wasm, content, &limits).await;
         let duration = started.elapsed();
         self.services.compiled(compiled.is_ok(), duration);
         compiled?;

@@ -287,7 +287,7 @@ impl Set {
         let served = self.files.values().filter_map(|known| Some(known.serving.as_ref()?.identity.hash));
         let refused = self.files.values().filter_map(|known| Some(known.refused.as_ref()?.identity?.hash));
         let in_use = served.chain(refused).chain(kept).collect();
-        match self.loader.tidy(in_use, &config.compile).await {
+        match self.loader.tidy(in_use, config.compile_cache).await {
             Ok(tidied) if tidied.files > 0 => {
                 info!(
                     "Removed {} files ({} MiB) that no plugin uses from the compile cache",
