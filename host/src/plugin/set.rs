@@ -4,6 +4,7 @@
 //! conversations, goes on by itself: no other file and no setting waits for it.
 
 mod chains;
+mod verdict;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -19,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+use self::verdict::{Before, Verdict, guarded, judge};
 use super::{
     Hash, aside,
     code::Code,
@@ -107,22 +109,6 @@ struct Ended {
     file: PathBuf,
     number: u64,
     verdict: Verdict,
-}
-
-#[derive(Debug)]
-enum Verdict {
-    /// What serves, or what was refused before.
-    Same(Identity),
-    Loaded(Loaded, Identity, Duration),
-    NotLoaded {
-        error: NotLoaded,
-        /// Of what it holds, unless it could not be read.
-        identity: Option<Identity>,
-        /// The kept version that is to serve, as nothing else does.
-        kept: Option<Serving>,
-    },
-    /// A fault of the host's own, in its words.
-    Panicked(String),
 }
 
 /// A file that is to be tried again.
@@ -475,14 +461,6 @@ fn tries(troubled: Option<Troubled>, look: Look) -> u32 {
     troubled.filter(|troubled| troubled.look == look).map_or(0, |troubled| troubled.tries)
 }
 
-/// Comes to a verdict even if the work panics: whoever looks waits for the word of every load. The work ends with the wait.
-async fn guarded(work: impl Future<Output = Verdict> + Send + 'static) -> Verdict {
-    match AbortOnDropHandle::new(tokio::spawn(work)).await {
-        Ok(verdict) => verdict,
-        Err(error) => Verdict::Panicked(error.to_string()),
-    }
-}
-
 /// What a directory was found to hold.
 struct Surveyed {
     dir: PathBuf,
@@ -503,90 +481,6 @@ fn survey(dir: PathBuf, files_max: usize) -> Surveyed {
         Held { refused, plugins: plugins.into_iter().map(look).map(|(look, file)| (file, look)).collect(), names }
     });
     Surveyed { dir, held }
-}
-
-/// What is known of a file before it is examined.
-#[derive(Clone, Copy, Debug)]
-struct Before {
-    serving: Option<Identity>,
-    refused: Option<Identity>,
-}
-
-/// Reads a new or changed file, and loads it if it holds something new. If it does not load and nothing serves, the version
-/// that served from it last is loaded.
-async fn judge(
-    loader: &Loader,
-    versions: Option<Arc<Versions>>,
-    file: &Path,
-    look: Look,
-    before: Before,
-    terms: &Terms,
-    progress: &Progress,
-) -> Verdict {
-    let (error, identity) = match examine(loader, file, look, before, terms, progress).await {
-        Ok(verdict) => return verdict,
-        Err(failed) => failed,
-    };
-    let kept = match versions.filter(|_| before.serving.is_none() && error.is_of_what_is_there()) {
-        Some(versions) => kept(loader, versions, file, terms, progress).await,
-        None => None,
-    };
-    Verdict::NotLoaded { error, identity, kept }
-}
-
-async fn examine(
-    loader: &Loader,
-    file: &Path,
-    look: Look,
-    before: Before,
-    terms: &Terms,
-    progress: &Progress,
-) -> Result<Verdict, (NotLoaded, Option<Identity>)> {
-    let started = Instant::now();
-    let source = loader.read(file, look, terms).await.map_err(|error| (error.into(), None))?;
-    let identity = source.identity();
-    if before.serving == Some(identity) || before.refused == Some(identity) {
-        return Ok(Verdict::Same(identity));
-    }
-    let loaded = loader.load(file, look, &source, terms, progress).await.map_err(|error| (error, Some(identity)))?;
-    Ok(Verdict::Loaded(loaded, identity, started.elapsed()))
-}
-
-/// Loads the version that served last from a file, if it is kept.
-async fn kept(
-    loader: &Loader,
-    versions: Arc<Versions>,
-    file: &Path,
-    terms: &Terms,
-    progress: &Progress,
-) -> Option<Serving> {
-    let served_from = file.to_owned();
-    let (copy, identity) = aside(move || versions.last_served(&served_from)).await?;
-    match load_copy(loader, &copy, identity, terms, progress).await {
-        Ok(code) => Some(Serving { code, identity }),
-        Err(error) => {
-            let (path, hash) = (file.display(), identity.hash);
-            warn!(file = %path, %hash, "The version that served last from {path} does not load either: {error}");
-            None
-        }
-    }
-}
-
-async fn load_copy(
-    loader: &Loader,
-    copy: &Path,
-    identity: Identity,
-    terms: &Terms,
-    progress: &Progress,
-) -> Result<Arc<Code>, NotLoaded> {
-    let look = Look::at(copy).map_err(ReadError::from)?;
-    // One may be left from when the same content was kept with another.
-    let look = if identity.canary.is_some() { look } else { look.without_canary() };
-    let source = loader.read(copy, look, terms).await?;
-    if source.identity() != identity {
-        return Err(ReadError::Spoiled.into());
-    }
-    Ok(loader.load(copy, look, &source, terms, progress).await?.code)
 }
 
 fn tell_loaded(file: &Path, code: &Code, held: Option<usize>, duration: Duration) {
@@ -644,16 +538,5 @@ impl Told {
     /// What was not told in this round is over, and news if it comes back.
     fn end_round(&mut self) {
         self.before = std::mem::take(&mut self.now);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_load_that_panics_has_a_verdict_too() {
-        let verdict = guarded(async { panic!("a bug") }).await;
-        assert!(matches!(verdict, Verdict::Panicked(error) if error.contains("a bug")));
     }
 }
