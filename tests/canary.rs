@@ -46,13 +46,13 @@ async fn a_plugin_that_never_held_its_conversation_is_not_asked_and_others_are()
         .await;
     assert_eq!(bot.chain(), ["parrot"]);
     assert_eq!(log.lines("expected: bye; got: hi; its plugin is not asked").len(), 1);
-    let [fault] = &bot.app.faults().await[..] else { panic!("one file is at fault") };
+    let [fault] = &bot.app.faults()[..] else { panic!("one file is at fault") };
     assert!(fault.why.contains("expected: bye") && !fault.serving, "{fault:?}");
 
     fs::remove_file(bot.plugin_file("10-bot.txt")).unwrap();
     bot.app.reload().await;
     assert_eq!(bot.chain(), ["bot", "parrot"]);
-    assert!(bot.app.faults().await.is_empty());
+    assert!(bot.app.faults().is_empty());
 }
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn a_conversation_that_changes_is_held_again_and_what_serves_stays() {
     assert_eq!(bot.says("hi").await, "hi");
     write(&bot, "20-bot.txt", "> hi\n< hi\n");
     assert!(!bot.app.reload().await.changed, "the same code serves");
-    assert!(bot.app.faults().await.is_empty());
+    assert!(bot.app.faults().is_empty());
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn a_canary_has_the_limits_of_its_plugin() {
         .start()
         .await;
     assert!(bot.chain().is_empty());
-    let why = &bot.app.faults().await[0].why;
+    let why = &bot.app.faults()[0].why;
     assert!(why.contains("plugin `bot` failed: it asked for more than 8 MiB"), "{why}");
     let file = bot.dir().join("aviary.toml");
     fs::write(&file, fs::read_to_string(&file).unwrap().replace("memory_mib = 8", "memory_mib = 32")).unwrap();
@@ -129,7 +129,7 @@ async fn a_canary_ends_in_time_and_holds_up_nobody() {
     bot.until(|live| crate::bot::names(live) == ["echo", "parrot"]).await;
     bot.app.reload().await;
     assert_eq!(bot.chain(), ["echo", "parrot"]);
-    assert!(bot.app.faults().await[0].why.contains("took longer than 1 s; raise `canary.timeout_s`"));
+    assert!(bot.app.faults()[0].why.contains("took longer than 1 s; raise `canary.timeout_s`"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,7 +140,7 @@ async fn a_reply_that_may_come_late_may_come_at_once() {
         .settings("[late]\nwindow_ms = 100")
         .start()
         .await;
-    assert_eq!(bot.chain(), ["bot"], "{:?}", bot.app.faults().await);
+    assert_eq!(bot.chain(), ["bot"], "{:?}", bot.app.faults());
 }
 
 #[tokio::test(flavor = "multi_thread")]

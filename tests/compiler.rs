@@ -23,6 +23,17 @@ impl Gate {
             open.display(),
             binary().display()
         );
+        Self::of(dir, &script)
+    }
+
+    /// A compiler that does this instead, by a shell, and cannot be let.
+    pub fn doing(what: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let script = format!("#!/bin/sh\necho run >> {}\n{what}\n", dir.path().join("runs").display());
+        Self::of(dir, &script)
+    }
+
+    fn of(dir: TempDir, script: &str) -> Self {
         let gate = Self { dir };
         let source = gate.dir.path().join("source");
         fs::write(&source, script).unwrap();

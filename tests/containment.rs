@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,7 @@ use aviary_host::{
     metrics::Outcome,
     plugin::{Failure, quarantine::Quarantined},
 };
+use tokio::{task::JoinHandle, time::timeout};
 
 use crate::{
     bot::{Bot, PATIENCE, Setup, new_header},
@@ -124,6 +126,43 @@ async fn a_window_that_others_used_up_is_not_the_plugins_fault() {
     }
     let names: Vec<String> = out(&bot).into_iter().map(|out| out.plugin).collect();
     assert_eq!(names, ["waits"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_full_is_not_the_fault_of_the_plugin_that_finds_no_room() {
+    // Each of two others gets half at most: together they have what the third would need.
+    for (engine, held, order, told) in [
+        ("instances_max = 2", ["wait 3600000", "wait 3600001"], "say hi", "found no free instance within 50 ms; raise"),
+        ("memory_mib = 16", ["hold 5", "hold 6"], "grow 6", "found no memory left on the host within 50 ms; raise"),
+    ] {
+        let rules = ["one", "other"].iter().zip(held);
+        let rules: String =
+            rules.map(|(name, text)| format!("[[plugins.{name}.match]]\nequals = \"{text}\"\n")).collect();
+        let third = format!("[[plugins.third.match]]\nequals = \"{order}\"\n");
+        let setup = ["10-one.wasm", "20-other.wasm", "30-third.wasm"]
+            .into_iter()
+            .fold(Setup::new(), |setup, file| setup.plugin(file, &MISBEHAVE));
+        let settings =
+            format!("[engine]\n{engine}\n[limits]\nwait_ms = 50\n[quarantine]\nfailures = 1\n{rules}{third}");
+        let bot = Arc::new(setup.settings(&settings).start().await);
+        let holding = held.map(|text| {
+            let bot = bot.clone();
+            tokio::spawn(async move { bot.asked(text).await })
+        });
+        let full = async {
+            loop {
+                if let Err(failure) = &bot.asked(order).await.steps[0].outcome {
+                    return failure.to_string();
+                }
+            }
+        };
+        let failure = timeout(PATIENCE, full).await.expect("the others take what there is");
+        assert!(failure.starts_with(told), "{failure}");
+        assert!(out(&bot).is_empty(), "{:?}", out(&bot));
+        holding.iter().for_each(JoinHandle::abort);
+        let answered = async { while bot.asked(order).await.answered_by() != Some("third") {} };
+        timeout(PATIENCE, answered).await.expect("it is asked as before");
+    }
 }
 
 #[tokio::test]

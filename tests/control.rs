@@ -25,7 +25,10 @@ use crate::{
 
 /// Starts a bot that can be reached by its control socket.
 async fn start(setup: Setup) -> Bot {
-    let bot = setup.start().await;
+    with_socket(setup.start().await)
+}
+
+fn with_socket(bot: Bot) -> Bot {
     let socket = Socket::bind(&bot.dir().join("data")).unwrap();
     tokio::spawn(control::run(bot.app.clone(), socket));
     bot
@@ -81,6 +84,33 @@ async fn status_tells_of_a_host_with_which_all_is_well() {
     let plugin = &json["accounts"][0]["plugins"][0];
     assert_eq!((&plugin["name"], &plugin["sha256"]), (&"echo".into(), &hash.into()));
     assert_eq!(plugin["quarantine"], Value::Null);
+}
+
+/// A broken upload is harmless while the host runs, and no outage of its plugin when it is started again.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restart_the_version_before_a_broken_file_serves_and_status_tells_of_the_file() {
+    let bot = Setup::new().plugin("20-bot.wasm", &ECHO).start().await;
+    replace(&bot, "20-bot.wasm", &PARROT).await;
+    replace(&bot, "20-bot.wasm", b"not wasm").await;
+    assert_eq!(bot.says("hi").await, "鹦鹉：hi");
+
+    let bot = with_socket(bot.restart().await);
+    assert_eq!(bot.says("hi").await, "鹦鹉：hi");
+    let printed = wrong(&bot).await;
+    let told = "wrong: plugins/20-bot.wasm is not loaded: this is no WebAssembly: it does not begin with `\\0asm`";
+    assert!(printed.contains(told) && printed.contains("the version before it serves"), "{printed}");
+    let parrot = Hash::of(&PARROT).to_string();
+    assert!(printed.contains(&parrot[..12]), "{printed}");
+    let listed = done(&bot, &["plugins"]).await;
+    assert!(
+        listed.contains("Not loaded  plugins/20-bot.wasm: ") && listed.contains("the version before it"),
+        "{listed}"
+    );
+
+    // The directory stays the truth.
+    fs::remove_file(bot.plugin_file("20-bot.wasm")).unwrap();
+    let bot = bot.restart().await;
+    assert_eq!(bot.says("hi").await, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

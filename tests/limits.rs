@@ -3,15 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use aviary_host::{
+    conversation::{self, Header, Simulator},
     dispatch::{Dispatch, Said},
     plugin::Failure,
 };
 use tokio::{task::JoinHandle, time::timeout};
 
 use crate::{
-    bot::{Bot, PATIENCE, Setup},
+    bot::{Bot, PATIENCE, Setup, TOKEN, binary, new_header},
     plugins::{ECHO, MISBEHAVE, from_wat},
-    process::{aviary, finish},
+    process::{self, aviary, finish, shell},
 };
 
 /// A plugin that waits or holds memory when it is told to, and the echo behind it.
@@ -191,6 +192,38 @@ async fn computing_is_counted_while_a_plugin_starts() {
         refused(&looping, "cpu_ms = 50").await,
         "it does not start: it computed longer than 50 ms (`limits.cpu_ms`)"
     );
+}
+
+/// Only Linux bounds the address space of a process.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_system_has_no_memory_for_an_instance_that_is_not_the_plugins_fault() {
+    let settings = "listen = \"127.0.0.1:0\"\n[quarantine]\nfailures = 1\n[late]\nbackground_ms = 0";
+    let dir = Setup::new().plugin("10-misbehave.wasm", &MISBEHAVE).settings(settings).written();
+    // No room for a pool; each instance reserves a GiB, and the host itself less than two.
+    let line = format!("ulimit -v 5000000 && exec {} serve", binary().display());
+    let mut host = process::Running::start(shell(dir.path(), &line));
+    host.line("No room for an instance pool").await;
+    let line = host.line("Account `main` listens on http://").await;
+    let url = line.split(' ').find(|word| word.starts_with("http://")).expect("it is told");
+    host.line("asks 1 plugin").await;
+    let wechat = Simulator::new(url, TOKEN).unwrap();
+    let said = conversation::Said::parse("wait 60000").unwrap();
+    let waiting: Vec<_> = (0..8)
+        .map(|user| {
+            let (wechat, header) = (wechat.clone(), Header { from_user: format!("o{user}"), ..new_header() });
+            let xml = said.to_xml(&header);
+            tokio::spawn(async move { wechat.push(&xml).await })
+        })
+        .collect();
+    let told = host.line("Plugin `misbehave` failed").await;
+    assert!(
+        told.contains("found no memory for an instance") && told.contains("lower `engine.instances_max`"),
+        "{told}"
+    );
+    let status = finish(aviary(dir.path(), &["status"])).await;
+    assert!(!status.stdout.contains("left alone"), "{}", status.stdout);
+    waiting.iter().for_each(JoinHandle::abort);
 }
 
 #[tokio::test(flavor = "multi_thread")]

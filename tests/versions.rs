@@ -11,6 +11,7 @@ use wasm_encoder::{CustomSection, Section};
 
 use crate::{
     bot::{Bot, Setup, TOKEN},
+    log::Log,
     plugins::{ECHO, MISBEHAVE, PARROT, WELCOME, from_wat},
 };
 
@@ -76,7 +77,7 @@ async fn going_back_from_a_file_that_never_served_brings_what_serves() {
     assert_eq!(bot.says("hi").await, "鹦鹉：hi");
     assert_eq!(bot.app.rollback(None, "bot", None).await.unwrap().hash, Hash::of(&PARROT));
     assert_eq!(fs::read(bot.plugin_file("20-bot.wasm")).unwrap(), *PARROT);
-    assert!(bot.app.faults().await.is_empty());
+    assert!(bot.app.faults().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,6 +148,64 @@ async fn versions_are_there_after_a_restart_and_one_that_was_gone_back_to_stays(
     assert_eq!(kept(&app, "bot").await, [Hash::of(&WELCOME), Hash::of(&PARROT)]);
 }
 
+#[tokio::test]
+async fn a_start_falls_back_only_to_what_would_have_stayed_without_it() {
+    let log = Log::capture();
+    let after_restart = async |setup: Setup, change: fn(&Bot)| {
+        let bot = setup.start().await;
+        change(&bot);
+        let bot = bot.restart().await;
+        let serving = bot.app.live().named("main").unwrap().chain.plugins.first().map(|plugin| plugin.code.hash);
+        (serving, bot)
+    };
+    let echo = || Setup::new().plugin("20-bot.wasm", &ECHO);
+
+    // A version that loads and does not hold its conversation.
+    let worse = |bot: &Bot| {
+        fs::write(bot.plugin_file("20-bot.txt"), "> hi\n< hello\n").unwrap();
+        replace(bot, "20-bot.wasm", &PARROT);
+    };
+    let (serving, bot) = after_restart(echo(), worse).await;
+    assert_eq!(serving, Some(Hash::of(&ECHO)));
+    let told = format!("the version that served last serves, of which a copy is kept: SHA-256 {}", Hash::of(&ECHO));
+    assert_eq!(log.lines(&told).len(), 1);
+    // It comes right without another restart.
+    fs::remove_file(bot.plugin_file("20-bot.txt")).unwrap();
+    bot.app.reload().await;
+    assert_eq!(bot.says("hi").await, "鹦鹉：hi");
+    assert!(bot.app.faults().is_empty());
+
+    // Its plugin's table names another content.
+    let pinned = format!("[plugins.bot]\nsha256 = \"{}\"", Hash::of(&ECHO));
+    let broken = |bot: &Bot| replace(bot, "20-bot.wasm", b"not wasm");
+    assert_eq!(after_restart(echo().settings(&pinned), broken).await.0, Some(Hash::of(&ECHO)));
+    let pin = |bot: &Bot| {
+        let toml = fs::read_to_string(bot.dir().join("aviary.toml")).unwrap();
+        let pin = format!("{toml}\n[plugins.bot]\nsha256 = \"{}\"\n", Hash::of(&WELCOME));
+        fs::write(bot.dir().join("aviary.toml"), pin).unwrap();
+        replace(bot, "20-bot.wasm", &PARROT);
+    };
+    assert_eq!(after_restart(echo(), pin).await.0, None);
+    assert_eq!(log.lines("The version that served last from").len(), 1);
+
+    // It is another file, and the one that served is gone.
+    let renamed = |bot: &Bot| {
+        fs::remove_file(bot.plugin_file("20-bot.wasm")).unwrap();
+        replace(bot, "20-bot-2.wasm", b"not wasm");
+    };
+    assert_eq!(after_restart(echo(), renamed).await.0, None);
+    // Somebody switched it off.
+    let off = |bot: &Bot| fs::rename(bot.plugin_file("20-bot.wasm"), bot.plugin_file("20-bot.wasm.off")).unwrap();
+    assert_eq!(after_restart(echo(), off).await.0, None);
+    // The copy is spoiled.
+    let spoiled = |bot: &Bot| {
+        let kept = fs::read_dir(bot.dir().join("data/versions")).unwrap().next().unwrap().unwrap().path();
+        fs::write(kept.join(format!("{}.wasm", Hash::of(&ECHO))), &*PARROT).unwrap();
+        replace(bot, "20-bot.wasm", b"not wasm");
+    };
+    assert_eq!(after_restart(echo(), spoiled).await.0, None);
+}
+
 /// A bot's directory that outlives its hosts.
 fn bot_dir(parent: &TempDir, more: &str) -> std::path::PathBuf {
     let dir = parent.path().join("bot");
@@ -182,6 +241,24 @@ async fn so_many_versions_are_kept_and_no_more_and_so_many_bytes() {
     let large = Hash::of(&silent(6, 700_000));
     assert_eq!(kept(&bot.app, "large").await, [large]);
     assert_eq!(kept(&bot.app, "bot").await, [newest[0]], "what serves stays");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_kept_is_kept_when_the_disk_has_room_again() {
+    let bot = Setup::new().plugin("10-parrot.wasm", &PARROT).start().await;
+    // In the place of the directory for the next one, there is a file.
+    let versions = bot.dir().join("data/versions");
+    fs::rename(&versions, bot.dir().join("aside")).unwrap();
+    fs::write(&versions, "").unwrap();
+    fs::write(bot.plugin_file("20-bot.wasm"), &*ECHO).unwrap();
+    bot.app.reload().await;
+    assert_eq!(bot.chain(), ["parrot", "bot"]);
+
+    fs::remove_file(&versions).unwrap();
+    fs::rename(bot.dir().join("aside"), &versions).unwrap();
+    fs::write(bot.plugin_file("30-welcome.wasm"), &*WELCOME).unwrap();
+    bot.app.reload().await;
+    assert_eq!(kept(&bot.app, "bot").await, [Hash::of(&ECHO)], "the next change is a try");
 }
 
 #[tokio::test(flavor = "multi_thread")]

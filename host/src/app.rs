@@ -82,6 +82,9 @@ pub struct App {
     pub stopping: CancellationToken,
     started: Instant,
     loading: Mutex<Loading>,
+    /// What the last look found wrong, for whoever asks while the next one has the lock, which may take as long as a
+    /// conversation.
+    found: watch::Sender<Troubles>,
     /// Told when a load ends.
     loads: watch::Receiver<()>,
     versions: Arc<Versions>,
@@ -157,11 +160,11 @@ impl App {
             records: Some(records.clone()),
         };
         let cache_dir = config.cache_dir.clone();
-        let loader = Loader::new(engine.clone(), compiler.into(), cache_dir, config.compile.clone(), services)?;
+        let loader = Loader::new(engine.clone(), compiler.into(), cache_dir, services)?;
         let versions = Arc::new(Versions::open(config.data_dir.join("versions"))?);
         let config = Arc::new(config);
         let loading = Loading {
-            set: Set::new(loader),
+            set: Set::new(loader).falling_back_to(versions.clone()),
             config: config.clone(),
             stamps: config.stamps().clone(),
             refused: Vec::new(),
@@ -186,6 +189,7 @@ impl App {
             started: Instant::now(),
             loads: loading.set.moved(),
             loading: Mutex::new(loading),
+            found: watch::Sender::default(),
             versions,
             live: watch::Sender::new(Arc::new(Live::new(config, None, &records, &apis, &webhooks))),
             webhooks,
@@ -341,6 +345,7 @@ impl App {
         let scan = loading.set.look(&config, patience).await;
         loading.set.tell_idle_tables(&config);
         self.take_in(&mut loading, &config, scan).await;
+        self.found.send_replace(loading.troubles());
         Scan { changed: scan.changed || is_new, ..scan }
     }
 
@@ -353,6 +358,7 @@ impl App {
         let config = loading.config.clone();
         let scan = loading.set.collect();
         self.take_in(&mut loading, &config, scan).await;
+        self.found.send_replace(loading.troubles());
         scan
     }
 
@@ -374,17 +380,10 @@ impl App {
         }
     }
 
-    /// All that somebody should look at. Plugins that have new settings are heard first.
+    /// All that somebody should look at, as of the last look that ended. Plugins that have new settings are heard first.
     pub async fn troubles(&self) -> Troubles {
         let (wrong_settings, unheard) = self.verdicts.heard().await;
-        let loading = self.loading.lock().await;
-        Troubles {
-            settings: loading.refused.clone(),
-            faults: loading.set.faults(),
-            complaints: loading.set.complaints().into_iter().map(str::to_owned).collect(),
-            wrong_settings,
-            unheard,
-        }
+        Troubles { wrong_settings, unheard, ..self.found.borrow().clone() }
     }
 
     /// How long the host has been there.
@@ -414,8 +413,8 @@ impl App {
     }
 
     /// The plugin files that do not serve as they are.
-    pub async fn faults(&self) -> Vec<Fault> {
-        self.loading.lock().await.set.faults()
+    pub fn faults(&self) -> Vec<Fault> {
+        self.found.borrow().faults.clone()
     }
 
     /// Switches a plugin off, by its name or that of its file: it is renamed to `….wasm.off`. Without an account, all
@@ -591,6 +590,16 @@ impl Live {
 }
 
 impl Loading {
+    /// What is wrong with the files.
+    fn troubles(&self) -> Troubles {
+        Troubles {
+            settings: self.refused.clone(),
+            faults: self.set.faults(),
+            complaints: self.set.complaints().into_iter().map(str::to_owned).collect(),
+            ..Troubles::default()
+        }
+    }
+
     /// Reads the settings again if a file they came from changed, and returns whether there are new ones. A broken edit keeps
     /// the old ones and says why, once.
     fn changed_config(&mut self) -> bool {

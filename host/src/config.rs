@@ -5,6 +5,7 @@
 //! against `defaults.toml` (`section`) into its struct.
 
 mod account;
+mod compile;
 mod defaults;
 mod dev;
 mod document;
@@ -37,14 +38,15 @@ use std::{
 };
 
 pub use account::{Account, Mode, app_id};
+pub use compile::{Compile, CompileCache};
 pub use dev::Dev;
 pub use error::ConfigError;
 pub use grants::{
     CustomerServiceGrant, Grants, HostPattern, HttpGrant, KvGrant, PagesGrant, WechatApiGrant, gives_secrets,
 };
 pub use host::{
-    AccountCalls, Canary, Compile, Dedupe, Engine, GuestLog, Listener, Log, LogFormat, LogUser, Metrics, PerUser,
-    Versions, Watch,
+    AccountCalls, Canary, Dedupe, Engine, GuestLog, Listener, Log, LogFormat, LogUser, Metrics, PerUser, Versions,
+    Watch,
 };
 pub use http::{Http, Proxy};
 pub use late::{Deliver, Late};
@@ -102,6 +104,7 @@ pub struct Config {
     pub engine: Engine,
     /// `[compile]`.
     pub compile: Compile,
+    pub compile_cache: CompileCache,
     /// `[versions]`.
     pub versions: Versions,
     /// `[canary]`.
@@ -216,7 +219,7 @@ impl Config {
     /// account's own directory has the account's table alone, so that a file inherits nothing by choosing a name.
     pub fn plugin(&self, account: &Account, name: &str, own_directory: bool) -> PluginSettings {
         let shared = self.plugins.get(name).filter(|_| !own_directory);
-        PluginSettings::of([account.plugin_tables.get(name), shared], &self.limits, &self.quarantine)
+        PluginSettings::of([account.plugin_tables.get(name), shared], &self.limits, &self.quarantine, &self.compile)
     }
 
     /// Returns which plugins have a table: `[plugins.NAME]`, and with its account `[accounts.ACCOUNT.plugins.NAME]`.
@@ -277,6 +280,7 @@ impl Config {
             dedupe: Dedupe::read(&table("dedupe")),
             watch: Watch::read(&table("watch")),
             compile: Compile::read(&table("compile")),
+            compile_cache: CompileCache::read(&table("compile")),
             versions: Versions::read(&table("versions")),
             dev: Dev::read(&table("dev")),
             canary: Canary::read(&table("canary")),

@@ -242,7 +242,7 @@ async fn carry_out(app: &App, deed: Deed, order: &Order) -> Result<Done, OrderEr
     };
     app.settled(&file).await;
     let name = name_of(&switched_on(&file)).unwrap_or_default();
-    let fault = app.faults().await.into_iter().find(|fault| fault.file == file);
+    let fault = app.faults().into_iter().find(|fault| fault.file == file);
     Ok(Done { file, sha256: hash, serving: status::asked(app, &name).await, fault })
 }
 

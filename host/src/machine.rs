@@ -5,21 +5,25 @@ use std::{fs, path::Path};
 /// What is assumed where the system does not say: the smallest machine one would rent.
 const MEMORY_BYTES: usize = 1 << 30;
 
+/// Where the groups of the one hierarchy are.
+const GROUPS: &str = "/sys/fs/cgroup";
+
 /// Returns how much memory there is for this process: the machine's, or less if its container has less.
 pub fn memory_bytes() -> usize {
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| fact(&text, "MemTotal:"));
-    let machine = machine.and_then(|bytes| usize::try_from(bytes).ok());
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    groups_of(&groups)
-        .filter_map(|group| bound(Path::new("/sys/fs/cgroup"), group, "memory.max"))
-        .chain(machine)
-        .min()
-        .unwrap_or(MEMORY_BYTES)
+    least("MemTotal:", |group| bound(Path::new(GROUPS), group, "memory.max")).unwrap_or(MEMORY_BYTES)
 }
 
-/// Returns how much memory this machine has left, in bytes, as far as the system tells.
-pub fn memory_bytes_left() -> Option<u64> {
-    fact(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+/// Returns how much memory this machine has left, or its container if that has less, as far as the system tells.
+pub fn memory_bytes_left() -> Option<usize> {
+    least("MemAvailable:", |group| left(Path::new(GROUPS), group))
+}
+
+/// The least of what the machine says of its memory and what this process's groups say.
+fn least(fact_of_machine: &str, of_group: impl Fn(&str) -> Option<usize>) -> Option<usize> {
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| fact(&text, fact_of_machine));
+    let machine = machine.and_then(|bytes| usize::try_from(bytes).ok());
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    groups_of(&groups).filter_map(of_group).chain(machine).min()
 }
 
 /// Whether this process's memory may be put out to disk. Where the system does not say, it may.
@@ -55,6 +59,14 @@ fn bound(root: &Path, group: &str, name: &str) -> Option<usize> {
     fs::read_to_string(root.join(group).join(name)).ok()?.trim().parse().ok()
 }
 
+/// How much the group has left of its bound. What it holds of files that were read makes room for others.
+fn left(root: &Path, group: &str) -> Option<usize> {
+    let (most, used) = (bound(root, group, "memory.max")?, bound(root, group, "memory.current")?);
+    let stat = fs::read_to_string(root.join(group).join("memory.stat")).unwrap_or_default();
+    let files = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse().ok()).unwrap_or(0);
+    Some(most.saturating_sub(used.saturating_sub(files)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +76,20 @@ mod tests {
         assert_eq!(fact("MemFree:         1 kB\nMemTotal:       16384 kB\n", "MemTotal:"), Some(16 << 20));
         assert_eq!(fact("nothing of the kind", "MemTotal:"), None);
         assert!(memory_bytes() > 0);
+    }
+
+    #[test]
+    fn a_group_has_left_what_it_does_not_use_and_what_it_holds_of_files() {
+        let root = tempfile::tempdir().unwrap();
+        let group = root.path().join("a");
+        fs::create_dir(&group).unwrap();
+        fs::write(group.join("memory.current"), "1000\n").unwrap();
+        fs::write(group.join("memory.stat"), "anon 600\ninactive_file 300\nactive_file 100\n").unwrap();
+        assert_eq!(left(root.path(), "a"), None);
+        for (most, is_left) in [("max\n", None), ("1500\n", Some(800)), ("100\n", Some(0))] {
+            fs::write(group.join("memory.max"), most).unwrap();
+            assert_eq!(left(root.path(), "a"), is_left, "{most}");
+        }
     }
 
     #[test]

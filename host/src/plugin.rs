@@ -261,6 +261,9 @@ impl Plugin {
         if error.is::<PoolConcurrencyLimitError>() {
             return Busy::Host { wait_ms: millis(waited) }.into();
         }
+        if engine::is_out_of_memory(error) {
+            return Busy::System.into();
+        }
         match error.downcast_ref::<Trap>() {
             Some(Trap::StackOverflow) => Failure::Stack,
             _ if guest.limiter.memory_refused() => Failure::Memory { limit_bytes: guest.limiter.memory_bytes_max() },

@@ -97,7 +97,7 @@ impl Bots {
         }
         // No bot does it for this cache. That it cannot be tidied is no reason not to talk.
         let in_use = named.iter().map(|named| named.code.hash).collect();
-        let _ = loader.tidy(in_use, &config.compile).await;
+        let _ = loader.tidy(in_use, config.compile_cache).await;
         let egress = loader.services.egress.clone();
         Self::load(config, env, egress, Source::Files(Box::new(loader), named)).await
     }
@@ -246,7 +246,7 @@ impl Named {
 }
 
 fn loader(config: &Config, cache_dir: PathBuf, services: Services) -> anyhow::Result<Loader> {
-    Loader::new(Engine::new(&config.engine)?, super::own_program()?, cache_dir, config.compile.clone(), services)
+    Loader::new(Engine::new(&config.engine)?, super::own_program()?, cache_dir, services)
 }
 
 /// Looks at the directory until nothing changes any more.

@@ -172,11 +172,10 @@ async fn plugins(files: &[PathBuf], report: &mut Report) -> anyhow::Result<()> {
         in_use.extend(plugin.hash);
     }
     // No bot does it for this cache. That it cannot be tidied is nothing wrong with the plugins.
-    let _ = loader.tidy(in_use, &config.compile).await;
+    let _ = loader.tidy(in_use, config.compile_cache).await;
     Ok(())
 }
 
 fn loader(config: &Config, cache_dir: PathBuf) -> anyhow::Result<Loader> {
-    let (engine, limits) = (Engine::new(&config.engine)?, config.compile.clone());
-    Loader::new(engine, super::own_program()?, cache_dir, limits, Services::scratch())
+    Loader::new(Engine::new(&config.engine)?, super::own_program()?, cache_dir, Services::scratch())
 }

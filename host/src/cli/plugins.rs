@@ -178,7 +178,7 @@ fn print(status: &Status) {
         }
     }
     for fault in &status.faults {
-        println!("Not loaded  {}: {}", status::shown(&fault.file, base), fault.why);
+        println!("Not loaded  {}: {}; {}", status::shown(&fault.file, base), fault.why, status::instead(fault));
     }
 }
 

@@ -17,7 +17,10 @@ use crate::{
         status::{Account, Asked, Status},
     },
     forward::Failing,
-    plugin::quarantine::{Part, Quarantined},
+    plugin::{
+        quarantine::{Part, Quarantined},
+        set::Fault,
+    },
     shell::word,
     store::late::Counts,
 };
@@ -123,8 +126,7 @@ fn print(status: &Status, report: &mut Report) {
         report.heading("\nFiles and tables");
     }
     for fault in &status.faults {
-        let rest = if fault.serving { "the version before it serves" } else { "its plugin is not asked" };
-        report.wrong(&format!("{} is not loaded: {}; {rest}", shown(&fault.file, base), fault.why));
+        report.wrong(&format!("{} is not loaded: {}; {}", shown(&fault.file, base), fault.why, instead(fault)));
     }
     status.complaints.iter().for_each(|complaint| report.wrong(complaint));
 }
@@ -198,6 +200,11 @@ pub(super) fn version(plugin: &Asked, base: Option<&Path>) -> String {
     let since = plugin.first_served_s.map(|then| format!(", first served {}", ago(then))).unwrap_or_default();
     let pin = if plugin.pinned.is_some() { ", pinned" } else { "" };
     format!("{}  {}{since}{pin}", short(&plugin.sha256), shown(&plugin.file, base))
+}
+
+/// Who is asked instead of a file that does not serve.
+pub(super) fn instead(fault: &Fault) -> &'static str {
+    if fault.serving { "the version before it serves" } else { "its plugin is not asked" }
 }
 
 /// The beginning of a hash.

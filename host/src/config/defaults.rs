@@ -52,6 +52,11 @@ pub(super) fn quarantine() -> &'static Table {
     table(&ROOT, "quarantine")
 }
 
+/// Returns the table `[compile]`.
+pub(super) fn compile() -> &'static Table {
+    table(&ROOT, "compile")
+}
+
 /// Returns the keys of a `match` rule.
 pub(super) fn rule() -> &'static Table {
     &RULE

@@ -120,23 +120,6 @@ pub struct AccountCalls {
     pub waiting_max: usize,
 }
 
-/// `[compile]`: what turning a `.wasm` file into machine code may take.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Compile {
-    /// The largest `.wasm` file, in MiB. Default 64.
-    pub file_mib_max: u64,
-    /// The address space of the compiling process, in MiB. Default 4,096.
-    pub memory_mib: u64,
-    /// Its computing time, in s. Default 120.
-    pub cpu_s: u64,
-    /// Its time by the clock, in s. Default 180.
-    pub timeout_s: u64,
-    /// How large the cache may become, in MiB, but for what is in use. Default 1,024.
-    pub cache_mib_max: u64,
-    /// How long code that no plugin uses is kept, in days. Default 30.
-    pub cache_days: u64,
-}
-
 /// `[versions]`: the plugins that served before, kept to go back to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Versions {
@@ -151,23 +134,6 @@ pub struct Versions {
 pub struct Canary {
     /// `timeout_s`: how long one may take. Default 30 s.
     pub timeout: Duration,
-}
-
-impl Compile {
-    /// Returns `file_mib_max` in bytes.
-    pub fn file_bytes_max(&self) -> u64 {
-        self.file_mib_max << 20
-    }
-
-    /// Returns `cache_mib_max` in bytes.
-    pub fn cache_bytes_max(&self) -> u64 {
-        self.cache_mib_max << 20
-    }
-
-    /// Returns `cache_days` as a time.
-    pub fn cache_age_max(&self) -> Duration {
-        Duration::from_secs(self.cache_days * 86_400)
-    }
 }
 
 impl Versions {
@@ -283,19 +249,6 @@ impl Default for AccountCalls {
     fn default() -> Self {
         let number = |key| to_usize(defaults::number(defaults::account(), key));
         Self { calls_max: number("calls_max"), waiting_max: number("calls_waiting_max") }
-    }
-}
-
-impl Compile {
-    pub(super) fn read(section: &Section<'_>) -> Self {
-        Self {
-            file_mib_max: section.number("file_mib_max", 1..=1_024),
-            memory_mib: section.number("memory_mib", 256..=65_536),
-            cpu_s: section.number("cpu_s", 1..=3_600),
-            timeout_s: section.number("timeout_s", 1..=3_600),
-            cache_mib_max: section.number("cache_mib_max", 1..=1_048_576),
-            cache_days: section.number("cache_days", 0..=3_650),
-        }
     }
 }
 

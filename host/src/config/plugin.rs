@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    compile::{Compile, OwnCompile},
     defaults,
     document::{Node, Value, dotted},
     grants::{Grants, OwnGrants},
@@ -27,6 +28,8 @@ pub struct PluginSettings {
     pub limits: Limits,
     /// `quarantine`, over `[quarantine]`.
     pub quarantine: Quarantine,
+    /// `compile`, over `[compile]`.
+    pub compile: Compile,
     /// `grants`: what it may reach. Default nothing.
     pub grants: Grants,
     /// `sha256`: the only content that its file may have. Default any.
@@ -41,6 +44,7 @@ pub(super) struct PluginTable {
     per_user: Option<Option<Rate>>,
     limits: OwnLimits,
     quarantine: OwnQuarantine,
+    compile: OwnCompile,
     grants: OwnGrants,
     /// Empty in an account's table, it takes the shared one away.
     sha256: Option<Option<Hash>>,
@@ -66,6 +70,7 @@ impl PluginTable {
             per_user: section.given("per_user").and_then(|_| section.parsed("per_user", Rate::parse)),
             limits: OwnLimits::read(&limits),
             quarantine: OwnQuarantine::read(&quarantine),
+            compile: OwnCompile::read(section.table("compile")),
             grants: OwnGrants::read(&grants),
             sha256: section.given("sha256").and_then(|_| section.parsed("sha256", sha256)),
         }
@@ -74,7 +79,12 @@ impl PluginTable {
 
 impl PluginSettings {
     /// Lays tables over the defaults, the nearest first.
-    pub(super) fn of(tables: [Option<&PluginTable>; 2], limits: &Limits, quarantine: &Quarantine) -> Self {
+    pub(super) fn of(
+        tables: [Option<&PluginTable>; 2],
+        limits: &Limits,
+        quarantine: &Quarantine,
+        compile: &Compile,
+    ) -> Self {
         let [nearest, shared] = tables;
         let mut env = shared.map(|table| table.env.clone()).unwrap_or_default();
         env.extend(nearest.map(|table| table.env.clone()).unwrap_or_default());
@@ -84,10 +94,12 @@ impl PluginSettings {
         let limits = [shared, nearest].into_iter().flatten().fold(limits.clone(), over);
         let over = |quarantine: Quarantine, table: &PluginTable| quarantine.with(&table.quarantine);
         let quarantine = [shared, nearest].into_iter().flatten().fold(quarantine.clone(), over);
+        let over = |compile: Compile, table: &PluginTable| compile.with(&table.compile);
+        let compile = [shared, nearest].into_iter().flatten().fold(compile.clone(), over);
         let over = |grants: Grants, table: &PluginTable| grants.with(&table.grants);
         let grants = [shared, nearest].into_iter().flatten().fold(Grants::default(), over);
         let sha256 = tables.into_iter().flatten().find_map(|table| table.sha256).flatten();
-        Self { matches: matches.unwrap_or_default(), env, per_user, limits, quarantine, grants, sha256 }
+        Self { matches: matches.unwrap_or_default(), env, per_user, limits, quarantine, compile, grants, sha256 }
     }
 }
 
@@ -253,8 +265,8 @@ mod tests {
     fn a_key_of_a_feature_that_does_not_exist_is_unknown() {
         assert_eq!(
             error(&format!("{ACCOUNT}[plugins.a]\nwebsockets = true\n")),
-            "aviary.toml:4: unknown key `plugins.a.websockets`; there are `env`, `grants`, `limits`, `match`, `per_user`, \
-             `quarantine`, `sha256`"
+            "aviary.toml:4: unknown key `plugins.a.websockets`; there are `compile`, `env`, `grants`, `limits`, `match`, \
+             `per_user`, `quarantine`, `sha256`"
         );
     }
 }

@@ -5,7 +5,7 @@ use super::Config;
 /// Says whether a setting differs between two configurations.
 type Differs = fn(&Config, &Config) -> bool;
 
-static AFTER_RESTART: [(&str, Differs); 18] = [
+static AFTER_RESTART: [(&str, Differs); 15] = [
     ("listen", |old, new| old.listen != new.listen),
     ("admin_listen", |old, new| old.admin_listen != new.admin_listen),
     ("data_dir", |old, new| old.data_dir != new.data_dir),
@@ -21,9 +21,6 @@ static AFTER_RESTART: [(&str, Differs); 18] = [
     ("engine.instances_max", |old, new| old.engine.instances_max != new.engine.instances_max),
     ("engine.stack_kib", |old, new| old.engine.stack_kib != new.engine.stack_kib),
     ("engine.pagemap_scan", |old, new| old.engine.pagemap_scan != new.engine.pagemap_scan),
-    ("compile.memory_mib", |old, new| old.compile.memory_mib != new.compile.memory_mib),
-    ("compile.cpu_s", |old, new| old.compile.cpu_s != new.compile.cpu_s),
-    ("compile.timeout_s", |old, new| old.compile.timeout_s != new.compile.timeout_s),
 ];
 
 /// Returns the keys that were changed and count only after a restart.

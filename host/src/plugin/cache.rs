@@ -226,7 +226,7 @@ fn is_one(name: &str) -> bool {
 
 /// The limits that a verdict depends on.
 fn terms(limits: &config::Compile) -> String {
-    let config::Compile { memory_mib, cpu_s, timeout_s, .. } = limits;
+    let config::Compile { file_mib_max: _, memory_mib, cpu_s, timeout_s } = limits;
     format!("memory_mib = {memory_mib}, cpu_s = {cpu_s}, timeout_s = {timeout_s}")
 }
 
@@ -267,7 +267,7 @@ mod tests {
     }
 
     fn limits(cpu_s: u64) -> config::Compile {
-        config::Compile { file_mib_max: 1, memory_mib: 256, cpu_s, timeout_s: 9, cache_mib_max: 1, cache_days: 1 }
+        config::Compile { file_mib_max: 1, memory_mib: 256, cpu_s, timeout_s: 9 }
     }
 
     #[test]

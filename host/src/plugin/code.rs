@@ -18,7 +18,7 @@ use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 use super::{
     Content, Hash,
     computing::{self, UsedUp},
-    engine::{Class, Engine},
+    engine::{self, Class, Engine},
     guest::Guest,
     handler::Handler,
     limits::over_count,
@@ -105,6 +105,10 @@ pub enum LoadError {
     NoStart(String),
     #[error("the host has no free instance to try it in")]
     NoPlace,
+    #[error(
+        "the system gave no memory to try it in; give this machine, its container or this process (`ulimit -v`) more"
+    )]
+    NoMemory,
     #[error("its cached code does not load: {0}")]
     Cache(String),
 }
@@ -188,6 +192,7 @@ impl Code {
                 limits.memory_mib
             ))),
             Ok(Err(error)) if error.is::<PoolConcurrencyLimitError>() => Err(LoadError::NoPlace),
+            Ok(Err(error)) if engine::is_out_of_memory(&error) => Err(LoadError::NoMemory),
             Ok(Err(error)) => Err(match over_count(&error) {
                 Some(needs) => LoadError::TooMuch(needs),
                 None => LoadError::NoStart(match error.downcast_ref::<Trap>() {

@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Args;
-use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     process::{Child, Command},
@@ -37,7 +37,7 @@ use super::{
     fuse::fuse,
     one_line,
 };
-use crate::{config, foreign::on_one_line};
+use crate::{config, foreign::on_one_line, machine::memory_bytes};
 
 /// The hidden subcommand under which our own binary is the compiler.
 pub const SUBCOMMAND: &str = "compile-plugin";
@@ -60,6 +60,10 @@ const COMPLAINT_BYTES_MAX: u64 = 4 << 10;
 const MEMORY_BASE_BYTES: u64 = 48 << 20;
 const MEMORY_BYTES_PER_BYTE: u64 = 40;
 
+/// How much more address space a compiler may take than there is memory. Seen: two to three times what is resident, so that
+/// it ends by itself where otherwise the system would have to end it.
+const ADDRESSES_PER_MEMORY: u64 = 2;
+
 /// How much longer than `compile.cpu_s` a compiler may compute that does not end when it is told to.
 const CPU_GRACE_S: u64 = 5;
 
@@ -73,7 +77,6 @@ pub struct Compiler {
     /// Our own binary, which compiles when asked by [`SUBCOMMAND`].
     program: PathBuf,
     pub cache: Arc<Cache>,
-    limits: config::Compile,
     /// One at a time: a compile takes every core and much memory.
     turn: Mutex<()>,
 }
@@ -95,14 +98,23 @@ pub enum CompileError {
     #[error("compiling computed longer than {limit_s} s; raise `compile.cpu_s` if the file is trusted")]
     Cpu { limit_s: u64 },
     #[error(
-        "the compiler crashed ({status}); the file is broken or hostile, or `compile.memory_mib` ({memory_mib}) is too small"
+        "the compiler crashed ({status}); the file is broken or hostile, or it needs more address space than {memory_mib} MiB: \
+         `compile.memory_mib`, or twice the memory of this machine, or its container, if that is less"
     )]
     Crashed { status: ExitStatus, memory_mib: u64 },
+    #[error(
+        "the system killed the compiler, as it does when memory runs out; compiling this file may take {needed_mib} MiB: give \
+         this machine, or its container, more memory"
+    )]
+    Killed { needed_mib: u64 },
     #[error(
         "its machine code has more than {bytes_max} bytes, far more than such a file needs; it is broken or hostile"
     )]
     TooLarge { bytes_max: u64 },
-    #[error("{why} (known from an earlier try; `aviary check` tries again)")]
+    #[error(
+        "{why} (known from an earlier try; `aviary check` tries again, and if it compiles then, a host that runs has to be \
+         started again)"
+    )]
     Known { why: String },
     #[error("the compiler could not run: {0}")]
     Io(#[from] io::Error),
@@ -111,28 +123,29 @@ pub enum CompileError {
 }
 
 impl CompileError {
-    /// Whether the file is not at fault, so that it may compile later. Killed is how the system ends a process when memory
-    /// is short.
+    /// Whether the file is not at fault, so that it may compile later.
     pub fn passes(&self) -> bool {
         match self {
-            Self::Io(_) | Self::Cache { .. } => true,
-            Self::Crashed { status, .. } => status.signal() == Some(Signal::KILL.as_raw()),
-            Self::Refused(_) | Self::Timeout { .. } | Self::Cpu { .. } | Self::TooLarge { .. } | Self::Known { .. } => {
-                false
-            }
+            Self::Io(_) | Self::Cache { .. } | Self::Killed { .. } => true,
+            Self::Refused(_)
+            | Self::Timeout { .. }
+            | Self::Cpu { .. }
+            | Self::Crashed { .. }
+            | Self::TooLarge { .. }
+            | Self::Known { .. } => false,
         }
     }
 }
 
 impl Compiler {
     /// Makes a compiler that runs `program` and keeps what it makes in `cache`.
-    pub fn new(program: PathBuf, cache: Cache, limits: config::Compile) -> Self {
-        Self { program, cache: Arc::new(cache), limits, turn: Mutex::new(()) }
+    pub fn new(program: PathBuf, cache: Cache) -> Self {
+        Self { program, cache: Arc::new(cache), turn: Mutex::new(()) }
     }
 
     /// Returns why a file is known not to compile, from an earlier try under the same limits.
-    pub async fn known(&self, content: Content) -> Option<CompileError> {
-        let (cache, limits) = (self.cache.clone(), self.limits.clone());
+    pub async fn known(&self, content: Content, limits: &config::Compile) -> Option<CompileError> {
+        let (cache, limits) = (self.cache.clone(), limits.clone());
         let why = aside(move || cache.verdict(content, &limits)).await?;
         Some(CompileError::Known { why })
     }
@@ -147,15 +160,15 @@ impl Compiler {
     }
 
     /// Compiles a file into the cache, where its code is still to be given its name.
-    async fn run(&self, wasm: Vec<u8>, content: Content) -> Result<Keeping, CompileError> {
-        let limit = Duration::from_secs(self.limits.timeout_s);
+    async fn run(&self, wasm: Vec<u8>, content: Content, limits: &config::Compile) -> Result<Keeping, CompileError> {
+        let limit = Duration::from_secs(limits.timeout_s);
         let code_bytes_max = code_bytes_max(content);
         let cache = self.cache.clone();
         let keeping = aside(move || cache.begin(content)).await.map_err(|error| self.cannot_keep(error))?;
-        let mut child = self.spawn(content.class())?;
+        let mut child = self.spawn(content.class(), limits)?;
         // On a time-out the child is dropped, and with it killed.
         match timeout(limit, self.talk(&mut child, wasm, keeping, code_bytes_max)).await {
-            Err(_) => Err(CompileError::Timeout { limit_s: self.limits.timeout_s }),
+            Err(_) => Err(CompileError::Timeout { limit_s: limits.timeout_s }),
             Ok(Err(error)) => Err(error),
             // Checked before the status: the child cannot write what nobody reads.
             Ok(Ok((_, code, _))) if code.bytes > code_bytes_max => {
@@ -166,9 +179,12 @@ impl Compiler {
                 Err(CompileError::Refused(on_one_line(&complaint)))
             }
             Ok(Ok((status, ..))) if status.signal() == Some(Signal::XCPU.as_raw()) => {
-                Err(CompileError::Cpu { limit_s: self.limits.cpu_s })
+                Err(CompileError::Cpu { limit_s: limits.cpu_s })
             }
-            Ok(Ok((status, ..))) => Err(CompileError::Crashed { status, memory_mib: self.limits.memory_mib }),
+            Ok(Ok((status, ..))) if status.signal() == Some(Signal::KILL.as_raw()) => {
+                Err(CompileError::Killed { needed_mib: memory_bytes_needed(content.bytes) >> 20 })
+            }
+            Ok(Ok((status, ..))) => Err(CompileError::Crashed { status, memory_mib: limits.memory_mib }),
         }
     }
 
@@ -222,12 +238,12 @@ impl Compiler {
         }
     }
 
-    fn spawn(&self, class: Class) -> io::Result<Child> {
+    fn spawn(&self, class: Class, limits: &config::Compile) -> io::Result<Child> {
         Command::new(&self.program)
             .arg(SUBCOMMAND)
             .args(["--class", class.name()])
-            .args(["--memory-mib", &self.limits.memory_mib.to_string()])
-            .args(["--cpu-s", &self.limits.cpu_s.to_string()])
+            .args(["--memory-mib", &limits.memory_mib.to_string()])
+            .args(["--cpu-s", &limits.cpu_s.to_string()])
             .env_clear()
             .env("MIMALLOC_ARENA_RESERVE", ARENA_RESERVE)
             .current_dir("/")
@@ -241,14 +257,14 @@ impl Compiler {
 
 impl Turn<'_> {
     /// Compiles a file and keeps its code, or, if the file is at fault, that it does not compile.
-    pub async fn compile(&self, wasm: Vec<u8>, content: Content) -> Result<(), CompileError> {
+    pub async fn compile(&self, wasm: Vec<u8>, content: Content, limits: &config::Compile) -> Result<(), CompileError> {
         let Self { compiler, .. } = self;
-        let code = match compiler.run(wasm, content).await {
+        let code = match compiler.run(wasm, content, limits).await {
             Ok(code) => code,
             Err(error) => {
                 if !error.passes() {
                     // The next start would only find the same again.
-                    let (cache, limits, why) = (compiler.cache.clone(), compiler.limits.clone(), error.to_string());
+                    let (cache, limits, why) = (compiler.cache.clone(), limits.clone(), error.to_string());
                     let _ = aside(move || cache.condemn(content, &limits, &why)).await;
                 }
                 return Err(error);
@@ -260,8 +276,14 @@ impl Turn<'_> {
     }
 }
 
+/// Returns limits as they count here. With more memory than at an earlier try they are others, and the file is tried again.
+pub fn on_this_machine(limits: &config::Compile) -> config::Compile {
+    let memory_mib_max = (memory_bytes() as u64 >> 20) * ADDRESSES_PER_MEMORY;
+    config::Compile { memory_mib: limits.memory_mib.min(memory_mib_max), ..limits.clone() }
+}
+
 /// How much memory compiling a file of so many bytes may take, in bytes: an estimate on the safe side.
-pub fn memory_bytes(wasm_bytes: usize) -> u64 {
+pub fn memory_bytes_needed(wasm_bytes: usize) -> u64 {
     MEMORY_BASE_BYTES + (wasm_bytes as u64).saturating_mul(MEMORY_BYTES_PER_BYTE)
 }
 
@@ -332,9 +354,11 @@ fn volunteer_as_victim() {
     }
 }
 
-/// Platforms without a limit (macOS has no `RLIMIT_AS` to speak of) compile without it.
+/// Platforms without a limit (macOS has no `RLIMIT_AS` to speak of) compile without it. One that the host was started under
+/// cannot be raised.
 fn limit(resource: Resource, value: u64, grace: u64) -> io::Result<()> {
-    let limit = Rlimit { current: Some(value), maximum: Some(value + grace) };
+    let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    let limit = Rlimit { current: Some(value.min(most)), maximum: Some((value + grace).min(most)) };
     if cfg!(target_os = "linux") { Ok(setrlimit(resource, limit)?) } else { Ok(()) }
 }
 

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::io::Errno;
 use tracing::{info, warn};
 use wasmtime::{
     Config, Enabled, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
@@ -224,6 +225,12 @@ pub(super) fn compiler(class: Class) -> wasmtime::Result<wasmtime::Engine> {
 /// wasmtime's errors are their own kind; ours are for people, who want the whole chain of causes.
 pub(super) fn plain(error: wasmtime::Error) -> anyhow::Error {
     anyhow::anyhow!("{error:#}")
+}
+
+/// Whether the system gave no memory for an instance, which is no fault of the guest's. What a guest grows by is refused in
+/// another way.
+pub(super) fn is_out_of_memory(error: &wasmtime::Error) -> bool {
+    error.downcast_ref() == Some(&Errno::NOMEM)
 }
 
 /// Everything that machine code depends on. Proposals that no bot needs and that widen the attack surface are off.

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     io::{self, Read},
     path::{Path, PathBuf},
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU8, Ordering},
@@ -12,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::timeout,
+};
 use tracing::{info, warn};
 
 use super::{
@@ -20,7 +24,7 @@ use super::{
     cache::{Cache, Spoiled, Tidied},
     canary::{self, Canary, CanaryError},
     code::{Code, LoadError},
-    compile::{CompileError, Compiler, memory_bytes},
+    compile::{self, CompileError, Compiler, memory_bytes_needed},
     directory::canary_of,
     engine::Engine,
     file_name::name_of,
@@ -32,6 +36,9 @@ use crate::{
     machine::memory_bytes_left,
     stamp::{Stamp, open_file},
 };
+
+/// How long trying code, and waiting for the turn to, counts as brief. One that does not start takes seconds.
+const TRIAL_BRIEF_MAX: Duration = Duration::from_millis(200);
 
 /// Loads plugins' files. The same content is loaded once, however many files have it.
 #[derive(Debug)]
@@ -79,7 +86,7 @@ pub struct Terms {
     /// differ refuse any file. Empty: any will do.
     pins: Vec<Hash>,
     canary: canary::Terms,
-    file_bytes_max: u64,
+    compile: config::Compile,
 }
 
 /// Code that may serve.
@@ -97,6 +104,8 @@ pub struct Loaded {
 pub enum ReadError {
     #[error("it changed while it was read")]
     Unsettled,
+    #[error("the copy that was kept of it is not what served")]
+    Spoiled,
     #[error("it has {bytes} bytes; `compile.file_mib_max` allows {bytes_max}")]
     TooLarge { bytes: u64, bytes_max: u64 },
     #[error("its conversation {file} has {bytes} bytes, more than {}", canary::BYTES_MAX)]
@@ -127,11 +136,25 @@ pub enum NotLoaded {
 }
 
 impl NotLoaded {
+    /// Whether it is about a file as it lies there: not one that went, or that is just being written.
+    pub fn is_of_what_is_there(&self) -> bool {
+        match self {
+            Self::Read(ReadError::Unsettled) => false,
+            Self::Read(ReadError::Io(error)) => error.kind() != io::ErrorKind::NotFound,
+            _ => true,
+        }
+    }
+
+    /// Whether the system ended the compiler.
+    pub fn is_killed(&self) -> bool {
+        matches!(self, Self::Compile(CompileError::Killed { .. }))
+    }
+
     /// Whether the file is not at fault, so that it may load later.
     pub fn passes(&self) -> bool {
         match self {
             Self::Compile(error) => error.passes(),
-            Self::Load(error) => matches!(error, LoadError::Cache(_) | LoadError::NoPlace),
+            Self::Load(error) => matches!(error, LoadError::Cache(_) | LoadError::NoPlace | LoadError::NoMemory),
             Self::Read(ReadError::Io(_) | ReadError::Unsettled) | Self::Cache(_) => true,
             Self::Pinned { .. } | Self::Canary { .. } | Self::Read(_) => false,
         }
@@ -143,7 +166,7 @@ impl NotLoaded {
 pub enum Phase {
     /// Reading, checking, trying: milliseconds.
     Brief,
-    /// Holding a conversation.
+    /// Holding a conversation, or trying what does not start at once.
     Canary,
     /// Compiling, or waiting for the turn to.
     Compile,
@@ -219,14 +242,15 @@ impl Terms {
         let settings: Vec<PluginSettings> =
             accounts.iter().map(|account| config.plugin(account, &name, is_own)).collect();
         let pins: BTreeSet<Hash> = settings.iter().filter_map(|settings| settings.sha256).collect();
+        let settings = settings.into_iter().next().unwrap_or_default();
         Self {
-            settings: Arc::new(settings.into_iter().next().unwrap_or_default()),
+            compile: settings.compile.clone(),
+            settings: Arc::new(settings),
             pins: pins.into_iter().collect(),
             canary: canary::Terms {
                 window: accounts.first().map_or(config.late.window, |account| account.late.window),
                 timeout: config.canary.timeout,
             },
-            file_bytes_max: config.compile.file_bytes_max(),
             name,
         }
     }
@@ -238,7 +262,7 @@ impl Terms {
             settings: Arc::default(),
             pins: Vec::new(),
             canary: canary::Terms { window: config.late.window, timeout: config.canary.timeout },
-            file_bytes_max: config.compile.file_bytes_max(),
+            compile: config.compile.clone(),
         }
     }
 }
@@ -255,16 +279,10 @@ impl Loader {
     ///
     /// # Errors
     /// When the cache directory cannot be made, or is not ours alone.
-    pub fn new(
-        engine: Engine,
-        program: PathBuf,
-        cache_dir: PathBuf,
-        limits: config::Compile,
-        services: Services,
-    ) -> anyhow::Result<Self> {
+    pub fn new(engine: Engine, program: PathBuf, cache_dir: PathBuf, services: Services) -> anyhow::Result<Self> {
         let cache = Cache::open(cache_dir, engine.fingerprint())?;
         Ok(Self {
-            compiler: Compiler::new(program, cache, limits),
+            compiler: Compiler::new(program, cache),
             engine,
             services: services.into(),
             slots: Mutex::default(),
@@ -274,7 +292,7 @@ impl Loader {
 
     /// Reads a file and the conversation beside it, as they were when they were looked at.
     pub async fn read(&self, file: &Path, look: Look, terms: &Terms) -> Result<Source, ReadError> {
-        let (file, bytes_max) = (file.to_owned(), terms.file_bytes_max);
+        let (file, bytes_max) = (file.to_owned(), terms.compile.file_bytes_max());
         aside(move || read(&file, look, bytes_max)).await
     }
 
@@ -297,15 +315,27 @@ impl Loader {
             return Err(NotLoaded::Pinned { found: content.hash, pinned });
         }
         let (code, compiled) = self.code(file, look, *content, terms, progress).await?;
-        {
-            let _trial = self.trial.lock().await;
-            code.try_start(&terms.settings).await?;
-        }
+        self.try_start(&code, terms, progress).await?;
         let held = match canary {
             None => None,
             Some(canary) => Some(self.hold(file, *content, canary, &code, terms, progress).await?),
         };
         Ok(Loaded { code, compiled, held })
+    }
+
+    /// Tries code. Where that takes long, or others are tried before it, nobody waits for it who only waits for what is brief.
+    async fn try_start(&self, code: &Code, terms: &Terms, progress: &Progress) -> Result<(), LoadError> {
+        let mut trying = pin!(async {
+            let _trial = self.trial.lock().await;
+            code.try_start(&terms.settings).await
+        });
+        match timeout(TRIAL_BRIEF_MAX, &mut trying).await {
+            Ok(tried) => tried,
+            Err(_) => {
+                progress.enter(Phase::Canary);
+                trying.await
+            }
+        }
     }
 
     /// Holds code to its conversation, unless it is known to hold it: a restart waits for no conversation, and takes no plugin
@@ -346,8 +376,8 @@ impl Loader {
     }
 
     /// Throws away the code that nobody uses any more; see [`Cache::tidy`].
-    pub async fn tidy(&self, in_use: HashSet<Hash>, limits: &config::Compile) -> io::Result<Tidied> {
-        let (bytes_max, age_max) = (limits.cache_bytes_max(), limits.cache_age_max());
+    pub async fn tidy(&self, in_use: HashSet<Hash>, bounds: config::CompileCache) -> io::Result<Tidied> {
+        let (bytes_max, age_max) = (bounds.bytes_max(), bounds.age_max());
         let cache = self.compiler.cache.clone();
         aside(move || cache.tidy(&in_use, bytes_max, age_max)).await
     }
@@ -423,7 +453,8 @@ impl Loader {
         content: Content,
         terms: &Terms,
     ) -> Result<Option<Duration>, NotLoaded> {
-        if let Some(known) = self.compiler.known(content).await {
+        let limits = compile::on_this_machine(&terms.compile);
+        if let Some(known) = self.compiler.known(content, &limits).await {
             return Err(known.into());
         }
         let turn = self.compiler.turn().await;
@@ -431,7 +462,7 @@ impl Loader {
             return Ok(None);
         }
         // Only now: files that wait for their turn are not kept in memory.
-        let (path, bytes_max) = (file.to_owned(), terms.file_bytes_max);
+        let (path, bytes_max) = (file.to_owned(), terms.compile.file_bytes_max());
         let wasm = aside(move || -> Result<_, ReadError> {
             let wasm = read_wasm(&path, look.wasm, bytes_max)?;
             if Content::of(&wasm) == content { Ok(wasm) } else { Err(ReadError::Unsettled) }
@@ -439,7 +470,7 @@ impl Loader {
         .await?;
         tell_compile(file, content);
         let started = Instant::now();
-        let compiled = turn.compile(wasm, content).await;
+        let compiled = turn.compile(wasm, content, &limits).await;
         let duration = started.elapsed();
         self.services.compiled(compiled.is_ok(), duration);
         compiled?;
@@ -449,13 +480,14 @@ impl Loader {
 
 /// Tells that a file is compiled, and what that may take.
 fn tell_compile(file: &Path, content: Content) {
-    let (path, kib, needed) = (file.display(), content.bytes >> 10, memory_bytes(content.bytes));
+    let (path, kib, needed) = (file.display(), content.bytes >> 10, memory_bytes_needed(content.bytes));
     let mib = needed >> 20;
-    match memory_bytes_left().filter(|left| *left < needed) {
+    match memory_bytes_left().map(|left| left as u64).filter(|left| *left < needed) {
         // Not a reason to wait: it is an estimate, and should memory run out, the system ends the compiler and not the host.
         Some(left) => warn!(
             file = %path,
-            "Compiling {path} ({kib} KiB) may take {mib} MiB of memory, but this machine has {} MiB left", left >> 20
+            "Compiling {path} ({kib} KiB) may take {mib} MiB of memory, but this machine, or its container, has {} MiB left",
+            left >> 20
         ),
         None => info!(
             file = %path, "Compiling {path} ({kib} KiB), which may take {mib} MiB of memory; the result is kept"

@@ -4,6 +4,7 @@
 //! conversations, goes on by itself: no other file and no setting waits for it.
 
 mod chains;
+mod verdict;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -19,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+use self::verdict::{Before, Verdict, guarded, judge};
 use super::{
     Hash, aside,
     code::Code,
@@ -26,6 +28,7 @@ use super::{
     idle_tables::{Names, idle_tables},
     loader::{Identity, Loaded, Loader, Look, NotLoaded, Phase, Progress, ReadError, Terms},
     millis,
+    versions::Versions,
 };
 use crate::config::Config;
 
@@ -33,6 +36,8 @@ use crate::config::Config;
 #[derive(Debug)]
 pub struct Set {
     loader: Arc<Loader>,
+    /// What served before; none where nothing is kept.
+    versions: Option<Arc<Versions>>,
     files: BTreeMap<PathBuf, Known>,
     /// The loads that have not ended, by file.
     loads: HashMap<PathBuf, Load>,
@@ -59,7 +64,7 @@ pub struct Set {
 struct Known {
     /// What the file looked like when it was last examined; none: it is to be examined.
     look: Option<Look>,
-    /// The code that serves: the newest that loaded.
+    /// The code that serves: the newest that loaded, or a kept version.
     serving: Option<Serving>,
     /// Why what lies there now does not serve.
     refused: Option<Refused>,
@@ -106,17 +111,6 @@ struct Ended {
     verdict: Verdict,
 }
 
-#[derive(Debug)]
-enum Verdict {
-    /// What serves, or what was refused before.
-    Same(Identity),
-    Loaded(Loaded, Identity, Duration),
-    NotLoaded(NotLoaded, Identity),
-    Unread(ReadError),
-    /// A fault of the host's own, in its words.
-    Panicked(String),
-}
-
 /// A file that is to be tried again.
 #[derive(Debug)]
 struct Troubled {
@@ -129,6 +123,9 @@ struct Troubled {
 /// How long a file that keeps failing through no fault of its own waits for the next try, at most: each try may be a
 /// whole compile.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How often a file is compiled whose compiler is killed: no memory comes free for it, and each try takes all that is left.
+const KILLED_TRIES_MAX: u32 = 3;
 
 /// What a look at the directories came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -154,6 +151,7 @@ impl Set {
     pub fn new(loader: Loader) -> Self {
         Self {
             loader: Arc::new(loader),
+            versions: None,
             files: BTreeMap::new(),
             loads: HashMap::new(),
             loads_started: 0,
@@ -167,6 +165,11 @@ impl Set {
             troubled: HashMap::new(),
             untidy: true,
         }
+    }
+
+    /// Falls back to kept versions: a file that is there and does not load keeps the version before it over a restart, too.
+    pub fn falling_back_to(self, versions: Arc<Versions>) -> Self {
+        Self { versions: Some(versions), ..self }
     }
 
     /// Whether any plugin is loaded.
@@ -270,7 +273,7 @@ impl Set {
         let served = self.files.values().filter_map(|known| Some(known.serving.as_ref()?.identity.hash));
         let refused = self.files.values().filter_map(|known| Some(known.refused.as_ref()?.identity?.hash));
         let in_use = served.chain(refused).chain(kept).collect();
-        match self.loader.tidy(in_use, &config.compile).await {
+        match self.loader.tidy(in_use, config.compile_cache).await {
             Ok(tidied) if tidied.files > 0 => {
                 info!(
                     "Removed {} files ({} MiB) that no plugin uses from the compile cache",
@@ -360,7 +363,8 @@ impl Set {
             refused: known.and_then(|known| known.refused.as_ref()?.identity),
         };
         let terms = Terms::of(config, &file);
-        let (loader, turns, ended) = (self.loader.clone(), self.brief_turns.clone(), self.ended.0.clone());
+        let (loader, versions) = (self.loader.clone(), self.versions.clone());
+        let (turns, ended) = (self.brief_turns.clone(), self.ended.0.clone());
         let (path, shared) = (file.clone(), progress.clone());
         let task = tokio::spawn(async move {
             if let Ok(permit) = turns.acquire_owned().await {
@@ -368,7 +372,8 @@ impl Set {
             }
             let (examined, progress) = (path.clone(), shared.clone());
             let verdict =
-                guarded(async move { examine(&loader, &examined, look, before, &terms, &progress).await }).await;
+                guarded(async move { judge(&loader, versions, &examined, look, before, &terms, &progress).await })
+                    .await;
             // Nobody listens when the host ends.
             let _ = ended.send(Ended { file: path, number, verdict });
             shared.end();
@@ -388,8 +393,9 @@ impl Set {
             // What was compiled is in the cache; under the new settings it may come to something else.
             return Scan { unsettled: true, ..Scan::default() };
         }
+        // What is told below takes its place.
+        let troubled = self.troubled.remove(&file);
         let known = self.files.entry(file.clone()).or_default();
-        let serves = known.serving.is_some();
         match verdict {
             Verdict::Same(identity) => {
                 known.look = Some(look);
@@ -404,52 +410,55 @@ impl Set {
                 self.untidy |= compiled.is_some();
                 let changed = known.serving.as_ref().is_none_or(|before| before.identity.hash != identity.hash);
                 *known = Known { look: Some(look), serving: Some(Serving { code, identity }), refused: None };
-                self.troubled.remove(&file);
                 Scan { changed, ..Scan::default() }
             }
-            Verdict::NotLoaded(NotLoaded::Read(ReadError::Unsettled), _) | Verdict::Unread(ReadError::Unsettled) => {
+            Verdict::NotLoaded { error: NotLoaded::Read(ReadError::Unsettled), .. } => {
                 Scan { unsettled: true, ..Scan::default() }
             }
-            Verdict::NotLoaded(error, _) if error.passes() => {
-                self.retry_later(&file, look, format!("{error}; it is tried again"), serves)
+            Verdict::NotLoaded { error, identity, kept } => {
+                let scan = Scan { changed: kept.is_some(), ..Scan::default() };
+                let rest = Rest::of(known.serving.as_ref(), kept.as_ref());
+                known.serving = known.serving.take().or(kept);
+                let tries = tries(troubled, look);
+                let is_hopeless = error.is_killed() && tries + 1 >= KILLED_TRIES_MAX;
+                if error.passes() && !is_hopeless {
+                    self.retry_later(&file, look, format!("{error}; it is tried again"), &rest, tries);
+                    return scan;
+                }
+                let why = match is_hopeless {
+                    true => format!(
+                        "{error}; after {KILLED_TRIES_MAX} tries it is not tried again until it or the settings change, or the \
+                         host is started again"
+                    ),
+                    false => error.to_string(),
+                };
+                self.untidy = true;
+                not_loaded(&file, &why, &rest);
+                known.look = Some(look);
+                known.refused = Some(Refused { identity, why });
+                scan
             }
             Verdict::Panicked(error) => {
                 let why = format!("the host failed at it, which is a bug of Aviary's ({error}); it is tried again");
-                self.retry_later(&file, look, why, serves)
-            }
-            Verdict::NotLoaded(error, identity) => {
-                self.untidy = true;
-                not_loaded(&file, &error.to_string(), serves);
-                known.look = Some(look);
-                known.refused = Some(Refused { identity: Some(identity), why: error.to_string() });
-                Scan::default()
-            }
-            Verdict::Unread(error) => {
-                not_loaded(&file, &error.to_string(), serves);
-                known.look = Some(look);
-                known.refused = Some(Refused { identity: None, why: error.to_string() });
+                let rest = Rest::of(known.serving.as_ref(), None);
+                self.retry_later(&file, look, why, &rest, tries(troubled, look));
                 Scan::default()
             }
         }
     }
 
     /// Tries a file again at the next look, then after 2 s, 4 s, … as long as nothing about it changes.
-    fn retry_later(&mut self, file: &Path, look: Look, why: String, serves: bool) -> Scan {
-        not_loaded(file, &why, serves);
-        let before = self.troubled.get(file).filter(|troubled| troubled.look == look).map_or(0, |known| known.tries);
+    fn retry_later(&mut self, file: &Path, look: Look, why: String, rest: &Rest, before: u32) {
+        not_loaded(file, &why, rest);
         let wait =
             if before == 0 { Duration::ZERO } else { Duration::from_secs(1 << before.min(6)).min(RETRY_WAIT_MAX) };
         self.troubled.insert(file.into(), Troubled { why, look, tries: before + 1, until: Instant::now() + wait });
-        Scan::default()
     }
 }
 
-/// Comes to a verdict even if the work panics: whoever looks waits for the word of every load. The work ends with the wait.
-async fn guarded(work: impl Future<Output = Verdict> + Send + 'static) -> Verdict {
-    match AbortOnDropHandle::new(tokio::spawn(work)).await {
-        Ok(verdict) => verdict,
-        Err(error) => Verdict::Panicked(error.to_string()),
-    }
+/// How often a file was tried before, as it is now.
+fn tries(troubled: Option<Troubled>, look: Look) -> u32 {
+    troubled.filter(|troubled| troubled.look == look).map_or(0, |troubled| troubled.tries)
 }
 
 /// What a directory was found to hold.
@@ -474,37 +483,6 @@ fn survey(dir: PathBuf, files_max: usize) -> Surveyed {
     Surveyed { dir, held }
 }
 
-/// What is known of a file before it is examined.
-#[derive(Clone, Copy, Debug)]
-struct Before {
-    serving: Option<Identity>,
-    refused: Option<Identity>,
-}
-
-/// Reads a new or changed file, and loads it if it holds something new.
-async fn examine(
-    loader: &Loader,
-    file: &Path,
-    look: Look,
-    before: Before,
-    terms: &Terms,
-    progress: &Progress,
-) -> Verdict {
-    let started = Instant::now();
-    let source = match loader.read(file, look, terms).await {
-        Ok(source) => source,
-        Err(error) => return Verdict::Unread(error),
-    };
-    let identity = source.identity();
-    if before.serving == Some(identity) || before.refused == Some(identity) {
-        return Verdict::Same(identity);
-    }
-    match loader.load(file, look, &source, terms, progress).await {
-        Ok(loaded) => Verdict::Loaded(loaded, identity, started.elapsed()),
-        Err(error) => Verdict::NotLoaded(error, identity),
-    }
-}
-
 fn tell_loaded(file: &Path, code: &Code, held: Option<usize>, duration: Duration) {
     let (path, hash, duration_ms) = (file.display(), code.hash, millis(duration));
     match held {
@@ -516,8 +494,29 @@ fn tell_loaded(file: &Path, code: &Code, held: Option<usize>, duration: Duration
     }
 }
 
-fn not_loaded(file: &Path, why: &str, serving: bool) {
-    let rest = if serving { "the version before it stays" } else { "its plugin is not asked" };
+/// Who is asked instead of a file that does not load.
+enum Rest {
+    Nobody,
+    VersionBefore,
+    Kept(Hash),
+}
+
+impl Rest {
+    fn of(serving: Option<&Serving>, kept: Option<&Serving>) -> Self {
+        match (serving, kept) {
+            (Some(_), _) => Self::VersionBefore,
+            (None, Some(kept)) => Self::Kept(kept.identity.hash),
+            (None, None) => Self::Nobody,
+        }
+    }
+}
+
+fn not_loaded(file: &Path, why: &str, rest: &Rest) {
+    let rest = match rest {
+        Rest::Nobody => "its plugin is not asked".to_owned(),
+        Rest::VersionBefore => "the version before it stays".to_owned(),
+        Rest::Kept(hash) => format!("the version that served last serves, of which a copy is kept: SHA-256 {hash}"),
+    };
     warn!(file = %file.display(), "Plugin file {} is not loaded: {why}; {rest}", file.display());
 }
 
@@ -539,16 +538,5 @@ impl Told {
     /// What was not told in this round is over, and news if it comes back.
     fn end_round(&mut self) {
         self.before = std::mem::take(&mut self.now);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_load_that_panics_has_a_verdict_too() {
-        let verdict = guarded(async { panic!("a bug") }).await;
-        assert!(matches!(verdict, Verdict::Panicked(error) if error.contains("a bug")));
     }
 }

@@ -80,6 +80,12 @@ pub struct Ask {
 pub enum Busy {
     #[error("found no free instance{}; raise `engine.instances_max` if memory allows", within(*.wait_ms))]
     Host { wait_ms: u64 },
+    /// Where there is no instance pool, memory is not there before it is asked for.
+    #[error(
+        "found no memory for an instance: the system gave none; give this machine, its container or this process (`ulimit -v`) \
+         more, or lower `engine.instances_max`"
+    )]
+    System,
     #[error(
         "found no free instance{}: its account has all that one may have; raise `calls_max` in \
          `[accounts.{account}]`", within(*.wait_ms)

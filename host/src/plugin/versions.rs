@@ -39,9 +39,13 @@ const LIST_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct Versions {
     root: PathBuf,
-    /// Which version of which plugin serves, as far as it was written down; the lock is that of the whole directory.
-    serving: Mutex<HashMap<Key, Identity>>,
+    /// Which version of which plugin serves, and whether it is kept; the lock is that of the whole directory.
+    serving: Mutex<HashMap<Key, (Identity, IsKept)>>,
 }
+
+/// Whether a version that serves is kept. What is not was told once, and is tried again whenever the chains are made anew: the
+/// disk may have room by then.
+type IsKept = bool;
 
 /// A plugin: its directory and its name.
 pub type Key = (PathBuf, String);
@@ -135,21 +139,18 @@ impl Versions {
         for version in served {
             let Some(dir) = version.file.parent() else { continue };
             let key = (dir.to_owned(), version.name.clone());
-            if serving.get(&key) == Some(&version.identity) {
+            let before = serving.get(&key).filter(|(identity, _)| *identity == version.identity);
+            let before = before.map(|(_, is_kept)| *is_kept);
+            if before == Some(true) {
                 continue;
             }
-            match self.add(&key, version, bounds) {
-                Ok(added) => {
-                    is_new |= added;
-                    serving.insert(key, version.identity);
-                }
-                // Told once: another try would find the same disk.
-                Err(error) => {
-                    let (name, root) = (&version.name, self.root.display());
-                    warn!(plugin.name = %name, "This version of plugin `{name}` is not kept in {root}: {error}");
-                    serving.insert(key, version.identity);
-                }
+            let added = self.add(&key, version, bounds);
+            if let (Err(error), None) = (&added, before) {
+                let (name, root) = (&version.name, self.root.display());
+                warn!(plugin.name = %name, "This version of plugin `{name}` is not kept in {root}: {error}");
             }
+            serving.insert(key, (version.identity, added.is_ok()));
+            is_new |= added.unwrap_or(false);
         }
         if is_new && let Err(error) = self.shrink(bounds) {
             warn!("The kept versions in {} cannot be reduced: {error}", self.root.display());
@@ -164,6 +165,22 @@ impl Versions {
             .iter()
             .flat_map(|(_, list)| list.versions.iter().filter_map(|version| Hash::parse(&version.sha256)))
             .collect()
+    }
+
+    /// The copy of the version that served last from this very file, and what it is. Not of one that somebody went back from, nor
+    /// where the plugin's last version had another file: that one is gone.
+    pub fn last_served(&self, file: &Path) -> Option<(PathBuf, Identity)> {
+        let _lock = self.lock();
+        let (dir, name) = (file.parent()?, plugin_name(file)?);
+        let list = self.read_list(dir, &name);
+        let last = list.versions.iter().rev().find(|listed| !listed.left)?;
+        let canary = match &last.canary {
+            Some(sha256) => Some(Hash::parse(sha256)?),
+            None => None,
+        };
+        let identity = Identity { hash: Hash::parse(&last.sha256)?, canary };
+        let copy = self.dir_of(dir, &name).join(wasm_name(&last.sha256));
+        (file.file_name()? == last.file.as_str()).then_some((copy, identity))
     }
 
     /// The kept versions of all plugins by their directory and name, the newest first.
@@ -236,7 +253,7 @@ impl Versions {
         Ok(RolledBack { file, hash, first_served_s: chosen.first_served_s })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Identity>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, (Identity, IsKept)>> {
         self.serving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,0 +1,138 @@
+//! What loading one file comes to, whatever else is loaded: the part of a look that runs by itself.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
+
+use super::Serving;
+use crate::plugin::{
+    aside,
+    code::Code,
+    loader::{Identity, Loaded, Loader, Look, NotLoaded, Progress, ReadError, Terms},
+    versions::Versions,
+};
+
+/// What loading a file came to.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// What serves, or what was refused before.
+    Same(Identity),
+    Loaded(Loaded, Identity, Duration),
+    NotLoaded {
+        error: NotLoaded,
+        /// Of what it holds, unless it could not be read.
+        identity: Option<Identity>,
+        /// The kept version that is to serve, as nothing else does.
+        kept: Option<Serving>,
+    },
+    /// A fault of the host's own, in its words.
+    Panicked(String),
+}
+
+/// Comes to a verdict even if the work panics: whoever looks waits for the word of every load. The work ends with the wait.
+pub(super) async fn guarded(work: impl Future<Output = Verdict> + Send + 'static) -> Verdict {
+    match AbortOnDropHandle::new(tokio::spawn(work)).await {
+        Ok(verdict) => verdict,
+        Err(error) => Verdict::Panicked(error.to_string()),
+    }
+}
+
+/// What is known of a file before it is examined.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Before {
+    pub(super) serving: Option<Identity>,
+    pub(super) refused: Option<Identity>,
+}
+
+/// Reads a new or changed file, and loads it if it holds something new. If it does not load and nothing serves, the version
+/// that served from it last is loaded.
+pub(super) async fn judge(
+    loader: &Loader,
+    versions: Option<Arc<Versions>>,
+    file: &Path,
+    look: Look,
+    before: Before,
+    terms: &Terms,
+    progress: &Progress,
+) -> Verdict {
+    let (error, identity) = match examine(loader, file, look, before, terms, progress).await {
+        Ok(verdict) => return verdict,
+        Err(failed) => failed,
+    };
+    let kept = match versions.filter(|_| before.serving.is_none() && error.is_of_what_is_there()) {
+        Some(versions) => kept(loader, versions, file, terms, progress).await,
+        None => None,
+    };
+    Verdict::NotLoaded { error, identity, kept }
+}
+
+async fn examine(
+    loader: &Loader,
+    file: &Path,
+    look: Look,
+    before: Before,
+    terms: &Terms,
+    progress: &Progress,
+) -> Result<Verdict, (NotLoaded, Option<Identity>)> {
+    let started = Instant::now();
+    let source = loader.read(file, look, terms).await.map_err(|error| (error.into(), None))?;
+    let identity = source.identity();
+    if before.serving == Some(identity) || before.refused == Some(identity) {
+        return Ok(Verdict::Same(identity));
+    }
+    let loaded = loader.load(file, look, &source, terms, progress).await.map_err(|error| (error, Some(identity)))?;
+    Ok(Verdict::Loaded(loaded, identity, started.elapsed()))
+}
+
+/// Loads the version that served last from a file, if it is kept.
+async fn kept(
+    loader: &Loader,
+    versions: Arc<Versions>,
+    file: &Path,
+    terms: &Terms,
+    progress: &Progress,
+) -> Option<Serving> {
+    let served_from = file.to_owned();
+    let (copy, identity) = aside(move || versions.last_served(&served_from)).await?;
+    match load_copy(loader, &copy, identity, terms, progress).await {
+        Ok(code) => Some(Serving { code, identity }),
+        Err(error) => {
+            let (path, hash) = (file.display(), identity.hash);
+            warn!(file = %path, %hash, "The version that served last from {path} does not load either: {error}");
+            None
+        }
+    }
+}
+
+async fn load_copy(
+    loader: &Loader,
+    copy: &Path,
+    identity: Identity,
+    terms: &Terms,
+    progress: &Progress,
+) -> Result<Arc<Code>, NotLoaded> {
+    let look = Look::at(copy).map_err(ReadError::from)?;
+    // One may be left from when the same content was kept with another.
+    let look = if identity.canary.is_some() { look } else { look.without_canary() };
+    let source = loader.read(copy, look, terms).await?;
+    if source.identity() != identity {
+        return Err(ReadError::Spoiled.into());
+    }
+    Ok(loader.load(copy, look, &source, terms, progress).await?.code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_load_that_panics_has_a_verdict_too() {
+        let verdict = guarded(async { panic!("a bug") }).await;
+        assert!(matches!(verdict, Verdict::Panicked(error) if error.contains("a bug")));
+    }
+}
