@@ -142,8 +142,9 @@ async fn a_host_that_is_full_is_not_the_fault_of_the_plugin_that_finds_no_room()
         let setup = ["10-one.wasm", "20-other.wasm", "30-third.wasm"]
             .into_iter()
             .fold(Setup::new(), |setup, file| setup.plugin(file, &MISBEHAVE));
-        let settings =
-            format!("[engine]\n{engine}\n[limits]\nwait_ms = 50\n[quarantine]\nfailures = 1\n{rules}{third}");
+        let settings = format!(
+            "[engine]\n{engine}\n[limits]\nwait_ms = 50\n[quarantine]\nusers_min = 1\nfailures = 1\n{rules}{third}"
+        );
         let bot = Arc::new(setup.settings(&settings).start().await);
         let holding = held.map(|text| {
             let bot = bot.clone();

@@ -198,7 +198,7 @@ async fn computing_is_counted_while_a_plugin_starts() {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_system_has_no_memory_for_an_instance_that_is_not_the_plugins_fault() {
-    let settings = "listen = \"127.0.0.1:0\"\n[quarantine]\nfailures = 1\n[late]\nbackground_ms = 0";
+    let settings = "listen = \"127.0.0.1:0\"\n[quarantine]\nusers_min = 1\nfailures = 1\n[late]\nbackground_ms = 0";
     let dir = Setup::new().plugin("10-misbehave.wasm", &MISBEHAVE).settings(settings).written();
     // No room for a pool; each instance reserves a GiB, and the host itself less than two.
     let line = format!("ulimit -v 5000000 && exec {} serve", binary().display());

@@ -7,11 +7,13 @@ use std::{
     sync::LazyLock,
 };
 
-/// The log of this thread, from level `info` on, for as long as this is held. Only for tests on one thread: those of
+/// The log of this thread, from level `info` on, with how often a file is tried again, for as long as this is held. Only for tests on one thread: those of
 /// `#[tokio::test]` without a flavor.
 pub struct Log {
     stays_on_its_thread: PhantomData<*const ()>,
 }
+
+const LEVELS: &str = "info,aviary_host::plugin::set=debug";
 
 thread_local! {
     static WRITTEN: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
@@ -19,7 +21,7 @@ thread_local! {
 
 /// One subscriber for all threads: tracing asks a subscriber of one thread only about what that thread logged first.
 static SUBSCRIBED: LazyLock<()> = LazyLock::new(|| {
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(|| Writer).finish();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(|| Writer).with_env_filter(LEVELS).finish();
     tracing::subscriber::set_global_default(subscriber).expect("no test sets another");
     tracing::callsite::rebuild_interest_cache();
 });

@@ -221,13 +221,22 @@ async fn a_trouble_that_has_passed_is_told_no_longer() {
 #[tokio::test]
 async fn a_file_that_cannot_be_read_just_now_is_tried_again() {
     let log = Log::capture();
-    let bot = Setup::new().start().await;
+    let data = tempfile::tempdir().unwrap();
+    let settings =
+        format!("data_dir = \"{}\"\n[versions]\ncount_max = 0\n[compile]\ncache_days = 0", data.path().display());
+    let bot = Setup::new().settings(&settings).start().await;
     // Nothing lies at address 0 of this process.
     std::os::unix::fs::symlink("/proc/self/mem", bot.plugin_file("20-echo.wasm")).unwrap();
     bot.app.reload().await;
     bot.app.reload().await;
-    let tries = log.lines("20-echo.wasm is not loaded: it cannot be read").len();
-    assert_eq!((tries, log.lines("it is tried again").len()), (2, 2));
+    let told = log.lines("20-echo.wasm is not loaded: it cannot be read").len();
+    assert_eq!((told, log.lines("it is tried again").len()), (1, 2), "it is tried twice, and told once");
+    // It keeps nothing of what others leave in the compile cache.
+    rename_over(&bot, "30-bot.wasm", &ECHO);
+    bot.app.reload().await;
+    rename_over(&bot, "30-bot.wasm", &PARROT);
+    bot.app.reload().await;
+    assert_eq!(log.lines("that no plugin uses from the compile cache").len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -194,6 +194,13 @@ async fn a_start_falls_back_only_to_what_would_have_stayed_without_it() {
         replace(bot, "20-bot-2.wasm", b"not wasm");
     };
     assert_eq!(after_restart(echo(), renamed).await.0, None);
+    // Nothing is kept any more.
+    let unkept = |bot: &Bot| {
+        let toml = fs::read_to_string(bot.dir().join("aviary.toml")).unwrap();
+        fs::write(bot.dir().join("aviary.toml"), format!("{toml}\n[versions]\ncount_max = 0\n")).unwrap();
+        replace(bot, "20-bot.wasm", b"not wasm");
+    };
+    assert_eq!(after_restart(echo(), unkept).await.0, None);
     // Somebody switched it off.
     let off = |bot: &Bot| fs::rename(bot.plugin_file("20-bot.wasm"), bot.plugin_file("20-bot.wasm.off")).unwrap();
     assert_eq!(after_restart(echo(), off).await.0, None);
@@ -204,6 +211,15 @@ async fn a_start_falls_back_only_to_what_would_have_stayed_without_it() {
         replace(bot, "20-bot.wasm", b"not wasm");
     };
     assert_eq!(after_restart(echo(), spoiled).await.0, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_whose_file_got_another_place_in_the_order_falls_back_there() {
+    let bot = Setup::new().plugin("20-bot.wasm", &ECHO).start().await;
+    fs::rename(bot.plugin_file("20-bot.wasm"), bot.plugin_file("10-bot.wasm")).unwrap();
+    bot.app.reload().await;
+    replace(&bot, "10-bot.wasm", b"not wasm");
+    assert_eq!(bot.restart().await.says("hi").await, "hi");
 }
 
 /// A bot's directory that outlives its hosts.

@@ -64,9 +64,9 @@ pub struct Network {
     denials: OnceAMinute<Arc<str>>,
 }
 
-/// Whose a request is: a plugin's in an account. It gets at most half of what the host has for all.
+/// Whose a request is: a plugin's, in one account. There it gets at most half of what the host has for all.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Sender {
+pub struct Owner {
     pub account: Arc<str>,
     pub plugin: Arc<str>,
 }
@@ -134,13 +134,13 @@ impl Egress {
     /// [`NoAnswer`], also from the body of an answer. An answer of any status is one.
     pub async fn send(
         &self,
-        sender: Option<&Sender>,
+        owner: Option<&Owner>,
         grants: &[HttpGrant],
         request: Request,
         waits: Waits,
     ) -> Result<Answer, NoAnswer> {
         match self {
-            Self::Network(network) => network.client().send(sender, grants, request, waits).await,
+            Self::Network(network) => network.client().send(owner, grants, request, waits).await,
             Self::Played(played) => {
                 let exchange = played.find(&request)?;
                 drop(request);

@@ -113,7 +113,8 @@ async fn bot(config: &Config, report: &mut Report) -> anyhow::Result<()> {
             chains.iter().filter_map(|(account, chain)| asker(account, chain, plugin)).collect();
         plugin::print(plugin, shown(&plugin.file, config), Some(&askers), report);
         check_settings(plugin, &chains, report).await;
-        let is_its = |out: &&Quarantined| plugin.hash.is_some_and(|hash| out.code == hash.to_string());
+        let hash = plugin.hash.map(|hash| hash.to_string());
+        let is_its = |out: &&Quarantined| out.plugin == plugin.name && hash.as_ref() == Some(&out.code);
         for out in quarantined.iter().filter(is_its) {
             report.wrong(&format!("in account `{}` of the running host, {}", out.account, left_alone(out)));
         }

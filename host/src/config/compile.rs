@@ -37,6 +37,16 @@ impl Compile {
         Self::default().with(&OwnCompile::given(section))
     }
 
+    /// Returns the larger of each limit: for a file that several accounts ask, each with limits of its own.
+    pub fn largest(self, other: &Self) -> Self {
+        Self {
+            file_mib_max: self.file_mib_max.max(other.file_mib_max),
+            memory_mib: self.memory_mib.max(other.memory_mib),
+            cpu_s: self.cpu_s.max(other.cpu_s),
+            timeout_s: self.timeout_s.max(other.timeout_s),
+        }
+    }
+
     /// Returns these limits with a plugin's own over them.
     pub(super) fn with(mut self, own: &OwnCompile) -> Self {
         for (key, number) in &own.0 {
@@ -130,6 +140,22 @@ mod tests {
         assert_eq!(of("echo"), config.compile);
         assert_eq!((of("echo").cpu_s, of("echo").file_mib_max, config.compile_cache.days), (60, 64, 7));
         assert_eq!((of("large").cpu_s, of("large").timeout_s, of("large").file_mib_max), (600, 90, 128));
+    }
+
+    #[test]
+    fn a_file_that_accounts_share_gets_the_largest_of_their_limits() {
+        let config = load(
+            "[accounts.main]\ntoken = \"abc\"\n[accounts.shop]\npath = \"/shop\"\ntoken = \"abc\"\n\
+             [accounts.main.plugins.a.compile]\ncpu_s = 600\nmemory_mib = 8192\n\
+             [accounts.shop.plugins.a.compile]\nfile_mib_max = 128\ntimeout_s = 900",
+        );
+        let [main, shop] = [0, 1].map(|index| config.plugin(&config.accounts[index], "a", false).compile);
+        let largest = main.clone().largest(&shop);
+        assert_eq!(largest, shop.largest(&main));
+        assert_eq!(
+            (largest.cpu_s, largest.memory_mib, largest.file_mib_max, largest.timeout_s),
+            (600, 8_192, 128, 900)
+        );
     }
 
     #[test]

@@ -20,7 +20,7 @@ use hyper::{
 use tokio::time::timeout_at;
 
 use super::{
-    Answer, NoAnswer, Request, Sender, Waits,
+    Answer, NoAnswer, Owner, Request, Waits,
     answer::Exchange,
     connector::{Connector, Route, look_up},
     gates::{Gates, Turn},
@@ -55,7 +55,7 @@ impl Client {
     /// Sends a request if one of the grants allows it, and waits for the header of the answer.
     pub(super) async fn send(
         &self,
-        sender: Option<&Sender>,
+        owner: Option<&Owner>,
         grants: &[HttpGrant],
         request: Request,
         waits: Waits,
@@ -64,7 +64,7 @@ impl Client {
             return Err(NoAnswer::Denied(not_granted(&request.target)));
         };
         let redactor = Redactor::of(&grant.headers);
-        let exchange = self.exchange(sender, grant, request, waits, redactor.clone());
+        let exchange = self.exchange(owner, grant, request, waits, redactor.clone());
         let answer = timeout_at(waits.deadline.into(), exchange).await;
         match answer.unwrap_or(Err(NoAnswer::Timeout)) {
             Err(NoAnswer::Unreachable(reason)) => Err(NoAnswer::Unreachable(redactor.text(&reason))),
@@ -75,7 +75,7 @@ impl Client {
 
     async fn exchange(
         &self,
-        sender: Option<&Sender>,
+        owner: Option<&Owner>,
         grant: &HttpGrant,
         request: Request,
         waits: Waits,
@@ -88,14 +88,14 @@ impl Client {
         let route = self.connector.route(grant, &request.target)?;
         let (target, key) = (request.target.clone(), Key::new(&request.target, grant.private));
         let (mut outgoing, outflow) = outgoing(grant, request, &route, &redactor, bytes_max)?;
-        let turn = self.gates.connection(sender, grant).await;
+        let turn = self.gates.connection(owner, grant).await;
         loop {
             let kept = self.pool.take(&key).await;
             let is_fresh = kept.is_none();
             let mut connection = match kept {
                 Some(connection) => connection,
                 None => {
-                    let lookup = self.gates.lookup(sender, grant);
+                    let lookup = self.gates.lookup(owner, grant);
                     self.connect(&target, &route, lookup, waits).await?
                 }
             };
@@ -106,7 +106,7 @@ impl Client {
             let Ok(sent) = sent else { return Err(NoAnswer::Timeout) };
             match sent {
                 Ok(response) => {
-                    let (pool, room) = (self.pool.clone(), self.gates.room(sender));
+                    let (pool, room) = (self.pool.clone(), self.gates.room(owner));
                     let exchange = Exchange { connection, key, pool, outflow, room, _turn: turn };
                     return Answer::of(response, exchange, redactor, waits, bytes_max);
                 }

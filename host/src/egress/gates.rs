@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
-use super::Sender;
+use super::Owner;
 use crate::{
     config::{HostPattern, Http, HttpGrant},
     refusal::OnceAMinute,
@@ -34,14 +34,14 @@ pub(super) struct Gates {
     body_bytes_max: usize,
     gates: Mutex<HashMap<Gate, Arc<Semaphore>>>,
     /// Whose requests had to wait for their own lately.
-    told: OnceAMinute<Sender>,
+    told: OnceAMinute<Owner>,
 }
 
 /// What is counted together: of everybody or of one plugin, to all hosts or to those of one grant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Gate {
     what: What,
-    sender: Option<Sender>,
+    owner: Option<Owner>,
     host: Option<(HostPattern, u16)>,
 }
 
@@ -74,14 +74,14 @@ impl Gates {
     }
 
     /// Waits until one more request to a host may be on its way.
-    pub(super) async fn connection(&self, sender: Option<&Sender>, grant: &HttpGrant) -> Turn {
+    pub(super) async fn connection(&self, owner: Option<&Owner>, grant: &HttpGrant) -> Turn {
         let maxima = (self.connections_per_host_max, self.connections_max);
-        let gates = self.gates(What::Connections, sender, grant, maxima);
-        if let (Some(sender), [own @ .., _, _]) = (sender, &*gates)
+        let gates = self.gates(What::Connections, owner, grant, maxima);
+        if let (Some(owner), [own @ .., _, _]) = (owner, &*gates)
             && own.iter().any(|gate| gate.available_permits() == 0)
-            && self.told.turn(sender.clone(), Instant::now()).is_some()
+            && self.told.turn(owner.clone(), Instant::now()).is_some()
         {
-            let Sender { account, plugin } = sender;
+            let Owner { account, plugin } = owner;
             warn!(
                 plugin.name = %plugin,
                 %account,
@@ -93,18 +93,18 @@ impl Gates {
     }
 
     /// Waits until one more name may be looked up.
-    pub(super) async fn lookup(&self, sender: Option<&Sender>, grant: &HttpGrant) -> Turn {
-        Turn::of(self.gates(What::Lookups, sender, grant, (LOOKUPS_PER_HOST_MAX, LOOKUPS_MAX))).await
+    pub(super) async fn lookup(&self, owner: Option<&Owner>, grant: &HttpGrant) -> Turn {
+        Turn::of(self.gates(What::Lookups, owner, grant, (LOOKUPS_PER_HOST_MAX, LOOKUPS_MAX))).await
     }
 
-    /// Where the answers to a sender have room.
-    pub(super) fn room(&self, sender: Option<&Sender>) -> Room {
+    /// Where the answers to an owner have room.
+    pub(super) fn room(&self, owner: Option<&Owner>) -> Room {
         const FULL: &str = "the host holds too many answers at the moment (`http.answers_mib_max`)";
         const OWN_FULL: &str = "the answers to this plugin take half of `http.answers_mib_max` at the moment, which is all \
                                 that one plugin gets";
-        let gate = |sender, bytes_max| self.gate(Gate { what: What::AnswerBytes, sender, host: None }, bytes_max);
+        let gate = |owner, bytes_max| self.gate(Gate { what: What::AnswerBytes, owner, host: None }, bytes_max);
         let own_max = half(self.answers_bytes_max).max(self.body_bytes_max);
-        let own = sender.map(|sender| (gate(Some(sender.clone()), own_max), OWN_FULL));
+        let own = owner.map(|owner| (gate(Some(owner.clone()), own_max), OWN_FULL));
         own.into_iter().chain([(gate(None, self.answers_bytes_max), FULL)]).collect()
     }
 
@@ -113,16 +113,16 @@ impl Gates {
     fn gates(
         &self,
         what: What,
-        sender: Option<&Sender>,
+        owner: Option<&Owner>,
         grant: &HttpGrant,
         (per_host_max, max): (usize, usize),
     ) -> Vec<Arc<Semaphore>> {
         let host = Some((grant.host.clone(), grant.port));
-        let own = sender.map(|sender| Some(sender.clone()));
-        let own = own.map(|sender| [(sender.clone(), host.clone(), half(per_host_max)), (sender, None, half(max))]);
+        let own = owner.map(|owner| Some(owner.clone()));
+        let own = own.map(|owner| [(owner.clone(), host.clone(), half(per_host_max)), (owner, None, half(max))]);
         let all = [(None, host, per_host_max), (None, None, max)];
         let gates = own.into_iter().flatten().chain(all);
-        gates.map(|(sender, host, max)| self.gate(Gate { what, sender, host }, max)).collect()
+        gates.map(|(owner, host, max)| self.gate(Gate { what, owner, host }, max)).collect()
     }
 
     fn gate(&self, gate: Gate, max: usize) -> Arc<Semaphore> {
@@ -172,8 +172,8 @@ mod tests {
         }
     }
 
-    fn plugin(name: &str) -> Sender {
-        Sender { account: "main".into(), plugin: name.into() }
+    fn plugin(name: &str) -> Owner {
+        Owner { account: "main".into(), plugin: name.into() }
     }
 
     /// A turn that is there at once.
@@ -185,8 +185,8 @@ mod tests {
     }
 
     /// As many turns for a host of this port as are there at once.
-    fn connections(gates: &Gates, sender: Option<&Sender>, port: u16) -> Vec<Turn> {
-        std::iter::from_fn(|| now(gates.connection(sender, &grant(port)))).collect()
+    fn connections(gates: &Gates, owner: Option<&Owner>, port: u16) -> Vec<Turn> {
+        std::iter::from_fn(|| now(gates.connection(owner, &grant(port)))).collect()
     }
 
     #[tokio::test]

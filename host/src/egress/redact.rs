@@ -117,7 +117,8 @@ enum Spelled {
 /// How far a text begins with a secret, each of its bytes as it is, or escaped as URLs, JSON or HTML do.
 fn spelled(secret: &[u8], text: &[u8]) -> Spelled {
     // Most texts end here. Letters and digits are escaped nowhere.
-    if secret.first().is_none_or(|byte| byte.is_ascii_alphanumeric() && text.first() != Some(byte)) {
+    let (Some(byte), Some(first)) = (secret.first(), text.first()) else { return Spelled::Not };
+    if first != byte && (byte.is_ascii_alphanumeric() || !b"%\\&+".contains(first)) {
         return Spelled::Not;
     }
     // Where the bytes so far may end: at one place, unless the secret itself has `\\`, `%` or `&` in it.

@@ -84,7 +84,8 @@ type Waits = Family<OfPart, Histogram, fn() -> Histogram>;
 pub struct PluginMetrics {
     turns: [Counter; Turn::WORDS.len()],
     seconds: Histogram,
-    waits: Waits,
+    /// Of messages, and of pages.
+    waits: [Histogram; Part::ALL.len()],
 }
 
 impl PluginMetrics {
@@ -93,7 +94,7 @@ impl PluginMetrics {
         self.skip(turn);
         self.seconds.observe(duration.as_secs_f64());
         if waited >= WAIT_MIN {
-            self.waits.get_or_create(&of_part(part)).observe(waited.as_secs_f64());
+            self.waits[part as usize].observe(waited.as_secs_f64());
         }
     }
 
@@ -141,7 +142,7 @@ impl Plugins {
         PluginMetrics {
             turns: array::from_fn(|index| self.turns.get_or_create_owned(&turn(index))),
             seconds: self.seconds.get_or_create_owned(plugin),
-            waits: self.waits.clone(),
+            waits: Part::ALL.map(|part| self.waits.get_or_create_owned(&of_part(part))),
         }
     }
 

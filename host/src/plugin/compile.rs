@@ -276,9 +276,10 @@ impl Turn<'_> {
     }
 }
 
-/// Returns limits as they count here. With more memory than at an earlier try they are others, and the file is tried again.
+/// Returns limits as they count here. With more memory than at an earlier try they are others, and the file is tried again; not
+/// for the few MiB that another kernel leaves.
 pub fn on_this_machine(limits: &config::Compile) -> config::Compile {
-    let memory_mib_max = (memory_bytes() as u64 >> 20) * ADDRESSES_PER_MEMORY;
+    let memory_mib_max = (memory_bytes() as u64 >> 26 << 6) * ADDRESSES_PER_MEMORY;
     config::Compile { memory_mib: limits.memory_mib.min(memory_mib_max), ..limits.clone() }
 }
 

@@ -10,6 +10,10 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
+/// From which limit on the first poll is measured by the cheap clock. Most calls are done with it, and a system call for each would
+/// be too much; it ends at the first tick, unless somebody else had the processor meanwhile, for less than this.
+const CHEAP_MIN: Duration = Duration::from_millis(200);
+
 /// A guest computed longer than it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct UsedUp;
@@ -23,10 +27,9 @@ pub(super) struct UsedUp;
 pub(super) async fn within<F: Future>(limit: Duration, future: F) -> Result<F::Output, UsedUp> {
     let mut future = pin!(future);
     let mut computed = Duration::ZERO;
-    let mut is_first = true;
+    let mut is_cheap = limit >= CHEAP_MIN;
     poll_fn(|context| {
-        // Most calls are done with one poll, for which a system call would be too much. It ends at the first tick.
-        let stopwatch = if std::mem::take(&mut is_first) { Stopwatch::cheap() } else { Stopwatch::exact() };
+        let stopwatch = if std::mem::take(&mut is_cheap) { Stopwatch::cheap() } else { Stopwatch::exact() };
         let polled = future.as_mut().poll(context);
         computed += stopwatch.elapsed();
         if computed > limit { Poll::Ready(Err(UsedUp)) } else { polled.map(Ok) }

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{config, machine};
 
-/// How often a running guest lets others run, and the unit in which its computing time is counted.
+/// How often a running guest lets others run, and it is seen how long it has computed.
 const TICK: Duration = Duration::from_millis(1);
 
 /// How often the clock looks for a guest that runs while none did at the last look. A call is over in microseconds, as a

@@ -12,7 +12,7 @@ use super::{
     Plugin, bindings::Message, limits::Limiter, log::Output, millis, page::Visitor, question::Question,
     services::Services, wasi_http::WasiHttp,
 };
-use crate::{api::Api, config::PluginSettings, egress::Sender};
+use crate::{api::Api, config::PluginSettings, egress::Owner};
 
 /// The host's side of one guest. It lives in the guest's store and is dropped with it.
 pub struct Guest {
@@ -114,17 +114,17 @@ impl Guest {
     /// The guest's `wasi:http`, made at its first use, and the table of its handles.
     pub(super) fn wasi_http(&mut self) -> (&mut WasiHttp, &mut ResourceTable) {
         if self.wasi_http.is_none() {
-            let made = WasiHttp::new(self.sender(), &self.settings, &self.services.egress, self.deadline);
+            let made = WasiHttp::new(self.owner(), &self.settings, &self.services.egress, self.deadline);
             self.wasi_http = Some(Box::new(made));
         }
         (self.wasi_http.as_mut().expect("it was made"), &mut self.table)
     }
 
     /// Whose the guest's requests are.
-    pub(super) fn sender(&self) -> Sender {
+    pub(super) fn owner(&self) -> Owner {
         // One that is only tried is in no account.
         let account = self.at_work_for().map_or("", |(account, _)| account);
-        Sender { account: account.into(), plugin: self.plugin.clone() }
+        Owner { account: account.into(), plugin: self.plugin.clone() }
     }
 
     /// The answer to a call of an interface that the operator has not granted.

@@ -8,13 +8,13 @@ use super::{
 };
 use crate::{
     config::HttpGrant,
-    egress::{self, Egress, NoAnswer, Sender, Waits, request},
+    egress::{self, Egress, NoAnswer, Owner, Waits, request},
 };
 
 impl Host for Guest {
     async fn send(&mut self, request: Request) -> Result<Response, Error> {
         let (egress, settings) = (self.services.egress.clone(), self.settings.clone());
-        let answer = exchange(&egress, &self.sender(), &settings.grants.http, self.deadline, request).await;
+        let answer = exchange(&egress, &self.owner(), &settings.grants.http, self.deadline, request).await;
         answer.map_err(|error| match error {
             NoAnswer::Denied(reason) => Error::Denied(self.denied_http(&reason)),
             NoAnswer::Invalid(reason) => Error::Invalid(reason),
@@ -27,7 +27,7 @@ impl Host for Guest {
 
 async fn exchange(
     egress: &Egress,
-    sender: &Sender,
+    owner: &Owner,
     grants: &[HttpGrant],
     deadline: Instant,
     asked: Request,
@@ -36,7 +36,7 @@ async fn exchange(
     let request = egress::Request::new(&method, &url, request::headers(headers)?, request::whole(body))?;
     let timeout = timeout_ms.map(|ms| Duration::from_millis(ms.into()));
     let waits = Waits::of_call(deadline, timeout);
-    let answer = egress.send(Some(sender), grants, request, waits).await?;
+    let answer = egress.send(Some(owner), grants, request, waits).await?;
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
     let headers = answer.headers.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes())));
     let (status, headers) = (answer.status.as_u16(), headers.collect());

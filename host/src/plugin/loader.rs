@@ -242,9 +242,10 @@ impl Terms {
         let settings: Vec<PluginSettings> =
             accounts.iter().map(|account| config.plugin(account, &name, is_own)).collect();
         let pins: BTreeSet<Hash> = settings.iter().filter_map(|settings| settings.sha256).collect();
+        let compile = settings.iter().map(|settings| settings.compile.clone()).reduce(|all, own| all.largest(&own));
         let settings = settings.into_iter().next().unwrap_or_default();
         Self {
-            compile: settings.compile.clone(),
+            compile: compile.unwrap_or_else(|| config.compile.clone()),
             settings: Arc::new(settings),
             pins: pins.into_iter().collect(),
             canary: canary::Terms {

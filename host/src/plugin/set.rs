@@ -18,7 +18,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use self::verdict::{Before, Verdict, guarded, judge};
 use super::{
@@ -114,6 +114,8 @@ struct Ended {
 /// A file that is to be tried again.
 #[derive(Debug)]
 struct Troubled {
+    /// What it holds, unless it could not be read.
+    identity: Option<Identity>,
     why: String,
     look: Look,
     tries: u32,
@@ -263,8 +265,8 @@ impl Set {
 
     /// Whether the compile cache may hold what nobody needs.
     pub fn is_untidy(&self) -> bool {
-        // A file that is being loaded, or will be, is not known to be in use.
-        self.untidy && self.loads.is_empty() && self.troubled.is_empty()
+        // A file that is being loaded is not known to be in use.
+        self.untidy && self.loads.is_empty()
     }
 
     /// Tidies the compile cache. `kept` are versions that can still be needed.
@@ -272,7 +274,8 @@ impl Set {
         self.untidy = false;
         let served = self.files.values().filter_map(|known| Some(known.serving.as_ref()?.identity.hash));
         let refused = self.files.values().filter_map(|known| Some(known.refused.as_ref()?.identity?.hash));
-        let in_use = served.chain(refused).chain(kept).collect();
+        let troubled = self.troubled.values().filter_map(|troubled| Some(troubled.identity?.hash));
+        let in_use = served.chain(refused).chain(troubled).chain(kept).collect();
         match self.loader.tidy(in_use, config.compile_cache).await {
             Ok(tidied) if tidied.files > 0 => {
                 info!(
@@ -363,7 +366,9 @@ impl Set {
             refused: known.and_then(|known| known.refused.as_ref()?.identity),
         };
         let terms = Terms::of(config, &file);
-        let (loader, versions) = (self.loader.clone(), self.versions.clone());
+        // Where nothing is kept any more, what was kept once is of no use.
+        let versions = self.versions.clone().filter(|_| config.versions.count_max > 0);
+        let loader = self.loader.clone();
         let (turns, ended) = (self.brief_turns.clone(), self.ended.0.clone());
         let (path, shared) = (file.clone(), progress.clone());
         let task = tokio::spawn(async move {
@@ -415,14 +420,16 @@ impl Set {
             Verdict::NotLoaded { error: NotLoaded::Read(ReadError::Unsettled), .. } => {
                 Scan { unsettled: true, ..Scan::default() }
             }
-            Verdict::NotLoaded { error, identity, kept } => {
+            Verdict::NotLoaded { error, identity, kept, is_kept_later } => {
                 let scan = Scan { changed: kept.is_some(), ..Scan::default() };
                 let rest = Rest::of(known.serving.as_ref(), kept.as_ref());
                 known.serving = known.serving.take().or(kept);
-                let tries = tries(troubled, look);
+                let troubled = troubled.filter(|troubled| troubled.look == look);
+                let tries = troubled.as_ref().map_or(0, |troubled| troubled.tries);
                 let is_hopeless = error.is_killed() && tries + 1 >= KILLED_TRIES_MAX;
-                if error.passes() && !is_hopeless {
-                    self.retry_later(&file, look, format!("{error}; it is tried again"), &rest, tries);
+                if (error.passes() && !is_hopeless) || is_kept_later {
+                    let why = format!("{error}; it is tried again");
+                    self.retry_later(&file, look, identity, why, &rest, troubled);
                     return scan;
                 }
                 let why = match is_hopeless {
@@ -441,24 +448,35 @@ impl Set {
             Verdict::Panicked(error) => {
                 let why = format!("the host failed at it, which is a bug of Aviary's ({error}); it is tried again");
                 let rest = Rest::of(known.serving.as_ref(), None);
-                self.retry_later(&file, look, why, &rest, tries(troubled, look));
+                let troubled = troubled.filter(|troubled| troubled.look == look);
+                self.retry_later(&file, look, None, why, &rest, troubled);
                 Scan::default()
             }
         }
     }
 
-    /// Tries a file again at the next look, then after 2 s, 4 s, … as long as nothing about it changes.
-    fn retry_later(&mut self, file: &Path, look: Look, why: String, rest: &Rest, before: u32) {
-        not_loaded(file, &why, rest);
-        let wait =
-            if before == 0 { Duration::ZERO } else { Duration::from_secs(1 << before.min(6)).min(RETRY_WAIT_MAX) };
-        self.troubled.insert(file.into(), Troubled { why, look, tries: before + 1, until: Instant::now() + wait });
+    /// Tries a file again at the next look, then after 2 s, 4 s, … as long as nothing about it changes. What came of the try
+    /// before is not told again.
+    fn retry_later(
+        &mut self,
+        file: &Path,
+        look: Look,
+        identity: Option<Identity>,
+        why: String,
+        rest: &Rest,
+        before: Option<Troubled>,
+    ) {
+        match &before {
+            Some(before) if before.why == why => {
+                debug!(file = %file.display(), "Plugin file {} is still not loaded: {why}", file.display());
+            }
+            _ => not_loaded(file, &why, rest),
+        }
+        let tries = before.map_or(0, |before| before.tries);
+        let wait = if tries == 0 { Duration::ZERO } else { Duration::from_secs(1 << tries.min(6)).min(RETRY_WAIT_MAX) };
+        let until = Instant::now() + wait;
+        self.troubled.insert(file.into(), Troubled { why, look, identity, tries: tries + 1, until });
     }
-}
-
-/// How often a file was tried before, as it is now.
-fn tries(troubled: Option<Troubled>, look: Look) -> u32 {
-    troubled.filter(|troubled| troubled.look == look).map_or(0, |troubled| troubled.tries)
 }
 
 /// What a directory was found to hold.

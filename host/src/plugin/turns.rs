@@ -16,8 +16,8 @@ use std::{
 
 use tokio::{sync::oneshot, time::timeout_at};
 
-use self::ledger::{Account, Amount, Ledger, Obstacle, Share};
-use super::millis;
+use self::ledger::{Amount, Ledger, Obstacle};
+use super::{millis, quarantine::Part};
 use crate::config::{self, Config};
 
 /// The unit in which memory is shared out: a page of WebAssembly's.
@@ -40,8 +40,8 @@ pub struct Lane {
     index: usize,
 }
 
-/// The lanes of one plugin in one account. Anybody can ask for a page: visitors who have all places of theirs leave those of
-/// the followers' messages free, and those of other plugins, too: they get a quarter of the host, messages half.
+/// The lanes of one plugin in one account. Anybody can ask for a page, so that all pages together get half of what messages may
+/// have of the host and of an account, and those of one plugin half of that again; one page always fits.
 #[derive(Clone, Debug)]
 pub struct Lanes {
     pub messages: Lane,
@@ -149,7 +149,7 @@ impl Turns {
     /// Returns how many places of the pool are taken, and how many there are.
     pub(super) fn places_taken(&self) -> (usize, usize) {
         let ledger = self.lock();
-        (ledger.taken.places, ledger.total.places)
+        (ledger.taken.all.places, ledger.total.places)
     }
 
     /// Takes over the bounds of new settings. Calls that run keep what they have.
@@ -166,13 +166,13 @@ impl Turns {
     /// Returns the lanes of a plugin in an account: the same ones after every reload.
     pub fn lanes(&self, account: &str, plugin: &str) -> Lanes {
         // No file's name has a slash, so that no plugin is called like another one's pages.
-        let pages = self.lock().lane(account, &format!("{plugin}/pages"), Share::Quarter);
+        let pages = self.lock().lane(account, &format!("{plugin}/pages"), Part::Pages);
         Lanes { messages: self.lane(account, plugin), pages: Lane { turns: self.clone(), index: pages } }
     }
 
     /// The lane of a plugin's messages.
     pub(super) fn lane(&self, account: &str, plugin: &str) -> Lane {
-        Lane { turns: self.clone(), index: self.lock().lane(account, plugin, Share::Half) }
+        Lane { turns: self.clone(), index: self.lock().lane(account, plugin, Part::Bot) }
     }
 
     /// Nothing in here can panic half-way, so a poisoned lock is as good as any.
@@ -254,9 +254,10 @@ impl Lane {
                 [ask.amount.pages, ledger.total.pages].map(|pages| (pages * PAGE_BYTES) >> 20);
             return Err(Busy::TooLarge { needed_mib, total_mib });
         }
-        let Account { name, bounds, waiting, .. } = ledger.account_of(self.index);
-        if ask.is_start() && *waiting >= bounds.waiting_max {
-            return Err(Busy::Queue { waiting_max: bounds.waiting_max, account: name.clone() });
+        if ask.is_start()
+            && let Some(waiting_max) = ledger.full_at(self.index)
+        {
+            return Err(Busy::Queue { waiting_max, account: ledger.account_of(self.index).name.clone() });
         }
         let (ticket, served) = ledger.enqueue(self.index, ask);
         let waiting = Waiting { lane: self, ask, ticket, is_over: false };
@@ -505,6 +506,40 @@ mod tests {
         let most = |lane: &Lane| std::iter::from_fn(|| lane.take(&mib).then_some(())).count();
         assert_eq!((most(&messages), most(&pages)), (10, 5));
         assert!(take(&turns.lane("main", "other"), &mib).is_some());
+    }
+
+    #[test]
+    fn the_pages_of_all_plugins_leave_half_of_the_host_and_of_an_account_to_messages() {
+        let turns = Turns::with(20, 20 * MIB);
+        let all = ["a", "b", "c", "d"].map(|name| turns.lanes("main", name));
+        let most = |ask: &Ask| {
+            all.iter().map(|lanes| std::iter::from_fn(|| lanes.pages.take(ask).then_some(())).count()).sum::<usize>()
+        };
+        assert_eq!([most(&call()), most(&Ask::to_grow(MIB, &limits()))], [10, 10]);
+        assert!(take(&all[0].messages, &Ask::to_start(1, MIB, &limits())).is_some());
+
+        let turns = Turns::with(20, MIB);
+        turns.lock().account("main").bounds.calls_max = 4;
+        let Lanes { messages, pages } = turns.lanes("main", "a");
+        let most = |lane: &Lane| std::iter::from_fn(|| lane.take(&call()).then_some(())).count();
+        assert_eq!((most(&pages), most(&messages)), (2, 2));
+    }
+
+    #[tokio::test]
+    async fn pages_that_wait_leave_room_for_messages_that_wait() {
+        let turns = Turns::with(4, MIB);
+        turns.lock().account("main").bounds.waiting_max = 2;
+        let Lanes { messages, pages } = turns.lanes("main", "a");
+        let held = [(&pages, 1), (&messages, 2)]
+            .map(|(lane, count)| (0..count).filter_map(|_| take(lane, &call())).collect::<Vec<_>>());
+        let page = Caller::waits(&pages, call());
+        let full = Busy::Queue { waiting_max: 1, account: "main".into() };
+        assert_eq!(pages.turn(call(), later()).await.unwrap_err(), full);
+        let message = Caller::waits(&messages, call());
+        let full = Busy::Queue { waiting_max: 2, account: "main".into() };
+        assert_eq!(messages.turn(call(), later()).await.unwrap_err(), full);
+        drop((held, page, message));
+        assert_idle(&turns);
     }
 
     #[tokio::test]

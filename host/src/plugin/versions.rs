@@ -39,13 +39,18 @@ const LIST_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct Versions {
     root: PathBuf,
-    /// Which version of which plugin serves, and whether it is kept; the lock is that of the whole directory.
-    serving: Mutex<HashMap<Key, (Identity, IsKept)>>,
+    /// Which version of which plugin serves; the lock is that of the whole directory.
+    serving: Mutex<HashMap<Key, Noted>>,
 }
 
-/// Whether a version that serves is kept. What is not was told once, and is tried again whenever the chains are made anew: the
-/// disk may have room by then.
-type IsKept = bool;
+/// A version that serves, as it was seen last.
+#[derive(Debug)]
+struct Noted {
+    identity: Identity,
+    file: PathBuf,
+    /// What is not was told once, and is tried again whenever the chains are made anew: the disk may have room by then.
+    is_kept: bool,
+}
 
 /// A plugin: its directory and its name.
 pub type Key = (PathBuf, String);
@@ -139,9 +144,9 @@ impl Versions {
         for version in served {
             let Some(dir) = version.file.parent() else { continue };
             let key = (dir.to_owned(), version.name.clone());
-            let before = serving.get(&key).filter(|(identity, _)| *identity == version.identity);
-            let before = before.map(|(_, is_kept)| *is_kept);
-            if before == Some(true) {
+            let Served { identity, file, .. } = version;
+            let before = serving.get(&key).filter(|noted| noted.identity == *identity && noted.file == *file);
+            if before.is_some_and(|noted| noted.is_kept) {
                 continue;
             }
             let added = self.add(&key, version, bounds);
@@ -149,7 +154,7 @@ impl Versions {
                 let (name, root) = (&version.name, self.root.display());
                 warn!(plugin.name = %name, "This version of plugin `{name}` is not kept in {root}: {error}");
             }
-            serving.insert(key, (version.identity, added.is_ok()));
+            serving.insert(key, Noted { identity: *identity, file: file.clone(), is_kept: added.is_ok() });
             is_new |= added.unwrap_or(false);
         }
         if is_new && let Err(error) = self.shrink(bounds) {
@@ -253,7 +258,7 @@ impl Versions {
         Ok(RolledBack { file, hash, first_served_s: chosen.first_served_s })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, (Identity, IsKept)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Noted>> {
         self.serving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -292,7 +297,8 @@ impl Versions {
         let (sha256, canary) = (hash.to_string(), canary.map(|hash| hash.to_string()));
         let private = self.private(dir, name)?;
         let newest = list.versions.iter().rev().find(|listed| !listed.left);
-        let is_kept = |newest: &Listed| newest.sha256 == sha256 && newest.canary == canary;
+        let file = served.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let is_kept = |newest: &Listed| newest.sha256 == sha256 && newest.canary == canary && newest.file == file;
         if newest.is_some_and(is_kept) && private.file(&wasm_name(&sha256)).exists() {
             return Ok(false);
         }
@@ -306,7 +312,7 @@ impl Versions {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let before = list.versions.iter().position(|listed| listed.sha256 == sha256).map(|at| list.versions.remove(at));
         list.versions.push(Listed {
-            file: served.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            file,
             bytes: wasm.len() as u64,
             canary,
             first_served_s: before.map_or(now.as_secs(), |before| before.first_served_s),

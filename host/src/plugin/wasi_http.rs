@@ -24,7 +24,7 @@ use wasmtime_wasi_http::{
 use super::guest::Guest;
 use crate::{
     config::PluginSettings,
-    egress::{Answer, Egress, NoAnswer, Request, Sender, Waits, request, target::URL_BYTES_MAX},
+    egress::{Answer, Egress, NoAnswer, Owner, Request, Waits, request, target::URL_BYTES_MAX},
 };
 
 /// The interface as wasmtime links it; older ones are this one to their guests.
@@ -49,12 +49,12 @@ pub(super) struct WasiHttp {
 
 /// What a request needs of its guest.
 struct Hooks {
-    sender: Sender,
+    owner: Owner,
     settings: Arc<PluginSettings>,
     egress: Egress,
     deadline: Instant,
     turns: Arc<Semaphore>,
-    /// How many bodies the guest has begun.
+    /// How many bodies the guest ever began.
     bodies: usize,
 }
 
@@ -62,13 +62,13 @@ struct Hooks {
 type Background = Box<dyn Future<Output = Result<()>> + Send>;
 
 impl WasiHttp {
-    pub(super) fn new(sender: Sender, settings: &Arc<PluginSettings>, egress: &Egress, deadline: Instant) -> Self {
+    pub(super) fn new(owner: Owner, settings: &Arc<PluginSettings>, egress: &Egress, deadline: Instant) -> Self {
         let mut context = WasiHttpCtx::new();
         // Not only requests have one: each of the guest's handles may be a header.
         context.set_field_size_limit(egress.header_bytes_max().min(request::HEADER_BYTES_MAX));
         let turns = Arc::new(Semaphore::new(REQUESTS_MAX));
         let (settings, egress) = (settings.clone(), egress.clone());
-        let hooks = Hooks { sender, settings, egress, deadline, turns, bodies: 0 };
+        let hooks = Hooks { owner, settings, egress, deadline, turns, bodies: 0 };
         Self { context, hooks }
     }
 }
@@ -142,17 +142,17 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _: Background,
     ) -> Box<dyn Future<Output = Result<(http::Response<WasiBody>, Background)>> + Send> {
-        let (sender, settings, egress) = (self.sender.clone(), self.settings.clone(), self.egress.clone());
+        let (owner, settings, egress) = (self.owner.clone(), self.settings.clone(), self.egress.clone());
         let (waits, turns) = (waits(self.deadline, options.unwrap_or_default()), self.turns.clone());
         Box::new(async move {
             // The call's deadline ends this wait.
             let turn = turns.acquire_owned().await.map_err(|_| Error::ConnectionLimitReached)?;
             let answer = match asked(request) {
-                Ok(request) => egress.send(Some(&sender), &settings.grants.http, request, waits).await,
+                Ok(request) => egress.send(Some(&owner), &settings.grants.http, request, waits).await,
                 Err(error) => Err(error),
             };
             if let Err(NoAnswer::Denied(reason)) = &answer {
-                egress.tell_denied(&sender.plugin, reason);
+                egress.tell_denied(&owner.plugin, reason);
             }
             Ok((response(answer.map_err(error)?, turn), Box::new(async { Ok(()) }) as Background))
         })
@@ -216,8 +216,8 @@ mod tests {
     #[test]
     fn a_thousand_bodies_hold_no_more_than_a_few_megabytes() {
         let services = Services::scratch();
-        let sender = Sender { account: "main".into(), plugin: "a".into() };
-        let mut http = WasiHttp::new(sender, &Arc::default(), &services.egress, Instant::now());
+        let owner = Owner { account: "main".into(), plugin: "a".into() };
+        let mut http = WasiHttp::new(owner, &Arc::default(), &services.egress, Instant::now());
         let sizes: Vec<usize> = (0..1_000).map(|_| http.hooks.p2_outgoing_body_chunk_size()).collect();
         assert!(sizes.iter().all(|size| *size > 0));
         // One is on its way and one is waiting for that.

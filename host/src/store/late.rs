@@ -299,7 +299,8 @@ fn too_many(table: &impl ReadableTable<u64, &'static [u8]>) -> Result<Vec<Id>, r
         of_accounts.entry(account).or_default().push(id.value());
     }
     let mut most = of_accounts.into_values().max_by_key(Vec::len).unwrap_or_default();
-    most.truncate(DEAD_GIVEN_UP);
+    // Of few, the newer half stays: what was just buried is among them.
+    most.truncate(DEAD_GIVEN_UP.min(most.len().div_ceil(2)));
     Ok(most)
 }
 

@@ -85,6 +85,8 @@ impl Tickets {
             None => {
                 let (fetched, lasts) = match login::api(serving)?.jsapi_ticket(deadline).await {
                     Ok((ticket, expires_in)) => (Ok(ticket), expires_in.saturating_sub(SPARE)),
+                    // The host's own want of a turn says nothing of WeChat.
+                    Err(error @ ApiError::NoTurn) => return Err(Problem::Api { error }),
                     Err(error) => (Err(error), FAILURE_PAUSE),
                 };
                 *line = Some(Ticket { fetched: fetched.clone(), until: Instant::now() + lasts, owner });

@@ -29,6 +29,8 @@ pub(super) enum Verdict {
         identity: Option<Identity>,
         /// The kept version that is to serve, as nothing else does.
         kept: Option<Serving>,
+        /// Whether there is one that does not load either, for a reason that may pass.
+        is_kept_later: bool,
     },
     /// A fault of the host's own, in its words.
     Panicked(String),
@@ -66,9 +68,10 @@ pub(super) async fn judge(
     };
     let kept = match versions.filter(|_| before.serving.is_none() && error.is_of_what_is_there()) {
         Some(versions) => kept(loader, versions, file, terms, progress).await,
-        None => None,
+        None => Ok(None),
     };
-    Verdict::NotLoaded { error, identity, kept }
+    let is_kept_later = kept.as_ref().is_err_and(NotLoaded::passes);
+    Verdict::NotLoaded { error, identity, kept: kept.ok().flatten(), is_kept_later }
 }
 
 async fn examine(
@@ -96,17 +99,15 @@ async fn kept(
     file: &Path,
     terms: &Terms,
     progress: &Progress,
-) -> Option<Serving> {
+) -> Result<Option<Serving>, NotLoaded> {
     let served_from = file.to_owned();
-    let (copy, identity) = aside(move || versions.last_served(&served_from)).await?;
-    match load_copy(loader, &copy, identity, terms, progress).await {
-        Ok(code) => Some(Serving { code, identity }),
-        Err(error) => {
-            let (path, hash) = (file.display(), identity.hash);
-            warn!(file = %path, %hash, "The version that served last from {path} does not load either: {error}");
-            None
-        }
-    }
+    let Some((copy, identity)) = aside(move || versions.last_served(&served_from)).await else { return Ok(None) };
+    let loaded = load_copy(loader, &copy, identity, terms, progress).await;
+    let code = loaded.inspect_err(|error| {
+        let (path, hash) = (file.display(), identity.hash);
+        warn!(file = %path, %hash, "The version that served last from {path} does not load either: {error}");
+    })?;
+    Ok(Some(Serving { code, identity }))
 }
 
 async fn load_copy(

@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::Ask;
-use crate::config::AccountCalls;
+use crate::{config::AccountCalls, plugin::quarantine::Part};
 
 /// What is held, or asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,11 +19,18 @@ pub(super) struct Amount {
     pub(super) pages: usize,
 }
 
+/// What is held, and what of that makes pages.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) all: Amount,
+    for_pages: Amount,
+}
+
 /// Who holds what, and who waits.
 #[derive(Debug)]
 pub(super) struct Ledger {
     pub(super) total: Amount,
-    pub(super) taken: Amount,
+    pub(super) taken: Taken,
     /// Whether there are several accounts, so that none may have everything.
     pub(super) is_shared: bool,
     /// As many as were ever named by the operator, a few words each; so are the lanes, two to a plugin.
@@ -42,25 +49,18 @@ pub(super) struct Ledger {
 pub(super) struct Account {
     pub(super) name: Arc<str>,
     pub(super) bounds: AccountCalls,
-    taken: Amount,
-    /// How many calls wait for their turn.
-    pub(super) waiting: usize,
+    taken: Taken,
+    /// How many calls wait for their turn, for each part.
+    waiting: [usize; Part::ALL.len()],
     /// Those of its plugins, by name.
     lanes: HashMap<Arc<str>, usize>,
-}
-
-/// What the calls of a lane may have of the host, so that no plugin stands in the way of all others.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Share {
-    Half,
-    Quarter,
 }
 
 /// What the calls of one plugin in one account hold together, or those for its pages.
 #[derive(Debug)]
 struct Lane {
     account: usize,
-    share: Share,
+    part: Part,
     taken: Amount,
     /// How many wait, growing guests as well.
     waiting: usize,
@@ -107,7 +107,7 @@ impl Ledger {
     pub(super) fn new(places: usize, pages: usize) -> Self {
         Self {
             total: Amount { calls: usize::MAX, places, pages },
-            taken: Amount::default(),
+            taken: Taken::default(),
             is_shared: false,
             accounts: Vec::new(),
             accounts_by_name: HashMap::new(),
@@ -130,15 +130,15 @@ impl Ledger {
         }
         let (name, index) = (Arc::<str>::from(name), self.accounts.len());
         let bounds = AccountCalls::default();
-        let account =
-            Account { name: name.clone(), bounds, taken: Amount::default(), waiting: 0, lanes: HashMap::new() };
+        let (taken, waiting, lanes) = (Taken::default(), [0; Part::ALL.len()], HashMap::new());
+        let account = Account { name: name.clone(), bounds, taken, waiting, lanes };
         self.accounts.push(account);
         self.accounts_by_name.insert(name, index);
         index
     }
 
     /// Finds the lane of that name in an account, or makes it.
-    pub(super) fn lane(&mut self, account: &str, name: &str, share: Share) -> usize {
+    pub(super) fn lane(&mut self, account: &str, name: &str, part: Part) -> usize {
         let account = self.account_index(account);
         let lanes = &mut self.accounts[account].lanes;
         if let Some(index) = lanes.get(name) {
@@ -146,13 +146,25 @@ impl Ledger {
         }
         let index = self.lanes.len();
         lanes.insert(name.into(), index);
-        self.lanes.push(Lane { account, share, taken: Amount::default(), waiting: 0 });
+        self.lanes.push(Lane { account, part, taken: Amount::default(), waiting: 0 });
         index
     }
 
     /// The account of a lane.
     pub(super) fn account_of(&self, lane: usize) -> &Account {
         &self.accounts[self.lanes[lane].account]
+    }
+
+    /// How many calls may wait at most, if no more can wait with a lane's.
+    pub(super) fn full_at(&self, lane: usize) -> Option<usize> {
+        let Lane { account, part, .. } = self.lanes[lane];
+        let Account { bounds: AccountCalls { waiting_max, .. }, waiting, .. } = &self.accounts[account];
+        let half = waiting_max.div_ceil(2);
+        match part {
+            Part::Pages if waiting[part as usize] >= half => Some(half),
+            _ if waiting.iter().sum::<usize>() >= *waiting_max => Some(*waiting_max),
+            _ => None,
+        }
     }
 
     /// Whether there is what is asked for, and nobody of the lane came earlier.
@@ -164,7 +176,7 @@ impl Ledger {
     pub(super) fn enqueue(&mut self, lane: usize, ask: Ask) -> (u64, oneshot::Receiver<()>) {
         let account = self.lanes[lane].account;
         self.lanes[lane].waiting += 1;
-        self.accounts[account].waiting += usize::from(ask.is_start());
+        self.accounts[account].waiting[self.lanes[lane].part as usize] += usize::from(ask.is_start());
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let (served, receiver) = oneshot::channel();
@@ -186,10 +198,12 @@ impl Ledger {
         let pages = ask.amount.pages;
         // One guest always gets what its own limit allows, however small the share is.
         let is_over = |taken: &Amount, share: usize| taken.pages + pages > share.max(ask.pages_max);
+        let is_over_of = |taken: &Taken, share| taken.of(lane.part).any(|(taken, part)| is_over(taken, share / part));
         let obstacles = [
-            (Obstacle::ShareOfMemory, is_over(&lane.taken, lane.share.of(self.total.pages))),
-            (Obstacle::AccountMemory, self.is_shared && is_over(&account.taken, three_quarters(self.total.pages))),
-            (Obstacle::Memory, self.taken.pages + pages > self.total.pages),
+            (Obstacle::ShareOfMemory, is_over(&lane.taken, share(lane.part, self.total.pages))),
+            (Obstacle::AccountMemory, self.is_shared && is_over_of(&account.taken, three_quarters(self.total.pages))),
+            (Obstacle::Memory, is_over_of(&self.taken, self.total.pages)),
+            (Obstacle::Memory, self.taken.all.pages + pages > self.total.pages),
         ];
         obstacles.into_iter().find_map(|(obstacle, stands)| (pages > 0 && stands).then_some(obstacle))
     }
@@ -199,14 +213,19 @@ impl Ledger {
         let is_over_calls = |taken: &Amount, calls_max: usize| calls_max > 0 && taken.calls + calls > calls_max;
         // One call always fits, however small the share is.
         let is_over_share = |taken: &Amount, share: usize| taken.places + places > share.max(places);
+        let is_over_calls_of = |taken: &Taken, max: usize| {
+            taken.of(lane.part).any(|(taken, part)| is_over_calls(taken, max.div_ceil(part)))
+        };
+        let is_over_share_of =
+            |taken: &Taken, share| taken.of(lane.part).any(|(taken, part)| is_over_share(taken, share / part));
         let account_calls_max = account.bounds.calls_max;
         let has_share = self.is_shared && account_calls_max == 0;
         let obstacles = [
             (Obstacle::Plugin, is_over_calls(&lane.taken, ask.calls_max)),
-            (Obstacle::Share, is_over_share(&lane.taken, lane.share.of(self.total.places))),
-            (Obstacle::Account, is_over_calls(&account.taken, account_calls_max)),
-            (Obstacle::Account, has_share && is_over_share(&account.taken, three_quarters(self.total.places))),
-            (Obstacle::Host, self.taken.places + places > self.total.places),
+            (Obstacle::Share, is_over_share(&lane.taken, share(lane.part, self.total.places))),
+            (Obstacle::Account, is_over_calls_of(&account.taken, account_calls_max)),
+            (Obstacle::Account, has_share && is_over_share_of(&account.taken, three_quarters(self.total.places))),
+            (Obstacle::Host, is_over_share_of(&self.taken, self.total.places)),
         ];
         obstacles.into_iter().find_map(|(obstacle, stands)| stands.then_some(obstacle))
     }
@@ -214,15 +233,15 @@ impl Ledger {
     pub(super) fn take(&mut self, lane: usize, amount: Amount) {
         let lane = &mut self.lanes[lane];
         lane.taken.add(&amount);
-        self.accounts[lane.account].taken.add(&amount);
-        self.taken.add(&amount);
+        self.accounts[lane.account].taken.add(lane.part, &amount);
+        self.taken.add(lane.part, &amount);
     }
 
     pub(super) fn give_back(&mut self, lane: usize, amount: Amount) {
         let lane = &mut self.lanes[lane];
         lane.taken.subtract(&amount);
-        self.accounts[lane.account].taken.subtract(&amount);
-        self.taken.subtract(&amount);
+        self.accounts[lane.account].taken.subtract(lane.part, &amount);
+        self.taken.subtract(lane.part, &amount);
     }
 
     /// Hands what is free to those whose turn it is, until nobody who waits fits.
@@ -272,7 +291,7 @@ impl Ledger {
             queue.entries.remove(&account);
         }
         self.lanes[lane].waiting -= 1;
-        self.accounts[account].waiting -= usize::from(is_start);
+        self.accounts[account].waiting[self.lanes[lane].part as usize] -= usize::from(is_start);
         Some(waiter)
     }
 }
@@ -288,6 +307,27 @@ impl Amount {
         self.calls -= other.calls;
         self.places -= other.places;
         self.pages -= other.pages;
+    }
+}
+
+impl Taken {
+    fn add(&mut self, part: Part, amount: &Amount) {
+        self.all.add(amount);
+        if part == Part::Pages {
+            self.for_pages.add(amount);
+        }
+    }
+
+    fn subtract(&mut self, part: Part, amount: &Amount) {
+        self.all.subtract(amount);
+        if part == Part::Pages {
+            self.for_pages.subtract(amount);
+        }
+    }
+
+    /// What counts against a bound: all of it, and for a page, what makes pages against half.
+    fn of(&self, part: Part) -> impl Iterator<Item = (&Amount, usize)> {
+        [(&self.all, 1)].into_iter().chain((part == Part::Pages).then_some((&self.for_pages, 2)))
     }
 }
 
@@ -311,12 +351,11 @@ impl<T> Default for Ring<T> {
     }
 }
 
-impl Share {
-    fn of(self, total: usize) -> usize {
-        match self {
-            Self::Half => total / 2,
-            Self::Quarter => total / 4,
-        }
+/// What the calls of a lane may have of the host, so that no plugin stands in the way of all others.
+fn share(part: Part, total: usize) -> usize {
+    match part {
+        Part::Bot => total / 2,
+        Part::Pages => total / 4,
     }
 }
 
@@ -329,10 +368,10 @@ fn three_quarters(total: usize) -> usize {
 impl Ledger {
     /// Whether nothing is taken, and nobody waits.
     pub(super) fn is_idle(&self) -> bool {
-        let nothing = Amount::default();
+        let nothing = Taken::default();
         self.taken == nothing
-            && self.lanes.iter().all(|lane| lane.taken == nothing && lane.waiting == 0)
-            && self.accounts.iter().all(|account| account.taken == nothing && account.waiting == 0)
+            && self.lanes.iter().all(|lane| lane.taken == nothing.all && lane.waiting == 0)
+            && self.accounts.iter().all(|account| account.taken == nothing && account.waiting == [0, 0])
             && self.starting.entries.is_empty()
             && self.growing.entries.is_empty()
     }

@@ -10,11 +10,10 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
+use crate::egress::Owner;
+
 /// How much of a page is handed to the connection at once: what is not sent yet counts as on its way.
 const FRAME_BYTES_MAX: usize = 16 << 10;
-
-/// A plugin in an account.
-type Owner = (Arc<str>, Arc<str>);
 
 /// Pages that are being made or on their way, by plugin.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +35,7 @@ pub struct Sent {
 impl Places {
     /// Takes one of `answers_max` places; of one plugin's at most half, so that one that is slow leaves room for the others.
     pub fn take(&self, account: &Arc<str>, plugin: &Arc<str>, answers_max: usize) -> Option<Place> {
-        let owner = (account.clone(), plugin.clone());
+        let owner = Owner { account: account.clone(), plugin: plugin.clone() };
         let mut taken = self.lock();
         let own = taken.get(&owner).copied().unwrap_or_default();
         if taken.values().sum::<usize>() >= answers_max || own >= answers_max.div_ceil(2) {
