@@ -259,11 +259,16 @@ impl Bot {
 
     /// Stops the host, and starts another in its place.
     pub async fn restart(self) -> Bot {
-        let (watched, compiler) = (self.watched, self.compiler.clone());
-        let dir = self.ended().await;
-        let bot = serve(dir, watched, compiler).await;
+        let bot = self.restart_unloaded().await;
         bot.app.reload().await;
         bot
+    }
+
+    /// The same, and loads no plugins yet.
+    pub async fn restart_unloaded(self) -> Bot {
+        let (watched, compiler) = (self.watched, self.compiler.clone());
+        let dir = self.ended().await;
+        serve(dir, watched, compiler).await
     }
 
     async fn ended(self) -> TempDir {

@@ -132,6 +132,20 @@ async fn a_canary_ends_in_time_and_holds_up_nobody() {
     assert!(bot.app.faults()[0].why.contains("took longer than 1 s; raise `canary.timeout_s`"));
 }
 
+#[tokio::test]
+async fn a_start_does_not_wait_for_a_canary_that_takes_its_time() {
+    let bot = Setup::new()
+        .plugin("10-misbehave.wasm", &MISBEHAVE)
+        .file("plugins/10-misbehave.txt", "> wait 600000\n<~ waited\n")
+        .plugin("20-echo.wasm", &ECHO)
+        .settings("[canary]\ntimeout_s = 600")
+        .start_unloaded()
+        .await;
+    assert!(bot.app.look().await.pending);
+    assert_eq!(bot.chain(), ["echo"]);
+    assert_eq!(bot.says("hi").await, "hi");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_that_may_come_late_may_come_at_once() {
     let bot = Setup::new()

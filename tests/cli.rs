@@ -336,6 +336,14 @@ async fn every_command_explains_itself() {
 }
 
 #[tokio::test]
+async fn a_command_whose_reader_wants_no_more_ends_quietly() {
+    let dir = bot_directory("");
+    let line = format!("{{ '{}' check; echo $? >&2; }} | :", crate::bot::binary().display());
+    let ended = finish(shell(dir.path(), &line)).await;
+    assert_eq!(ended.stderr, "141\n");
+}
+
+#[tokio::test]
 async fn what_is_no_command_is_wrong_usage() {
     for args in [&["fly"][..], &["serve", "--fast"], &["init"], &[]] {
         let refused = run(args).await;

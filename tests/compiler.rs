@@ -53,6 +53,11 @@ impl Gate {
         fs::write(self.dir.path().join("open"), "").unwrap();
     }
 
+    /// Holds it back from now on.
+    pub fn close(&self) {
+        fs::remove_file(self.dir.path().join("open")).unwrap();
+    }
+
     /// How many files were to be compiled so far.
     pub fn compiled(&self) -> usize {
         fs::read_to_string(self.dir.path().join("runs")).map_or(0, |runs| runs.lines().count())

@@ -17,6 +17,7 @@ use wasm_encoder::{CustomSection, Section};
 
 use crate::{
     bot::{Bot, PATIENCE, Setup},
+    compiler::Gate,
     fake_wechat::{FakeWechat, STABLE_TOKEN},
     log::Log,
     plugins::{ECHO, KEYWORDS, MISBEHAVE, PARROT},
@@ -265,6 +266,16 @@ async fn status_and_check_tell_of_a_plugin_in_quarantine() {
     // Other code in its place is not to blame.
     replace(&bot, "10-misbehave.wasm", &PARROT).await;
     done(&bot, &["check"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_tells_what_the_running_host_has_not_loaded_though_nothing_is_wrong_with_it() {
+    let killed = Gate::doing("kill -KILL $$");
+    let setup = Setup::new().plugin("10-echo.wasm", &ECHO).settings("cache_dir = \"cache\"");
+    let bot = start(setup.compiler(&killed.compiler())).await;
+    let checked = run(bot.dir(), &["check"]).await;
+    let told = "wrong: the running host has not loaded it: the system killed the compiler";
+    assert!(checked.code == Some(1) && checked.stdout.contains(told), "{}", checked.stdout);
 }
 
 #[tokio::test(flavor = "multi_thread")]

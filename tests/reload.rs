@@ -15,9 +15,9 @@ use aviary_host::{
     plugin::{
         Hash,
         engine::Engine,
-        loader::{Loader, Phase},
+        loader::Loader,
         services::Services,
-        set::{Fault, Set},
+        set::{Fault, Patience, Set},
     },
 };
 use tokio::{
@@ -158,9 +158,9 @@ async fn what_was_compiled_before_does_not_wait_for_what_was_not() {
         assert!(set.look(&config, patience).await.changed);
         set.chains(&config)[0].plugins.iter().map(|plugin| plugin.name.to_string()).collect::<Vec<_>>()
     };
-    assert_eq!(names(Phase::Brief).await, ["echo"]);
+    assert_eq!(names(Patience::Brief).await, ["echo"]);
     gate.open();
-    assert_eq!(names(Phase::Compile).await, ["welcome", "echo"]);
+    assert_eq!(names(Patience::Whole).await, ["welcome", "echo"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use std::fs;
 
 use aviary_host::{
-    app::App,
+    app::{App, Live},
     plugin::{Hash, directory::OrderError},
 };
 use tempfile::TempDir;
@@ -11,6 +11,7 @@ use wasm_encoder::{CustomSection, Section};
 
 use crate::{
     bot::{Bot, Setup, TOKEN},
+    compiler::Gate,
     log::Log,
     plugins::{ECHO, MISBEHAVE, PARROT, WELCOME, from_wat},
 };
@@ -167,8 +168,8 @@ async fn a_start_falls_back_only_to_what_would_have_stayed_without_it() {
     };
     let (serving, bot) = after_restart(echo(), worse).await;
     assert_eq!(serving, Some(Hash::of(&ECHO)));
-    let told = format!("the version that served last serves, of which a copy is kept: SHA-256 {}", Hash::of(&ECHO));
-    assert_eq!(log.lines(&told).len(), 1);
+    let told = format!("is loaded, the newest version of it that is kept serves: SHA-256 {}", Hash::of(&ECHO));
+    assert_eq!((log.lines(&told).len(), log.lines("the version before it stays").len()), (1, 1));
     // It comes right without another restart.
     fs::remove_file(bot.plugin_file("20-bot.txt")).unwrap();
     bot.app.reload().await;
@@ -220,6 +221,25 @@ async fn a_plugin_whose_file_got_another_place_in_the_order_falls_back_there() {
     bot.app.reload().await;
     replace(&bot, "10-bot.wasm", b"not wasm");
     assert_eq!(bot.restart().await.says("hi").await, "hi");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn until_a_new_version_is_compiled_after_a_start_the_kept_one_serves() {
+    let (gate, data) = (Gate::new(), tempfile::tempdir().unwrap());
+    gate.open();
+    let settings = format!("data_dir = \"{}\"", data.path().display());
+    let bot = Setup::new().plugin("20-bot.wasm", &ECHO).settings(&settings).compiler(&gate.compiler()).start().await;
+    replace(&bot, "20-bot.wasm", &PARROT);
+    gate.close();
+    let bot = bot.restart_unloaded().await;
+    assert!(bot.app.look().await.pending);
+    assert_eq!(bot.says("hi").await, "hi");
+
+    gate.open();
+    let is_parrot = |live: &Live| live.named("main").unwrap().chain.plugins[0].code.hash == Hash::of(&PARROT);
+    bot.app.reload().await;
+    bot.until(is_parrot).await;
+    assert_eq!(bot.says("hi").await, "鹦鹉：hi");
 }
 
 /// A bot's directory that outlives its hosts.

@@ -27,10 +27,10 @@ use crate::{
         bindings::Message,
         directory::{self, OrderError},
         engine::Engine,
-        loader::{Loader, Phase},
+        loader::Loader,
         record::Records,
         services::Services,
-        set::{Fault, Scan, Set},
+        set::{Fault, Patience, Scan, Set},
         settings_check::{Verdicts, WrongSettings},
         versions::{self, Kept, RolledBack, Version, Versions},
     },
@@ -41,6 +41,9 @@ use crate::{
     verify::Previous,
     web::Web,
 };
+
+/// How long a start waits for plugins that do not start at once or hold their conversations: one push of WeChat's, which asks again.
+const START_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A claim lives at least this long: WeChat's third try comes after 10 s, and a slow one a little later.
 const CLAIM_LIVES_MIN: Duration = Duration::from_secs(60);
@@ -340,8 +343,10 @@ impl App {
                 self.publish_unready(&config);
             }
         }
-        // At the start a plugin is missed until its conversation is held; later, the version before it serves meanwhile.
-        let patience = if is_ready { Phase::Brief } else { Phase::Canary };
+        // At the start a plugin is missed until its conversation is held, and the others until they are asked at all; later, the
+        // version before it serves meanwhile.
+        let patience =
+            if is_ready { Patience::Brief } else { Patience::Start { until: Instant::now() + START_PATIENCE } };
         let scan = loading.set.look(&config, patience).await;
         loading.set.tell_idle_tables(&config);
         self.take_in(&mut loading, &config, scan).await;

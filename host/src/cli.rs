@@ -1,6 +1,6 @@
 //! The command line: one file for each command.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{panic, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -56,8 +56,24 @@ enum Command {
     CompilePlugin(ChildArgs),
 }
 
+/// What a shell says of a command that was ended by SIGPIPE.
+const CLOSED_PIPE: i32 = 141;
+
+/// Ends a command quietly whose reader wants no more, as `head` does; the standard library makes a panic of that.
+fn end_with_a_closed_pipe() {
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let is_closed = |text: &str| text.starts_with("failed printing to std") && text.contains("Broken pipe");
+        if info.payload_as_str().is_some_and(is_closed) {
+            std::process::exit(CLOSED_PIPE);
+        }
+        before(info);
+    }));
+}
+
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
+    end_with_a_closed_pipe();
     let cli = Cli::parse();
     // The compiler of unknown bytes has no use for a runtime, and less is better there.
     if let Command::CompilePlugin(args) = cli.command {

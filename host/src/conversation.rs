@@ -60,7 +60,8 @@
 //! | `\[image] hi` | a text that looks like one of these |
 //!
 //! In values, `\|` is a bar, `\n` a line break and `\\` a backslash. Values missing at the end are left out.
-//! `*` and `/…/` never fit silence. A file has at most 10,000 lines, and 1,000 replies written with these.
+//! `*` and `/…/` never fit silence. A file has at most 10,000 lines, and 1,000 replies written with these; what stands in `/…/` has
+//! at most 8 KiB in all.
 
 mod expected;
 mod playback;
@@ -74,6 +75,7 @@ use std::fmt;
 
 use anyhow::{Context, anyhow, bail, ensure};
 
+use expected::expression_of;
 pub use expected::{Expected, difference};
 pub use playback::{Header, Playback};
 pub use said::Said;
@@ -87,10 +89,12 @@ pub const DEFAULT_USER: &str = "user";
 /// How long a user's name may be.
 const USER_CHARS_MAX: usize = 64;
 
-/// How many lines a conversation may have, and how many of its replies may be written with `*` or as `/…/`. It may be a
-/// stranger's, and each of those is compiled to see whether it is one.
+/// How many lines a conversation may have, how many of its replies may be written with `*` or as `/…/`, and in how many bytes the
+/// latter. It may be a stranger's, and each of those is compiled to see whether it is one: of a thousand bytes, some tenths of a
+/// second of work can be made, which nobody can end.
 const LINES_MAX: usize = 10_000;
 const EXPRESSIONS_MAX: usize = 1_000;
+const EXPRESSIONS_BYTES_MAX: usize = 8 << 10;
 
 /// How a line goes on in the next one.
 const FOLD: &str = "\n    | ";
@@ -161,8 +165,9 @@ impl Conversation {
 #[derive(Default)]
 struct Reader {
     conversation: Conversation,
-    /// How many replies were expressions so far.
+    /// How many replies were expressions so far, and how many bytes were written as `/…/`.
     expressions: usize,
+    expressions_bytes: usize,
     block: Option<Block>,
 }
 
@@ -229,6 +234,13 @@ impl Reader {
             }
             Mark::Expected { late } => {
                 let turn = turns.last_mut().context("a reply to nothing; what a user says begins with `>`");
+                self.expressions_bytes += expression_of(&written).map_or(0, str::len);
+                if self.expressions_bytes > EXPRESSIONS_BYTES_MAX {
+                    return Err(at(line)(anyhow!(
+                        "the replies of a conversation that are written as `/…/` have at most {EXPRESSIONS_BYTES_MAX} bytes \
+                         together; write some with `*`, or make two conversations of it"
+                    )));
+                }
                 let expected = Expected::parse(line, late, &written).map_err(at(line))?;
                 self.expressions += usize::from(expected.is_expression());
                 if self.expressions > EXPRESSIONS_MAX {
@@ -414,6 +426,14 @@ mod tests {
         let turns = "> a\n< *\n".repeat(EXPRESSIONS_MAX);
         assert!(Conversation::parse(&turns).is_ok());
         assert!(problem(&(turns + "< /b/")).starts_with("line 2001: at most 1000 replies"));
+
+        let expressions = format!("> a\n< /{}/\n", "b".repeat(EXPRESSIONS_BYTES_MAX - 1));
+        assert!(Conversation::parse(&format!("{expressions}< /c/\n")).is_ok());
+        let problem = problem(&format!("{expressions}< /cc/\n"));
+        assert!(
+            problem
+                .starts_with("line 3: the replies of a conversation that are written as `/…/` have at most 8192 bytes")
+        );
     }
 
     #[test]

@@ -23,10 +23,10 @@ use crate::{
         code::Code,
         engine::Engine,
         file_name::name_of,
-        loader::{Loader, Look, NotLoaded, Phase, Progress, Terms},
+        loader::{Loader, Look, NotLoaded, Progress, Terms},
         record::Record,
         services::Services,
-        set::{Fault, Set},
+        set::{Fault, Patience, Set},
     },
     secret::Secret,
 };
@@ -251,10 +251,10 @@ fn loader(config: &Config, cache_dir: PathBuf, services: Services) -> anyhow::Re
 
 /// Looks at the directory until nothing changes any more.
 async fn look(set: &mut Set, config: &Config) -> bool {
-    let mut scan = set.look(config, Phase::Compile).await;
+    let mut scan = set.look(config, Patience::Whole).await;
     while scan.unsettled {
         sleep(UNSETTLED_WAIT).await;
-        scan = scan.then(set.look(config, Phase::Compile).await);
+        scan = scan.then(set.look(config, Patience::Whole).await);
     }
     scan.changed
 }

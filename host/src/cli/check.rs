@@ -27,14 +27,17 @@ use super::{
 };
 use crate::{
     config::{Account, Config},
-    control::client::{Host, NoAnswer},
+    control::{
+        client::{Host, NoAnswer},
+        status::Status,
+    },
     dispatch::Chain,
     plugin::{
         engine::Engine,
-        loader::{Loader, Phase, Terms},
+        loader::{Loader, Terms},
         quarantine::Quarantined,
         services::Services,
-        set::Set,
+        set::{Patience, Set},
         settings_check::{self, Verdict},
     },
 };
@@ -101,39 +104,53 @@ async fn bot(config: &Config, report: &mut Report) -> anyhow::Result<()> {
 
     // The chains are those that the host will make; what was compiled is not compiled again.
     let mut set = Set::new(loader);
-    set.look(config, Phase::Compile).await;
+    set.look(config, Patience::Whole).await;
     let mut chains = Vec::new();
     for (account, chain) in config.accounts.iter().zip(set.chains(config)) {
         account::check(account, &chain, config, &plugins, report);
         chains.push((account, chain));
     }
-    let quarantined = quarantined(config, report).await;
+    let running = running(config, report).await;
     for plugin in &plugins {
         let askers: Vec<Asker<'_>> =
             chains.iter().filter_map(|(account, chain)| asker(account, chain, plugin)).collect();
         plugin::print(plugin, shown(&plugin.file, config), Some(&askers), report);
         check_settings(plugin, &chains, report).await;
-        let hash = plugin.hash.map(|hash| hash.to_string());
-        let is_its = |out: &&Quarantined| out.plugin == plugin.name && hash.as_ref() == Some(&out.code);
-        for out in quarantined.iter().filter(is_its) {
-            report.wrong(&format!("in account `{}` of the running host, {}", out.account, left_alone(out)));
-        }
+        running.iter().for_each(|status| check_running(plugin, status, report));
     }
     plugin::check_tables(config, set.names(), report);
     Ok(())
 }
 
-/// Asks the host of these settings, if it runs, which plugins it leaves alone.
-async fn quarantined(config: &Config, report: &mut Report) -> Vec<Quarantined> {
+/// Asks the host of these settings, if it runs, how it is.
+async fn running(config: &Config, report: &mut Report) -> Option<Status> {
     let asked = async { Host::find(&config.data_dir).await?.status().await };
     let why = match timeout(HOST_TIMEOUT, asked).await {
-        Ok(Ok(status)) => return status.quarantined().cloned().collect(),
-        Ok(Err(NoAnswer::NotRunning(_))) => return Vec::new(),
+        Ok(Ok(status)) => return Some(status),
+        Ok(Err(NoAnswer::NotRunning(_))) => return None,
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("the host did not answer within {} s", HOST_TIMEOUT.as_secs()),
     };
-    report.note(&format!("whether the running host leaves a plugin alone is not known: {why}"));
-    Vec::new()
+    report.note(&format!("whether the running host does without a plugin is not known: {why}"));
+    None
+}
+
+/// Tells what keeps a plugin from answering in the host that runs, though nothing may be wrong with its file.
+fn check_running(plugin: &Examined, status: &Status, report: &mut Report) {
+    let fault = status.faults.iter().find(|fault| fault.file == plugin.file);
+    if let (Some(fault), Ok(_)) = (fault, &plugin.loaded) {
+        report.wrong(&format!(
+            "the running host has not loaded it: {}; a change of the file or of the settings, or a start, tries it again",
+            fault.why
+        ));
+    }
+    // Other code in its place is not to blame, once that serves.
+    let hash = plugin.hash.map(|hash| hash.to_string());
+    let is_its =
+        |out: &&Quarantined| out.plugin == plugin.name && (fault.is_some() || hash.as_ref() == Some(&out.code));
+    for out in status.quarantined().filter(is_its) {
+        report.wrong(&format!("in account `{}` of the running host, {}", out.account, left_alone(out)));
+    }
 }
 
 /// Lets a plugin say what is wrong with its settings, in each account that asks it.

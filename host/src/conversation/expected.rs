@@ -99,7 +99,7 @@ fn canonical(written: &str) -> String {
 }
 
 /// The inside of `/…/`; nothing for a text such as WeChat's face `/::)`.
-fn expression_of(written: &str) -> Option<&str> {
+pub(super) fn expression_of(written: &str) -> Option<&str> {
     let inside = written.strip_prefix('/')?.strip_suffix('/')?;
     (!inside.is_empty()).then_some(inside)
 }

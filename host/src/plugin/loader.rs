@@ -370,6 +370,16 @@ impl Loader {
         !aside(move || cache.has(content)).await
     }
 
+    /// The same of a file of which the content's hash is known.
+    pub async fn is_to_be_compiled(&self, file: &Path, hash: Hash) -> bool {
+        let (cache, file) = (self.compiler.cache.clone(), file.to_owned());
+        let is_there = move || {
+            let bytes = usize::try_from(std::fs::metadata(file)?.len()).map_err(io::Error::other)?;
+            Ok::<_, io::Error>(cache.has(Content { hash, bytes }))
+        };
+        !aside(is_there).await.unwrap_or(false)
+    }
+
     /// Forgets what was found out about a content, so that it is tried again.
     pub async fn pardon(&self, content: Content) -> io::Result<()> {
         let cache = self.compiler.cache.clone();

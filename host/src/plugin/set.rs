@@ -16,7 +16,10 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    time::timeout_at,
+};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
@@ -42,7 +45,7 @@ pub struct Set {
     /// The loads that have not ended, by file.
     loads: HashMap<PathBuf, Load>,
     loads_started: u64,
-    ended: (mpsc::UnboundedSender<Ended>, mpsc::UnboundedReceiver<Ended>),
+    words: (mpsc::UnboundedSender<Word>, mpsc::UnboundedReceiver<Word>),
     /// Told when a load ends or begins to take long.
     moved: watch::Sender<()>,
     /// So many files are read and checked at once: each is in memory meanwhile.
@@ -103,12 +106,31 @@ struct Load {
     task: AbortOnDropHandle<()>,
 }
 
-/// What came of a load.
+/// How long a look waits for the loads that it starts, and for those from before.
+#[derive(Clone, Copy, Debug)]
+pub enum Patience {
+    /// As long as they are brief; the others go on by themselves.
+    Brief,
+    /// Where nothing serves meanwhile, also as long as a conversation is held, but not longer than this.
+    Start { until: Instant },
+    /// To their ends.
+    Whole,
+}
+
+/// What a load says.
 #[derive(Debug)]
-struct Ended {
+struct Word {
     file: PathBuf,
     number: u64,
-    verdict: Verdict,
+    said: Said,
+}
+
+#[derive(Debug)]
+enum Said {
+    /// It takes a while; until then a kept version is to serve, as nothing else does.
+    Meanwhile(Serving),
+    /// It has ended.
+    Verdict(Verdict),
 }
 
 /// A file that is to be tried again.
@@ -157,7 +179,7 @@ impl Set {
             files: BTreeMap::new(),
             loads: HashMap::new(),
             loads_started: 0,
-            ended: mpsc::unbounded_channel(),
+            words: mpsc::unbounded_channel(),
             moved: watch::Sender::new(()),
             brief_turns: Arc::new(Semaphore::new(thread::available_parallelism().map_or(1, usize::from))),
             refused_files: Told::default(),
@@ -218,9 +240,9 @@ impl Set {
         self.loads.contains_key(file)
     }
 
-    /// Looks at the directories again and loads what is new. Waits for each load as long as it is in `patience` or a shorter
-    /// phase. A file that does not load keeps what it was before; a directory that cannot be read keeps all of its plugins.
-    pub async fn look(&mut self, config: &Config, patience: Phase) -> Scan {
+    /// Looks at the directories again and loads what is new. A file that does not load keeps what it was before; a directory that
+    /// cannot be read keeps all of its plugins.
+    pub async fn look(&mut self, config: &Config, patience: Patience) -> Scan {
         let mut scan = self.collect();
         let found = self.list(config).await;
         scan.changed |= self.drop_all_but(&found);
@@ -233,10 +255,30 @@ impl Set {
         loop {
             moved.mark_unchanged();
             scan = scan.then(self.collect());
-            if !self.loads.values().any(|load| load.progress.is_within(patience)) || moved.changed().await.is_err() {
+            if !self.waits(patience) {
+                return scan;
+            }
+            let has_moved = match patience {
+                Patience::Start { until } => {
+                    timeout_at(until.into(), moved.changed()).await.is_ok_and(|told| told.is_ok())
+                }
+                Patience::Brief | Patience::Whole => moved.changed().await.is_ok(),
+            };
+            if !has_moved {
                 return scan;
             }
         }
+    }
+
+    /// Whether a load is to be waited for.
+    fn waits(&self, patience: Patience) -> bool {
+        let serves = |file| self.files.get(file).is_some_and(|known| known.serving.is_some());
+        let longest = |file| match patience {
+            Patience::Start { .. } if !serves(file) => Phase::Canary,
+            Patience::Start { .. } | Patience::Brief => Phase::Brief,
+            Patience::Whole => Phase::Compile,
+        };
+        self.loads.iter().any(|(file, load)| load.progress.is_within(longest(file)))
     }
 
     /// Takes what the loads came to that have ended.
@@ -245,8 +287,8 @@ impl Set {
         let finished: Vec<u64> =
             self.loads.values().filter(|load| load.task.is_finished()).map(|load| load.number).collect();
         let mut scan = Scan::default();
-        while let Ok(ended) = self.ended.1.try_recv() {
-            scan = scan.then(self.end(ended));
+        while let Ok(word) = self.words.1.try_recv() {
+            scan = scan.then(self.hear(word));
         }
         // One that ended without a word has panicked; it is tried again at the next look.
         self.loads.retain(|_, load| !finished.contains(&load.number));
@@ -369,30 +411,46 @@ impl Set {
         // Where nothing is kept any more, what was kept once is of no use.
         let versions = self.versions.clone().filter(|_| config.versions.count_max > 0);
         let loader = self.loader.clone();
-        let (turns, ended) = (self.brief_turns.clone(), self.ended.0.clone());
+        let (turns, words) = (self.brief_turns.clone(), self.words.0.clone());
         let (path, shared) = (file.clone(), progress.clone());
         let task = tokio::spawn(async move {
             if let Ok(permit) = turns.acquire_owned().await {
                 shared.hold(permit);
             }
-            let (examined, progress) = (path.clone(), shared.clone());
-            let verdict =
-                guarded(async move { judge(&loader, versions, &examined, look, before, &terms, &progress).await })
-                    .await;
+            let (examined, progress, early) = (path.clone(), shared.clone(), words.clone());
+            let verdict = guarded(async move {
+                let meanwhile =
+                    |kept| _ = early.send(Word { file: examined.clone(), number, said: Said::Meanwhile(kept) });
+                judge(&loader, versions, &examined, look, before, &terms, &progress, meanwhile).await
+            })
+            .await;
             // Nobody listens when the host ends.
-            let _ = ended.send(Ended { file: path, number, verdict });
+            let _ = words.send(Word { file: path, number, said: Said::Verdict(verdict) });
             shared.end();
         });
         let load = Load { number, look, progress, is_stale: false, task: AbortOnDropHandle::new(task) };
         self.loads.insert(file, load);
     }
 
-    /// Takes in what a load came to, unless another has taken its place.
-    fn end(&mut self, ended: Ended) -> Scan {
-        let Ended { file, number, verdict } = ended;
+    /// Takes in what a load says, unless another has taken its place.
+    fn hear(&mut self, word: Word) -> Scan {
+        let Word { file, number, said } = word;
         if self.loads.get(&file).is_none_or(|load| load.number != number) {
             return Scan::default();
         }
+        match said {
+            Said::Meanwhile(kept) => {
+                let (path, hash) = (file.display(), kept.identity.hash);
+                info!(file = %path, %hash, "Until {path} is loaded, the newest version of it that is kept serves: SHA-256 {hash}");
+                self.files.entry(file).or_default().serving = Some(kept);
+                Scan { changed: true, ..Scan::default() }
+            }
+            Said::Verdict(verdict) => self.end(file, verdict),
+        }
+    }
+
+    /// Takes in what a load came to.
+    fn end(&mut self, file: PathBuf, verdict: Verdict) -> Scan {
         let Some(Load { look, is_stale, .. }) = self.loads.remove(&file) else { return Scan::default() };
         if is_stale {
             // What was compiled is in the cache; under the new settings it may come to something else.
@@ -533,7 +591,7 @@ fn not_loaded(file: &Path, why: &str, rest: &Rest) {
     let rest = match rest {
         Rest::Nobody => "its plugin is not asked".to_owned(),
         Rest::VersionBefore => "the version before it stays".to_owned(),
-        Rest::Kept(hash) => format!("the version that served last serves, of which a copy is kept: SHA-256 {hash}"),
+        Rest::Kept(hash) => format!("the newest version of it that is kept serves: SHA-256 {hash}"),
     };
     warn!(file = %file.display(), "Plugin file {} is not loaded: {why}; {rest}", file.display());
 }

@@ -51,8 +51,8 @@ pub(super) struct Before {
     pub(super) refused: Option<Identity>,
 }
 
-/// Reads a new or changed file, and loads it if it holds something new. If it does not load and nothing serves, the version
-/// that served from it last is loaded.
+/// Reads a new or changed file, and loads it if it holds something new. Where nothing serves, the newest version of it that is
+/// kept does: `meanwhile`, if that takes no compiling, and from then on if the file does not load.
 pub(super) async fn judge(
     loader: &Loader,
     versions: Option<Arc<Versions>>,
@@ -61,12 +61,14 @@ pub(super) async fn judge(
     before: Before,
     terms: &Terms,
     progress: &Progress,
+    meanwhile: impl Fn(Serving),
 ) -> Verdict {
-    let (error, identity) = match examine(loader, file, look, before, terms, progress).await {
+    let versions = versions.filter(|_| before.serving.is_none());
+    let (error, identity) = match examine(loader, &versions, file, look, before, terms, progress, meanwhile).await {
         Ok(verdict) => return verdict,
         Err(failed) => failed,
     };
-    let kept = match versions.filter(|_| before.serving.is_none() && error.is_of_what_is_there()) {
+    let kept = match versions.filter(|_| error.is_of_what_is_there()) {
         Some(versions) => kept(loader, versions, file, terms, progress).await,
         None => Ok(None),
     };
@@ -76,11 +78,13 @@ pub(super) async fn judge(
 
 async fn examine(
     loader: &Loader,
+    versions: &Option<Arc<Versions>>,
     file: &Path,
     look: Look,
     before: Before,
     terms: &Terms,
     progress: &Progress,
+    meanwhile: impl Fn(Serving),
 ) -> Result<Verdict, (NotLoaded, Option<Identity>)> {
     let started = Instant::now();
     let source = loader.read(file, look, terms).await.map_err(|error| (error.into(), None))?;
@@ -88,11 +92,35 @@ async fn examine(
     if before.serving == Some(identity) || before.refused == Some(identity) {
         return Ok(Verdict::Same(identity));
     }
+    if let Some(versions) = versions
+        && let Some(kept) = compiled_before(loader, versions.clone(), file, identity, terms, progress).await
+    {
+        meanwhile(kept);
+    }
     let loaded = loader.load(file, look, &source, terms, progress).await.map_err(|error| (error, Some(identity)))?;
     Ok(Verdict::Loaded(loaded, identity, started.elapsed()))
 }
 
-/// Loads the version that served last from a file, if it is kept.
+/// Loads the newest kept version of a file if it is another one, and takes no compiling.
+async fn compiled_before(
+    loader: &Loader,
+    versions: Arc<Versions>,
+    file: &Path,
+    present: Identity,
+    terms: &Terms,
+    progress: &Progress,
+) -> Option<Serving> {
+    let served_from = file.to_owned();
+    let (copy, identity) = aside(move || versions.last_served(&served_from)).await?;
+    if identity == present || loader.is_to_be_compiled(&copy, identity.hash).await {
+        return None;
+    }
+    // What is wrong with it is told if it turns out to be needed.
+    let code = load_copy(loader, &copy, identity, terms, progress).await.ok()?;
+    Some(Serving { code, identity })
+}
+
+/// Loads the newest kept version of a file.
 async fn kept(
     loader: &Loader,
     versions: Arc<Versions>,
