@@ -205,6 +205,29 @@ async fn one_follower_does_not_take_a_plugin_away_from_the_others() {
 }
 
 #[tokio::test]
+async fn one_follower_does_not_keep_a_plugin_out_for_the_others() {
+    let bot = misbehaving("").start().await;
+    let says = async |openid: &str, words: &str| {
+        let said = Said::parse(words).unwrap();
+        let header = Header { from_user: openid.into(), ..new_header() };
+        bot.shown(&bot.push(&said.to_xml(&header)).await)
+    };
+    let writes_until_tried = async {
+        while out(&bot).first().is_none_or(|out| out.probes_failed == 0) {
+            says("oEvil", "trap").await;
+        }
+    };
+    timeout(PATIENCE, writes_until_tried).await.expect("its message is the first probe");
+    // It goes on until the back-off, twice as long now, is over for sure, and writes first.
+    let over = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < over {
+        says("oEvil", "trap").await;
+    }
+    says("oEvil", "trap").await;
+    assert_eq!(says("oA", "say hi").await, "hi");
+}
+
+#[tokio::test]
 async fn when_every_plugin_asked_failed_the_user_reads_the_apology() {
     let bot = Setup::new()
         .plugin("10-misbehave.wasm", &MISBEHAVE)

@@ -382,6 +382,8 @@ mod tests {
             why: String::new(),
             out_s: 0,
             probe_in_s: 0,
+            again_in_s: 0,
+            probing: false,
             probes_failed: 0,
         };
         let out = |plugin: &str| part_out(Part::Bot, plugin);

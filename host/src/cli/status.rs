@@ -158,9 +158,14 @@ fn print_account(account: &Account, status: &Status, base: Option<&Path>, report
 
 /// What became of a plugin that kept failing.
 pub(super) fn left_alone(out: &Quarantined) -> String {
-    let again = match out.probe_in_s {
-        0 => "the next one for it tries it again".to_owned(),
-        seconds => format!("it is tried again in {}", span(seconds)),
+    let again = match (out.probe_in_s, out.again_in_s) {
+        _ if out.probing => "a call is trying it right now".to_owned(),
+        (0, 0) => "the next one for it tries it again".to_owned(),
+        (0, seconds) => format!(
+            "the next one for it tries it again, unless its user has tried it already: then in {}",
+            span(seconds)
+        ),
+        (seconds, _) => format!("it is tried again in {}", span(seconds)),
     };
     let part = match out.part {
         Part::Bot => "",
@@ -230,5 +235,42 @@ fn span(seconds: u64) -> String {
         120..7_200 => format!("{} min", seconds / 60),
         7_200..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_told_when_a_plugin_that_is_left_alone_is_tried_again() {
+        let told = |probing, probe_in_s, again_in_s| {
+            let (account, plugin, part) = ("main".into(), "weather".into(), Part::Bot);
+            let (code, why, out_s, probes_failed) = (String::new(), "it trapped".into(), 30, 1);
+            left_alone(&Quarantined {
+                account,
+                plugin,
+                part,
+                code,
+                why,
+                out_s,
+                probe_in_s,
+                again_in_s,
+                probing,
+                probes_failed,
+            })
+        };
+        let start = "plugin `weather` has been left alone for 30 s: it trapped; ";
+        for (told, expected) in [
+            (told(false, 20, 40), "it is tried again in 20 s"),
+            (
+                told(false, 0, 20),
+                "the next one for it tries it again, unless its user has tried it already: then in 20 s",
+            ),
+            (told(false, 0, 0), "the next one for it tries it again"),
+            (told(true, 0, 20), "a call is trying it right now"),
+        ] {
+            assert_eq!(told.strip_prefix(start), Some(expected));
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Quarantine: a plugin that keeps failing is not asked for a while, so that it costs no message its time. After the
-//! back-off one call, the probe, finds out whether it works again.
+//! back-off one call, the probe, finds out whether it works again. No user alone keeps it out: who has probed lets the
+//! others go first, and a probe that hangs is soon joined by another's.
 //!
 //! A plugin is judged in each account by itself, and with its code: other code of the same name starts clean. While all
 //! is well, a call costs a few atomic operations here.
@@ -18,6 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Failure, Hash};
 use crate::config;
+
+/// How long a probe is alone: as long as WeChat waits for an answer. One that hangs is not to hold up all the others.
+const ALONE: Duration = Duration::from_secs(5);
 
 /// The standing of every plugin that serves. Cheap to clone: all clones are one.
 #[derive(Clone, Debug, Default)]
@@ -73,6 +77,12 @@ pub struct Quarantined {
     pub out_s: u64,
     /// In how many seconds a call tries it again; 0: the next one that comes.
     pub probe_in_s: u64,
+    /// The same for users who have tried it since it went out.
+    #[serde(default)]
+    pub again_in_s: u64,
+    /// Whether a call is trying it right now.
+    #[serde(default)]
+    pub probing: bool,
     /// How many probes failed.
     pub probes_failed: u32,
 }
@@ -128,9 +138,66 @@ struct Out {
     until: Instant,
     back_off: Duration,
     why: String,
-    /// Whether a call is trying it right now.
-    probing: bool,
+    /// Whose calls have tried it.
+    probed: Users,
+    /// When one of theirs may do so again. Later than `until`, so that the others come first.
+    again: Instant,
+    /// Since when the latest probe has been trying it, if it still is.
+    probing: Option<Instant>,
     probes_failed: u32,
+}
+
+/// A call that tries a plugin which is out.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    since: Instant,
+    /// Whether its user has tried it before.
+    is_repeated: bool,
+}
+
+impl Out {
+    /// Lets a user's call try it, if it is its turn.
+    fn probe(&mut self, user: &str, now: Instant) -> Option<Probe> {
+        let is_repeated = self.probed.0.contains(user);
+        let from = if is_repeated { self.again } else { self.until };
+        if now < from || self.probing.is_some_and(|since| now < since + ALONE) {
+            return None;
+        }
+        if self.probed.is_full() {
+            // Some are new again; but whoever keeps trying is remembered from here on.
+            self.probed = Users::default();
+        }
+        self.probed.add(user);
+        // Also one without a verdict leaves the others as much time.
+        self.again = now + ALONE + self.back_off;
+        self.probing = Some(now);
+        Some(Probe { since: now, is_repeated })
+    }
+
+    /// Draws the conclusions from a probe that failed.
+    fn failed(&mut self, probe: Probe, failure: &str, thresholds: &config::Quarantine, now: Instant) -> Option<Change> {
+        self.end(probe);
+        if probe.since < self.until {
+            // Another one, which failed while this one was under way, has decided already.
+            return None;
+        }
+        self.probes_failed += 1;
+        self.why = format!("when it was tried again, it {failure}");
+        if probe.is_repeated {
+            // What fails for the same user once more must not cost the others anything.
+            return None;
+        }
+        self.back_off = longer(self.back_off, thresholds);
+        self.until = now + self.back_off;
+        self.again = self.until + self.back_off;
+        Some(Change::StaysOut { why: self.why.clone(), back_off: self.back_off })
+    }
+
+    fn end(&mut self, probe: Probe) {
+        if self.probing == Some(probe.since) {
+            self.probing = None;
+        }
+    }
 }
 
 /// What became of a plugin's place in its chain. Reads on after "Plugin `x` ".
@@ -148,22 +215,19 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Admission<'a> {
     standing: &'a Standing,
-    probe: bool,
+    probe: Option<Probe>,
 }
 
 impl Standing {
-    /// Admits a call, unless the plugin is out; then one call at a time may probe it, once the back-off is over.
-    pub fn admit(&self, now: Instant) -> Option<Admission<'_>> {
+    /// Admits a user's call, unless the plugin is out; then one call may probe it, once the back-off is over. Who has no
+    /// openid is an empty user.
+    pub fn admit(&self, user: &str, now: Instant) -> Option<Admission<'_>> {
         if !self.out.load(Ordering::Acquire) {
-            return Some(Admission { standing: self, probe: false });
+            return Some(Admission { standing: self, probe: None });
         }
         match &mut self.lock().out {
-            None => Some(Admission { standing: self, probe: false }),
-            Some(out) if now < out.until || out.probing => None,
-            Some(out) => {
-                out.probing = true;
-                Some(Admission { standing: self, probe: true })
-            }
+            None => Some(Admission { standing: self, probe: None }),
+            Some(out) => out.probe(user, now).map(|probe| Admission { standing: self, probe: Some(probe) }),
         }
     }
 
@@ -175,35 +239,34 @@ impl Standing {
         }
     }
 
-    fn worked(&self, probe: bool, now: Instant) -> Option<Change> {
-        if !probe {
+    fn worked(&self, probe: Option<Probe>, now: Instant) -> Option<Change> {
+        let Some(probe) = probe else {
             self.calls.fetch_add(1, Ordering::Relaxed);
             if self.row.load(Ordering::Relaxed) != 0 {
                 self.row.store(0, Ordering::Relaxed);
             }
             return None;
-        }
+        };
         let mut state = self.lock();
+        // Another may have brought it back, and it may be out for something new.
+        if state.out.as_ref().is_none_or(|out| probe.since < out.since) {
+            return None;
+        }
         let out = self.come_back(&mut state)?;
         state.back = Some((now, out.back_off));
         Some(Change::Back { after: now.saturating_duration_since(out.since) })
     }
 
     /// `failure` is what the log says of it.
-    fn failed(&self, probe: bool, user: &str, failure: &str, now: Instant) -> Option<Change> {
+    fn failed(&self, probe: Option<Probe>, user: &str, failure: &str, now: Instant) -> Option<Change> {
         let mut state = self.lock();
         let State { thresholds, tally, row_users, out, back } = &mut *state;
-        if let Some(out) = out {
-            // Only the probe decides; what was asked before it went out tells nothing new.
-            if !probe {
-                return None;
-            }
-            out.back_off = longer(out.back_off, thresholds);
-            out.until = now + out.back_off;
-            out.probes_failed += 1;
-            out.probing = false;
-            out.why = format!("when it was tried again, it {failure}");
-            return Some(Change::StaysOut { why: out.why.clone(), back_off: out.back_off });
+        if let Some(probe) = probe {
+            return out.as_mut().and_then(|out| out.failed(probe, failure, thresholds, now));
+        }
+        if out.is_some() {
+            // Only a probe decides; what was asked before it went out tells nothing new.
+            return None;
         }
         let row = self.row.fetch_add(1, Ordering::Relaxed) + 1;
         self.calls.fetch_add(1, Ordering::Relaxed);
@@ -230,7 +293,16 @@ impl Standing {
             _ => thresholds.back_off,
         };
         let until = now + back_off;
-        *out = Some(Out { since: now, until, back_off, why: why.clone(), probing: false, probes_failed: 0 });
+        *out = Some(Out {
+            since: now,
+            until,
+            back_off,
+            why: why.clone(),
+            probed: Users::default(),
+            again: until,
+            probing: None,
+            probes_failed: 0,
+        });
         self.out.store(true, Ordering::Release);
         Some(Change::Out { why, back_off })
     }
@@ -255,6 +327,8 @@ impl Standing {
             why: out.why.clone(),
             out_s: now.saturating_duration_since(out.since).as_secs(),
             probe_in_s: out.until.saturating_duration_since(now).as_secs(),
+            again_in_s: out.again.saturating_duration_since(now).as_secs(),
+            probing: out.probing.is_some(),
             probes_failed: out.probes_failed,
         })
     }
@@ -276,24 +350,24 @@ fn longer(back_off: Duration, thresholds: &config::Quarantine) -> Duration {
 impl Admission<'_> {
     /// The plugin replied or passed.
     pub fn worked(mut self, now: Instant) -> Option<Change> {
-        let probe = std::mem::take(&mut self.probe);
+        let probe = self.probe.take();
         self.standing.worked(probe, now)
     }
 
     /// The plugin failed when this user asked, and it was its fault. `failure` is what the log says: "it …".
     pub fn failed(mut self, user: &str, failure: &str, now: Instant) -> Option<Change> {
-        let probe = std::mem::take(&mut self.probe);
+        let probe = self.probe.take();
         self.standing.failed(probe, user, failure, now)
     }
 }
 
-/// Without a verdict the next call may probe.
+/// Without a verdict the next user's call may probe.
 impl Drop for Admission<'_> {
     fn drop(&mut self) {
-        if self.probe
+        if let Some(probe) = self.probe
             && let Some(out) = &mut self.standing.lock().out
         {
-            out.probing = false;
+            out.end(probe);
         }
     }
 }
@@ -316,9 +390,13 @@ struct Users(BTreeSet<Box<str>>);
 
 impl Users {
     fn add(&mut self, user: &str) {
-        if self.0.len() < config::QUARANTINE_USERS_MAX && !self.0.contains(user) {
+        if !self.is_full() && !self.0.contains(user) {
             self.0.insert(user.into());
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.len() >= config::QUARANTINE_USERS_MAX
     }
 }
 
@@ -420,11 +498,15 @@ mod tests {
     }
 
     fn fail_for(user: &str, standing: &Standing, now: Instant) -> Option<Change> {
-        standing.admit(now).expect("it is asked").failed(user, "trapped", now)
+        standing.admit(user, now).expect("it is asked").failed(user, "trapped", now)
     }
 
     fn work(standing: &Standing, now: Instant) -> Option<Change> {
-        standing.admit(now).expect("it is asked").worked(now)
+        work_for("oA", standing, now)
+    }
+
+    fn work_for(user: &str, standing: &Standing, now: Instant) -> Option<Change> {
+        standing.admit(user, now).expect("it is asked").worked(now)
     }
 
     fn back_off(change: Option<Change>) -> u64 {
@@ -447,7 +529,7 @@ mod tests {
             assert_eq!((fail(&standing, now), fail(&standing, now), work(&standing, now)), (None, None, None));
         }
         assert_eq!(out(&standing, now), 10);
-        assert!(standing.admit(now + 9 * SECOND).is_none());
+        assert!(standing.admit("oA", now + 9 * SECOND).is_none());
     }
 
     #[test]
@@ -510,8 +592,8 @@ mod tests {
         let (standing, now) = (standing(&thresholds()), Instant::now());
         out(&standing, now);
         let later = now + 10 * SECOND;
-        let probe = standing.admit(later).expect("the back-off is over");
-        assert!(standing.admit(later).is_none() && standing.admit(later + 100 * SECOND).is_none());
+        let probe = standing.admit("oA", later).expect("the back-off is over");
+        assert!(standing.admit("oB", later).is_none() && standing.admit("oB", later + 4 * SECOND).is_none());
         assert_eq!(probe.worked(later), Some(Change::Back { after: 10 * SECOND }));
         assert_eq!((work(&standing, later), fail(&standing, later)), (None, None), "it starts clean");
     }
@@ -520,10 +602,10 @@ mod tests {
     fn each_probe_that_fails_doubles_the_back_off_up_to_its_bound() {
         let (standing, mut now) = (standing(&thresholds()), Instant::now());
         let mut wait = out(&standing, now);
-        for expected in [20, 35, 35] {
+        for (user, expected) in [("oA", 20), ("oB", 35), ("oC", 35)] {
             now += Duration::from_secs(wait);
-            assert!(standing.admit(now - SECOND).is_none());
-            wait = back_off(fail(&standing, now));
+            assert!(standing.admit(user, now - SECOND).is_none());
+            wait = back_off(fail_for(user, &standing, now));
             assert_eq!(wait, expected);
         }
     }
@@ -543,28 +625,126 @@ mod tests {
         let (standing, now) = (standing(&thresholds()), Instant::now());
         out(&standing, now);
         let later = now + 10 * SECOND;
-        drop(standing.admit(later).expect("the back-off is over"));
-        assert!(matches!(work(&standing, later), Some(Change::Back { .. })));
+        drop(standing.admit("oA", later).expect("the back-off is over"));
+        assert!(standing.admit("oA", later).is_none(), "the next is another's");
+        assert!(matches!(work_for("oB", &standing, later), Some(Change::Back { .. })));
+    }
+
+    #[test]
+    fn who_has_tried_it_lets_the_others_go_first() {
+        let (standing, now) = (standing(&thresholds()), Instant::now());
+        out(&standing, now);
+        assert_eq!(back_off(fail_for("evil", &standing, now + 10 * SECOND)), 20);
+        for second in 10..50 {
+            assert!(standing.admit("evil", now + second * SECOND).is_none(), "{second}");
+        }
+        assert!(matches!(work_for("oA", &standing, now + 30 * SECOND), Some(Change::Back { .. })));
+    }
+
+    #[test]
+    fn who_tries_it_again_in_vain_costs_the_others_nothing() {
+        let (standing, now) = (standing(&thresholds()), Instant::now());
+        out(&standing, now);
+        fail_for("evil", &standing, now + 10 * SECOND);
+        let mut tries = 0;
+        for second in 10..1_000 {
+            let at = now + second * SECOND;
+            if let Some(admission) = standing.admit("evil", at) {
+                assert_eq!(admission.failed("evil", "trapped", at), None, "the back-off is what it was");
+                tries += 1;
+            }
+        }
+        assert_eq!(tries, 38, "one in 25 s, from the 50th second on");
+        assert_eq!(back_off(fail_for("oA", &standing, now + 1_000 * SECOND)), 35, "it is asked at once");
+    }
+
+    #[test]
+    fn a_single_user_gets_the_plugin_back_only_later() {
+        let (standing, now) = (standing(&thresholds()), Instant::now());
+        out(&standing, now);
+        fail(&standing, now + 10 * SECOND);
+        assert!(standing.admit("oA", now + 49 * SECOND).is_none());
+        assert_eq!(work(&standing, now + 50 * SECOND), Some(Change::Back { after: 50 * SECOND }));
+    }
+
+    #[test]
+    fn a_probe_that_hangs_holds_up_the_others_for_five_seconds_and_its_failure_decides_nothing_later() {
+        let (standing, now) = (standing(&thresholds()), Instant::now());
+        out(&standing, now);
+        let hanging = standing.admit("evil", now + 10 * SECOND).expect("the back-off is over");
+        assert!(standing.admit("oA", now + 14 * SECOND).is_none());
+        assert!(standing.admit("evil", now + 24 * SECOND).is_none(), "it does not hang on for another five");
+        assert_eq!(back_off(fail_for("oA", &standing, now + 25 * SECOND)), 20);
+        assert_eq!(hanging.failed("evil", "ran too long", now + 44 * SECOND), None);
+        assert_eq!(work_for("oB", &standing, now + 45 * SECOND), Some(Change::Back { after: 45 * SECOND }));
+    }
+
+    #[test]
+    fn any_probe_that_goes_well_brings_the_plugin_back() {
+        let (standing, now) = (standing(&thresholds()), Instant::now());
+        out(&standing, now);
+        let slow = standing.admit("oA", now + 10 * SECOND).expect("the back-off is over");
+        fail_for("oB", &standing, now + 15 * SECOND);
+        assert_eq!(slow.worked(now + 16 * SECOND), Some(Change::Back { after: 16 * SECOND }));
+    }
+
+    #[test]
+    fn probes_of_an_outage_that_is_over_decide_nothing() {
+        let (standing, now) = (standing(&thresholds()), Instant::now());
+        out(&standing, now);
+        let [slow, slower, slowest] = [10, 15, 20].map(|second| {
+            let user = format!("oSlow{second}");
+            standing.admit(&user, now + second * SECOND).expect("five seconds are over")
+        });
+        work(&standing, now + 25 * SECOND);
+        assert_eq!((fail(&standing, now + 26 * SECOND), fail(&standing, now + 26 * SECOND)), (None, None));
+        assert_eq!(slow.failed("oSlow10", "trapped", now + 26 * SECOND), None, "it is no third in a row");
+        assert!(fail(&standing, now + 26 * SECOND).is_some());
+        assert_eq!(slower.worked(now + 27 * SECOND), None);
+        assert_eq!(slowest.failed("oSlow20", "trapped", now + 27 * SECOND), None);
+        assert!(standing.admit("oB", now + 45 * SECOND).is_none() && standing.admit("oB", now + 46 * SECOND).is_some());
+    }
+
+    #[test]
+    fn a_probe_without_a_verdict_does_not_end_the_time_of_a_later_one() {
+        let (standing, now) = (standing(&thresholds()), Instant::now());
+        out(&standing, now);
+        let first = standing.admit("oA", now + 10 * SECOND).expect("the back-off is over");
+        let second = standing.admit("oB", now + 15 * SECOND).expect("five seconds are over");
+        drop(first);
+        assert!(standing.admit("oC", now + 16 * SECOND).is_none());
+        drop(second);
+        assert!(standing.admit("oC", now + 16 * SECOND).is_some());
+    }
+
+    #[test]
+    fn among_more_users_than_are_remembered_nobody_may_try_it_time_and_again() {
+        let (standing, now) = (standing(&thresholds()), Instant::now());
+        out(&standing, now);
+        let later = now + 10 * SECOND;
+        (0..250).for_each(|user| drop(standing.admit(&format!("o{user}"), later).expect("it is a new user")));
+        drop(standing.admit("evil", later).expect("it is a new user"));
+        assert!(standing.admit("evil", later).is_none());
     }
 
     #[test]
     fn calls_from_before_it_went_out_decide_nothing() {
         let (standing, now) = (standing(&thresholds()), Instant::now());
-        let (slow, slower) = (standing.admit(now).unwrap(), standing.admit(now).unwrap());
+        let (slow, slower) = (standing.admit("oA", now).unwrap(), standing.admit("oA", now).unwrap());
         out(&standing, now);
         assert_eq!((slow.worked(now), slower.failed("oA", "trapped", now)), (None, None));
-        assert!(standing.admit(now + 9 * SECOND).is_none());
-        assert!(standing.admit(now + 10 * SECOND).is_some());
+        assert!(standing.admit("oA", now + 9 * SECOND).is_none());
+        assert!(standing.admit("oA", now + 10 * SECOND).is_some());
     }
 
     #[test]
     fn known_code_keeps_its_standing_new_code_and_a_plugin_that_was_gone_start_clean() {
         let (quarantine, now) = (Quarantine::default(), Instant::now());
         out(&quarantine.standing(key(1), &thresholds()), now);
-        assert!(quarantine.standing(key(1), &thresholds()).admit(now).is_none());
-        assert!(quarantine.standing(key(2), &thresholds()).admit(now).is_some());
+        assert!(quarantine.standing(key(1), &thresholds()).admit("oA", now).is_none());
+        assert!(quarantine.standing(key(2), &thresholds()).admit("oA", now).is_some());
         quarantine.retain(&HashSet::from([key(2)]));
-        assert!(quarantine.standing(key(1), &thresholds()).admit(now).is_some());
+        assert!(quarantine.standing(key(1), &thresholds()).admit("oA", now).is_some());
     }
 
     #[test]
@@ -584,8 +764,21 @@ mod tests {
         let overview = quarantine.overview(now + 4 * SECOND);
         assert_eq!(overview.len(), 1);
         assert_eq!((&*overview[0].account, &*overview[0].plugin), ("main", "weather"));
-        assert_eq!((overview[0].out_s, overview[0].probe_in_s, overview[0].probes_failed), (4, 6, 0));
+        assert_eq!((overview[0].out_s, overview[0].probe_in_s, overview[0].again_in_s), (4, 6, 6));
+        assert_eq!((overview[0].probes_failed, overview[0].probing), (0, false));
         assert_eq!(overview[0].why, "it failed 3 times in a row; the last time it trapped");
+    }
+
+    #[test]
+    fn the_overview_tells_when_it_is_being_tried_and_when_who_tried_it_may_again() {
+        let (quarantine, now) = (Quarantine::default(), Instant::now());
+        let standing = quarantine.standing(key(1), &thresholds());
+        out(&standing, now);
+        let probe = standing.admit("oA", now + 10 * SECOND).expect("the back-off is over");
+        assert!(quarantine.overview(now + 12 * SECOND)[0].probing);
+        probe.failed("oA", "trapped", now + 12 * SECOND);
+        let [out] = &quarantine.overview(now + 12 * SECOND)[..] else { panic!("it is out") };
+        assert_eq!((out.probing, out.probe_in_s, out.again_in_s, out.probes_failed), (false, 20, 40, 1));
     }
 
     #[test]

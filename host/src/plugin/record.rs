@@ -116,7 +116,7 @@ impl Record {
 
 impl Kept {
     fn admit<'a>(&'a self, judged: &'a Judged, openid: &'a str, now: Instant) -> Result<Admitted<'a>, Held> {
-        let Some(admission) = judged.standing.admit(now) else {
+        let Some(admission) = judged.standing.admit(openid, now) else {
             self.metrics.skip(Turn::Quarantined);
             return Err(Held::Quarantined);
         };
