@@ -187,7 +187,7 @@ async fn a_start_falls_back_only_to_what_would_have_stayed_without_it() {
         replace(bot, "20-bot.wasm", &PARROT);
     };
     assert_eq!(after_restart(echo(), pin).await.0, None);
-    assert_eq!(log.lines("The version that served last from").len(), 1);
+    assert_eq!(log.lines("and neither is the newest version of it that is kept").len(), 1);
 
     // It is another file, and the one that served is gone.
     let renamed = |bot: &Bot| {
@@ -240,6 +240,21 @@ async fn until_a_new_version_is_compiled_after_a_start_the_kept_one_serves() {
     bot.app.reload().await;
     bot.until(is_parrot).await;
     assert_eq!(bot.says("hi").await, "鹦鹉：hi");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_away_does_not_come_back_while_what_replaces_it_is_compiled() {
+    let (gate, data) = (Gate::new(), tempfile::tempdir().unwrap());
+    gate.open();
+    let settings = format!("data_dir = \"{}\"", data.path().display());
+    let bot = Setup::new().plugin("20-bot.wasm", &ECHO).settings(&settings).compiler(&gate.compiler()).start().await;
+    fs::remove_file(bot.plugin_file("20-bot.wasm")).unwrap();
+    bot.app.reload().await;
+    gate.close();
+    replace(&bot, "20-bot.wasm", &PARROT);
+    assert!(bot.app.look().await.pending);
+    gate.until_waited_for(2).await;
+    assert_eq!(bot.says("hi").await, "");
 }
 
 /// A bot's directory that outlives its hosts.

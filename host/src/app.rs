@@ -476,7 +476,8 @@ impl App {
         // At the start, what was compiled before serves while the rest is compiled. Where nothing was, a message waits for
         // all of it: the first plugin that is done may be the last that should be asked.
         let is_enough = !scan.pending || (!loading.has_looked && set.has_code());
-        loading.has_looked = true;
+        // Only what has to be compiled is left, or something serves already.
+        loading.has_looked |= set.has_code() || !set.is_held_up();
         let is_first = !is_ready && is_enough;
         if is_first || (is_ready && scan.changed) {
             self.publish(set, config).await;

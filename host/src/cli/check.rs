@@ -116,7 +116,7 @@ async fn bot(config: &Config, report: &mut Report) -> anyhow::Result<()> {
             chains.iter().filter_map(|(account, chain)| asker(account, chain, plugin)).collect();
         plugin::print(plugin, shown(&plugin.file, config), Some(&askers), report);
         check_settings(plugin, &chains, report).await;
-        running.iter().for_each(|status| check_running(plugin, status, report));
+        running.iter().for_each(|status| check_running(plugin, &askers, status, report));
     }
     plugin::check_tables(config, set.names(), report);
     Ok(())
@@ -136,19 +136,17 @@ async fn running(config: &Config, report: &mut Report) -> Option<Status> {
 }
 
 /// Tells what keeps a plugin from answering in the host that runs, though nothing may be wrong with its file.
-fn check_running(plugin: &Examined, status: &Status, report: &mut Report) {
+fn check_running(plugin: &Examined, askers: &[Asker<'_>], status: &Status, report: &mut Report) {
     let fault = status.faults.iter().find(|fault| fault.file == plugin.file);
     if let (Some(fault), Ok(_)) = (fault, &plugin.loaded) {
-        report.wrong(&format!(
-            "the running host has not loaded it: {}; a change of the file or of the settings, or a start, tries it again",
-            fault.why
-        ));
+        report.wrong(&format!("the running host has not loaded it: {}", fault.why));
     }
     // Other code in its place is not to blame, once that serves.
     let hash = plugin.hash.map(|hash| hash.to_string());
-    let is_its =
-        |out: &&Quarantined| out.plugin == plugin.name && (fault.is_some() || hash.as_ref() == Some(&out.code));
-    for out in status.quarantined().filter(is_its) {
+    let is_asked =
+        |out: &&Quarantined| out.plugin == plugin.name && askers.iter().any(|asker| asker.account == out.account);
+    let is_its = |out: &&Quarantined| fault.is_some() || hash.as_ref() == Some(&out.code);
+    for out in status.quarantined().filter(is_asked).filter(is_its) {
         report.wrong(&format!("in account `{}` of the running host, {}", out.account, left_alone(out)));
     }
 }

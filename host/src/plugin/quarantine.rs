@@ -163,8 +163,8 @@ impl Out {
         if now < from || self.probing.is_some_and(|since| now < since + ALONE) {
             return None;
         }
-        if self.probed.is_full() {
-            // Some are new again; but whoever keeps trying is remembered from here on.
+        if is_repeated || self.probed.is_full() {
+            // The others are new again: who keeps trying does not keep them waiting.
             self.probed = Users::default();
         }
         self.probed.add(user);

@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
-use self::verdict::{Before, Verdict, guarded, judge};
+use self::verdict::{Before, Verdict, Work, guarded};
 use super::{
     Hash, aside,
     code::Code,
@@ -41,6 +41,7 @@ pub struct Set {
     loader: Arc<Loader>,
     /// What served before; none where nothing is kept.
     versions: Option<Arc<Versions>>,
+    has_looked: bool,
     files: BTreeMap<PathBuf, Known>,
     /// The loads that have not ended, by file.
     loads: HashMap<PathBuf, Load>,
@@ -176,6 +177,7 @@ impl Set {
         Self {
             loader: Arc::new(loader),
             versions: None,
+            has_looked: false,
             files: BTreeMap::new(),
             loads: HashMap::new(),
             loads_started: 0,
@@ -251,23 +253,29 @@ impl Set {
                 self.start(file, look, config);
             }
         }
-        let mut moved = self.moved.subscribe();
+        self.has_looked = true;
+        let (mut patience, mut moved) = (patience, self.moved.subscribe());
         loop {
             moved.mark_unchanged();
             scan = scan.then(self.collect());
             if !self.waits(patience) {
                 return scan;
             }
-            let has_moved = match patience {
-                Patience::Start { until } => {
-                    timeout_at(until.into(), moved.changed()).await.is_ok_and(|told| told.is_ok())
-                }
-                Patience::Brief | Patience::Whole => moved.changed().await.is_ok(),
-            };
-            if !has_moved {
-                return scan;
+            match patience {
+                Patience::Start { until } => match timeout_at(until.into(), moved.changed()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return scan,
+                    Err(_) => patience = Patience::Brief,
+                },
+                Patience::Brief | Patience::Whole if moved.changed().await.is_err() => return scan,
+                Patience::Brief | Patience::Whole => {}
             }
         }
+    }
+
+    /// Whether a start would wait on: for a conversation, or for what does not start at once.
+    pub fn is_held_up(&self) -> bool {
+        self.waits(Patience::Start { until: Instant::now() })
     }
 
     /// Whether a load is to be waited for.
@@ -407,23 +415,27 @@ impl Set {
             serving: known.and_then(|known| Some(known.serving.as_ref()?.identity)),
             refused: known.and_then(|known| known.refused.as_ref()?.identity),
         };
-        let terms = Terms::of(config, &file);
-        // Where nothing is kept any more, what was kept once is of no use.
-        let versions = self.versions.clone().filter(|_| config.versions.count_max > 0);
-        let loader = self.loader.clone();
+        let work = Work {
+            loader: self.loader.clone(),
+            // Where nothing is kept any more, what was kept once is of no use.
+            versions: self.versions.clone().filter(|_| config.versions.count_max > 0),
+            is_at_start: !self.has_looked,
+            file: file.clone(),
+            look,
+            before,
+            terms: Terms::of(config, &file),
+            progress: progress.clone(),
+        };
         let (turns, words) = (self.brief_turns.clone(), self.words.0.clone());
         let (path, shared) = (file.clone(), progress.clone());
         let task = tokio::spawn(async move {
             if let Ok(permit) = turns.acquire_owned().await {
                 shared.hold(permit);
             }
-            let (examined, progress, early) = (path.clone(), shared.clone(), words.clone());
-            let verdict = guarded(async move {
-                let meanwhile =
-                    |kept| _ = early.send(Word { file: examined.clone(), number, said: Said::Meanwhile(kept) });
-                judge(&loader, versions, &examined, look, before, &terms, &progress, meanwhile).await
-            })
-            .await;
+            let (early, examined) = (words.clone(), path.clone());
+            let meanwhile =
+                move |kept| _ = early.send(Word { file: examined.clone(), number, said: Said::Meanwhile(kept) });
+            let verdict = guarded(work.judge(meanwhile)).await;
             // Nobody listens when the host ends.
             let _ = words.send(Word { file: path, number, said: Said::Verdict(verdict) });
             shared.end();
@@ -478,14 +490,26 @@ impl Set {
             Verdict::NotLoaded { error: NotLoaded::Read(ReadError::Unsettled), .. } => {
                 Scan { unsettled: true, ..Scan::default() }
             }
-            Verdict::NotLoaded { error, identity, kept, is_kept_later } => {
+            Verdict::NotLoaded { error, identity, kept } => {
+                let (kept, of_kept) = match kept {
+                    Ok(kept) => (kept, None),
+                    Err(error) => (None, Some(error)),
+                };
+                let is_any = |is: fn(&NotLoaded) -> bool| is(&error) || of_kept.as_ref().is_some_and(is);
+                let (passes, is_killed) = (is_any(NotLoaded::passes), is_any(NotLoaded::is_killed));
+                let error = match of_kept {
+                    Some(of_kept) => {
+                        format!("{error}, and neither is the newest version of it that is kept: {of_kept}")
+                    }
+                    None => error.to_string(),
+                };
                 let scan = Scan { changed: kept.is_some(), ..Scan::default() };
                 let rest = Rest::of(known.serving.as_ref(), kept.as_ref());
                 known.serving = known.serving.take().or(kept);
                 let troubled = troubled.filter(|troubled| troubled.look == look);
                 let tries = troubled.as_ref().map_or(0, |troubled| troubled.tries);
-                let is_hopeless = error.is_killed() && tries + 1 >= KILLED_TRIES_MAX;
-                if (error.passes() && !is_hopeless) || is_kept_later {
+                let is_hopeless = is_killed && tries + 1 >= KILLED_TRIES_MAX;
+                if passes && !is_hopeless {
                     let why = format!("{error}; it is tried again");
                     self.retry_later(&file, look, identity, why, &rest, troubled);
                     return scan;
@@ -495,7 +519,7 @@ impl Set {
                         "{error}; after {KILLED_TRIES_MAX} tries it is not tried again until it or the settings change, or the \
                          host is started again"
                     ),
-                    false => error.to_string(),
+                    false => error,
                 };
                 self.untidy = true;
                 not_loaded(&file, &why, &rest);
@@ -525,7 +549,7 @@ impl Set {
         before: Option<Troubled>,
     ) {
         match &before {
-            Some(before) if before.why == why => {
+            Some(before) if before.why == why && !matches!(rest, Rest::Kept(_)) => {
                 debug!(file = %file.display(), "Plugin file {} is still not loaded: {why}", file.display());
             }
             _ => not_loaded(file, &why, rest),

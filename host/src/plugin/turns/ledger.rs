@@ -159,7 +159,7 @@ impl Ledger {
     pub(super) fn full_at(&self, lane: usize) -> Option<usize> {
         let Lane { account, part, .. } = self.lanes[lane];
         let Account { bounds: AccountCalls { waiting_max, .. }, waiting, .. } = &self.accounts[account];
-        let half = waiting_max.div_ceil(2);
+        let half = waiting_max / 2;
         match part {
             Part::Pages if waiting[part as usize] >= half => Some(half),
             _ if waiting.iter().sum::<usize>() >= *waiting_max => Some(*waiting_max),
