@@ -170,11 +170,7 @@ async fn a_host_that_is_full_is_not_the_fault_of_the_plugin_that_finds_no_room()
 async fn a_user_who_calls_too_often_is_passed_on_and_the_others_are_not() {
     let bot = misbehaving("[plugins.misbehave]\nper_user = \"2/1d\"").start().await;
     let log = Log::capture();
-    let says = async |openid: &str| {
-        let said = Said::parse("say hi").unwrap();
-        let header = Header { from_user: openid.into(), ..new_header() };
-        bot.shown(&bot.push(&said.to_xml(&header)).await)
-    };
+    let says = async |openid: &str| bot.says_as(openid, "say hi").await;
     assert_eq!([says("oA").await, says("oA").await], ["hi", "hi"]);
     assert_eq!([says("oA").await, says("oA").await], ["say hi", "say hi"], "the echo answers");
     assert_eq!(says("oB").await, "hi");
@@ -191,11 +187,7 @@ async fn a_user_who_calls_too_often_is_passed_on_and_the_others_are_not() {
 #[tokio::test]
 async fn one_follower_does_not_take_a_plugin_away_from_the_others() {
     let bot = misbehaving("[plugins.misbehave.quarantine]\nusers_min = 2").start().await;
-    let says = async |openid: &str, words: &str| {
-        let said = Said::parse(words).unwrap();
-        let header = Header { from_user: openid.into(), ..new_header() };
-        bot.shown(&bot.push(&said.to_xml(&header)).await)
-    };
+    let says = async |openid: &str, words: &str| bot.says_as(openid, words).await;
     for _ in 0..10 {
         assert_eq!(says("oA", "trap").await, "trap", "the echo answers");
     }
@@ -207,11 +199,7 @@ async fn one_follower_does_not_take_a_plugin_away_from_the_others() {
 #[tokio::test]
 async fn one_follower_does_not_keep_a_plugin_out_for_the_others() {
     let bot = misbehaving("").start().await;
-    let says = async |openid: &str, words: &str| {
-        let said = Said::parse(words).unwrap();
-        let header = Header { from_user: openid.into(), ..new_header() };
-        bot.shown(&bot.push(&said.to_xml(&header)).await)
-    };
+    let says = async |openid: &str, words: &str| bot.says_as(openid, words).await;
     let writes_until_tried = async {
         while out(&bot).first().is_none_or(|out| out.probes_failed == 0) {
             says("oEvil", "trap").await;

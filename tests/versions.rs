@@ -223,12 +223,18 @@ async fn a_plugin_whose_file_got_another_place_in_the_order_falls_back_there() {
     assert_eq!(bot.restart().await.says("hi").await, "hi");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn until_a_new_version_is_compiled_after_a_start_the_kept_one_serves() {
+/// A bot whose plugin is the echo, and what holds up its compiler; it has compiled nothing else.
+async fn with_a_gate() -> (Bot, Gate, TempDir) {
     let (gate, data) = (Gate::new(), tempfile::tempdir().unwrap());
     gate.open();
     let settings = format!("data_dir = \"{}\"", data.path().display());
-    let bot = Setup::new().plugin("20-bot.wasm", &ECHO).settings(&settings).compiler(&gate.compiler()).start().await;
+    let setup = Setup::new().plugin("20-bot.wasm", &ECHO).settings(&settings).compiler(&gate.compiler());
+    (setup.start().await, gate, data)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn until_a_new_version_is_compiled_after_a_start_the_kept_one_serves() {
+    let (bot, gate, _data) = with_a_gate().await;
     replace(&bot, "20-bot.wasm", &PARROT);
     gate.close();
     let bot = bot.restart_unloaded().await;
@@ -244,10 +250,7 @@ async fn until_a_new_version_is_compiled_after_a_start_the_kept_one_serves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_taken_away_does_not_come_back_while_what_replaces_it_is_compiled() {
-    let (gate, data) = (Gate::new(), tempfile::tempdir().unwrap());
-    gate.open();
-    let settings = format!("data_dir = \"{}\"", data.path().display());
-    let bot = Setup::new().plugin("20-bot.wasm", &ECHO).settings(&settings).compiler(&gate.compiler()).start().await;
+    let (bot, gate, _data) = with_a_gate().await;
     fs::remove_file(bot.plugin_file("20-bot.wasm")).unwrap();
     bot.app.reload().await;
     gate.close();

@@ -5,8 +5,10 @@
 //! A plugin is judged in each account by itself, and with its code: other code of the same name starts clean. While all
 //! is well, a call costs a few atomic operations here.
 
+mod tally;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -17,6 +19,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use self::tally::{Tally, Users};
 use super::{Failure, Hash};
 use crate::config;
 
@@ -158,7 +161,7 @@ struct Probe {
 impl Out {
     /// Lets a user's call try it, if it is its turn.
     fn probe(&mut self, user: &str, now: Instant) -> Option<Probe> {
-        let is_repeated = self.probed.0.contains(user);
+        let is_repeated = self.probed.contains(user);
         let from = if is_repeated { self.again } else { self.until };
         if now < from || self.probing.is_some_and(|since| now < since + ALONE) {
             return None;
@@ -271,11 +274,11 @@ impl Standing {
         let row = self.row.fetch_add(1, Ordering::Relaxed) + 1;
         self.calls.fetch_add(1, Ordering::Relaxed);
         if row == 1 {
-            row_users.0.clear();
+            row_users.clear();
         }
         row_users.add(user);
         let (failures, calls) = tally.failed(&self.calls, user, thresholds.window, now);
-        let is_row = row >= thresholds.failures && row_users.0.len() >= thresholds.users_min;
+        let is_row = row >= thresholds.failures && row_users.count() >= thresholds.users_min;
         let is_share = calls >= thresholds.calls_min
             && failures * 100 >= calls * thresholds.share_percent
             && tally.users() >= thresholds.users_min;
@@ -369,62 +372,6 @@ impl Drop for Admission<'_> {
         {
             out.end(probe);
         }
-    }
-}
-
-/// How many calls failed lately: in the half of the window that is being counted, and in the one before.
-///
-/// Calls are added up elsewhere and looked at only when one fails: what went well long ago is then thrown away unseen.
-#[derive(Debug, Default)]
-struct Tally {
-    began: Option<Instant>,
-    failures: u64,
-    before: (u64, u64),
-    users: Users,
-    users_before: Users,
-}
-
-/// Different users, as many as matter.
-#[derive(Debug, Default)]
-struct Users(BTreeSet<Box<str>>);
-
-impl Users {
-    fn add(&mut self, user: &str) {
-        if !self.is_full() && !self.0.contains(user) {
-            self.0.insert(user.into());
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.0.len() >= config::QUARANTINE_USERS_MAX
-    }
-}
-
-impl Tally {
-    /// Counts a failure, of which `calls` knows already. Returns the failures and calls of the window.
-    fn failed(&mut self, calls: &AtomicU64, user: &str, window: Duration, now: Instant) -> (u64, u64) {
-        let age = self.began.map(|began| now.saturating_duration_since(began));
-        match age {
-            Some(age) if age < window / 2 => {}
-            Some(age) if age < window => {
-                // The call that failed is the first of the next half.
-                self.before = (self.failures, calls.swap(1, Ordering::Relaxed).saturating_sub(1));
-                (self.began, self.failures) = (Some(now), 0);
-                self.users_before = std::mem::take(&mut self.users);
-            }
-            _ => {
-                calls.store(1, Ordering::Relaxed);
-                *self = Self { began: Some(now), ..Self::default() };
-            }
-        }
-        self.failures += 1;
-        self.users.add(user);
-        (self.failures + self.before.0, calls.load(Ordering::Relaxed) + self.before.1)
-    }
-
-    /// How many different users the failures of the window are of.
-    fn users(&self) -> usize {
-        self.users.0.union(&self.users_before.0).count()
     }
 }
 
