@@ -1,6 +1,6 @@
 //! The command line: one file for each command.
 
-use std::{panic, path::PathBuf, process::ExitCode};
+use std::{panic, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -120,8 +120,14 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// How long a thread for work that blocks waits for more. What such a thread has freed is for itself alone until it ends: with
+/// tokio's 10 s, and work that comes in between, some ten threads live for ever, and each fills pages of its own by and by.
+/// `tests/load/README.md` has the figures.
+const THREADS_KEPT: Duration = Duration::from_millis(100);
+
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
+        .thread_keep_alive(THREADS_KEPT)
         .enable_all()
         // Guests that compute come back to the scheduler every millisecond; where there are many of them, sockets and timers
         // are looked at after 16, not after 61. Each look is a system call, so not after every one.
