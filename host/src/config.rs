@@ -368,7 +368,7 @@ mod tests {
         assert_eq!(config.late.window.as_millis(), 4_500);
         assert_eq!(config.dedupe.keys_max, 500_000);
         assert_eq!((config.watch.quiet.as_millis(), config.watch.poll.as_millis()), (50, 2_000));
-        assert_eq!(config.engine.instances_max, 1_100);
+        assert_eq!(config.engine.instances_max, 0);
         assert_eq!(config.compile.file_bytes_max(), 64 << 20);
         assert_eq!((config.limits.memory_bytes(), config.limits.host_data_bytes()), (64 << 20, 4 << 20));
         assert_eq!((config.limits.cpu_ms, config.limits.timeout_ms), (1_000, 0));

@@ -8,6 +8,14 @@ use super::{
 };
 use crate::machine;
 
+/// How many calls may run at once where nothing is said and there is memory enough: a thousand that wait, and some that do not.
+const PLACES: usize = 1_100;
+
+/// How much memory a machine must have for each of them. A place keeps what was used of its stack, and the beginnings of its
+/// memories and tables, 1.2 MiB at most with what ships: half of them, which is what one plugin gets, then keep less than a
+/// third of the memory, whatever the plugin does.
+const PLACE_BYTES: usize = 2 << 20;
+
 /// `[listener]`: the public listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
@@ -101,7 +109,7 @@ pub struct PerUser {
 /// `[engine]`: what is reserved once, for all plugins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Engine {
-    /// How many calls may run at once. Default 1,100.
+    /// How many calls may run at once. Default 0: as many as the machine's memory bears.
     pub instances_max: usize,
     /// The linear memory of all guests together, in MiB. Default 0: half of the machine's.
     pub memory_mib: usize,
@@ -214,10 +222,18 @@ impl PerUser {
 impl Engine {
     pub(super) fn read(section: &Section<'_>) -> Self {
         Self {
-            instances_max: section.count("instances_max", 1..=10_000),
+            instances_max: section.count("instances_max", 0..=10_000),
             memory_mib: section.count("memory_mib", 0..=16_777_216),
             stack_kib: section.count("stack_kib", 64..=1_024),
             pagemap_scan: section.truth("pagemap_scan").unwrap_or(false),
+        }
+    }
+
+    /// Returns `instances_max`; for 0, as many as the memory of the machine or the container bears.
+    pub fn places(&self) -> usize {
+        match self.instances_max {
+            0 => places(machine::memory_bytes()),
+            places => places,
         }
     }
 
@@ -233,6 +249,11 @@ impl Engine {
     pub fn stack_bytes(&self) -> usize {
         self.stack_kib << 10
     }
+}
+
+/// How many places are reserved where nothing is said, in so much memory.
+fn places(memory_bytes: usize) -> usize {
+    (memory_bytes / PLACE_BYTES).clamp(1, PLACES)
 }
 
 impl AccountCalls {
@@ -256,6 +277,16 @@ impl Default for AccountCalls {
 mod tests {
     use super::super::fixture::{error, load};
     use super::*;
+
+    #[test]
+    fn a_small_machine_has_fewer_places() {
+        for (mib, most) in [(0, 1), (512, 256), (1_024, 512), (2_048, 1_024), (4_096, 1_100), (65_536, 1_100)] {
+            assert_eq!(places(mib << 20), most, "{mib} MiB");
+        }
+        let engine = |toml: &str| load(&format!("{toml}\n[accounts.main]\ntoken = \"abc\"")).engine;
+        assert_eq!(engine("").places(), places(machine::memory_bytes()));
+        assert_eq!(engine("[engine]\ninstances_max = 7").places(), 7);
+    }
 
     #[test]
     fn what_is_logged_is_a_level_or_levels_by_module() {

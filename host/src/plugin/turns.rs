@@ -132,7 +132,7 @@ fn within(wait_ms: u64) -> String {
 impl Turns {
     /// Makes the turns of a host with nothing running.
     pub fn new(settings: &config::Engine) -> Self {
-        Self::with(settings.instances_max, settings.memory_bytes())
+        Self::with(settings.places(), settings.memory_bytes())
     }
 
     pub(super) fn with(places: usize, memory_bytes: usize) -> Self {
