@@ -205,6 +205,11 @@ async fn a_start_falls_back_only_to_what_would_have_stayed_without_it() {
     // Somebody switched it off.
     let off = |bot: &Bot| fs::rename(bot.plugin_file("20-bot.wasm"), bot.plugin_file("20-bot.wasm.off")).unwrap();
     assert_eq!(after_restart(echo(), off).await.0, None);
+    let off_and_replaced = |bot: &Bot| {
+        fs::rename(bot.plugin_file("20-bot.wasm"), bot.plugin_file("20-bot.wasm.off")).unwrap();
+        replace(bot, "20-bot.wasm", b"not wasm");
+    };
+    assert_eq!(after_restart(echo(), off_and_replaced).await.0, None);
     // The copy is spoiled.
     let spoiled = |bot: &Bot| {
         let kept = fs::read_dir(bot.dir().join("data/versions")).unwrap().next().unwrap().unwrap().path();

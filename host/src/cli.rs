@@ -120,9 +120,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// How long a thread for work that blocks waits for more. What such a thread has freed is for itself alone until it ends: with
-/// tokio's 10 s, and work that comes in between, some ten threads live for ever, and each fills pages of its own by and by.
-/// `tests/load/README.md` has the figures.
+/// How long a thread for work that blocks waits for more. Memory that it has freed is for itself alone until it ends. With tokio's
+/// 10 s, a host whose plugins are replaced every second would keep some ten of these threads for ever, as they are woken in turn,
+/// and each would fill pages of its own. `tests/load/README.md` has the figures.
 const THREADS_KEPT: Duration = Duration::from_millis(100);
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -172,8 +172,8 @@ impl Versions {
             .collect()
     }
 
-    /// The copy of the version that served last from this very file, and what it is. Not of one that somebody went back from, nor
-    /// where the plugin's last version had another file: that one is gone.
+    /// The copy of the version that served last from this very file, and what it is. Not of one that somebody went back from or
+    /// switched off, nor where the plugin's last version had another file: that one is gone.
     pub fn last_served(&self, file: &Path) -> Option<(PathBuf, Identity)> {
         let _lock = self.lock();
         let (dir, name) = (file.parent()?, plugin_name(file)?);
@@ -184,6 +184,9 @@ impl Versions {
             None => None,
         };
         let identity = Identity { hash: Hash::parse(&last.sha256)?, canary };
+        if hash_of(&switched_off(file)) == Some(identity.hash) {
+            return None;
+        }
         let copy = self.dir_of(dir, &name).join(wasm_name(&last.sha256));
         (file.file_name()? == last.file.as_str()).then_some((copy, identity))
     }
