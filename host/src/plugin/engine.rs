@@ -143,14 +143,16 @@ pub(super) struct Runtime {
 }
 
 impl Engine {
-    /// Starts the engines, each with a pool of `instances_max` instances, or without a pool where the address space is too
-    /// small for one.
+    /// Starts the engines, each with a pool of [`places`](config::Engine::places) instances, or without a pool where the address
+    /// space is too small for one.
     pub fn new(settings: &config::Engine) -> anyhow::Result<Self> {
-        let reset = Reset::of(settings);
-        let (small, large) =
-            (Runtime::new(Class::Small, settings, reset)?, Runtime::new(Class::Large, settings, reset)?);
+        let (places, reset) = (settings.places(), Reset::of(settings));
+        let (small, large) = (
+            Runtime::new(Class::Small, settings, places, reset)?,
+            Runtime::new(Class::Large, settings, places, reset)?,
+        );
         Ok(Self {
-            turns: Turns::new(settings),
+            turns: Turns::new(places, settings.memory_bytes()),
             ticker: Ticker::start([small.wasmtime.weak(), large.wasmtime.weak()])?,
             small,
             large,
@@ -202,8 +204,8 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Runtime {
-    fn new(class: Class, settings: &config::Engine, reset: Reset) -> anyhow::Result<Self> {
-        let wasmtime = match wasmtime::Engine::new(&pooled(class, settings, reset)) {
+    fn new(class: Class, settings: &config::Engine, places: usize, reset: Reset) -> anyhow::Result<Self> {
+        let wasmtime = match wasmtime::Engine::new(&pooled(class, settings, places, reset)) {
             Ok(engine) => engine,
             Err(error) => {
                 warn!(
@@ -268,8 +270,7 @@ fn serving(class: Class, settings: &config::Engine) -> Config {
     config
 }
 
-fn pooled(class: Class, settings: &config::Engine, reset: Reset) -> Config {
-    let places = settings.places();
+fn pooled(class: Class, settings: &config::Engine, places: usize, reset: Reset) -> Config {
     // One more than calls may run: a plugin that is loaded is tried while all of them do.
     let instances = u32::try_from(places).unwrap_or(u32::MAX).saturating_add(1);
     let cores = thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));

@@ -317,7 +317,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_guest_grows_within_what_the_host_has_left() {
-        let turns = Turns::with(10, 1 << 20);
+        let turns = Turns::new(10, 1 << 20);
         let (mine, others) = (turns.lane("main", "mine"), turns.lane("main", "others"));
         let deadline = Instant::now();
         let mut limiter = Limiter::sharing(&limits(), &mine, 65_536, deadline);

@@ -130,12 +130,8 @@ fn within(wait_ms: u64) -> String {
 }
 
 impl Turns {
-    /// Makes the turns of a host with nothing running.
-    pub fn new(settings: &config::Engine) -> Self {
-        Self::with(settings.places(), settings.memory_bytes())
-    }
-
-    pub(super) fn with(places: usize, memory_bytes: usize) -> Self {
+    /// Makes the turns of a host with nothing running, with so many places and so much linear memory to share out.
+    pub(super) fn new(places: usize, memory_bytes: usize) -> Self {
         Self(Arc::new(Mutex::new(Ledger::new(places, pages(memory_bytes)))))
     }
 

@@ -53,7 +53,7 @@ fn assert_idle(turns: &Turns) {
 
 #[test]
 fn a_plugin_gets_half_of_the_host_and_leaves_the_rest_to_others() {
-    let turns = Turns::with(4, MIB);
+    let turns = Turns::new(4, MIB);
     let (greedy, other) = (turns.lane("main", "greedy"), turns.lane("main", "other"));
     let held = [take(&greedy, &call()), take(&greedy, &call())];
     assert!(held.iter().all(Option::is_some));
@@ -66,7 +66,7 @@ fn a_plugin_gets_half_of_the_host_and_leaves_the_rest_to_others() {
 
 #[test]
 fn a_plugins_own_bound_can_be_lower() {
-    let turns = Turns::with(100, MIB);
+    let turns = Turns::new(100, MIB);
     let lane = turns.lane("main", "shy");
     let shy = Ask::to_start(1, 0, &Limits { calls_max: 1, ..limits() });
     let turn = take(&lane, &shy);
@@ -77,7 +77,7 @@ fn a_plugins_own_bound_can_be_lower() {
 
 #[tokio::test]
 async fn what_comes_free_goes_round_over_accounts_and_their_plugins() {
-    let turns = Turns::with(1, MIB);
+    let turns = Turns::new(1, MIB);
     let [first, flooded, quiet, other] = [("x", "first"), ("a", "flooded"), ("a", "quiet"), ("b", "other")]
         .map(|(account, name)| turns.lane(account, name));
     let mut running = take(&first, &call());
@@ -101,7 +101,7 @@ async fn what_comes_free_goes_round_over_accounts_and_their_plugins() {
 
 #[tokio::test]
 async fn a_caller_that_gives_up_leaves_no_hole() {
-    let turns = Turns::with(2, MIB);
+    let turns = Turns::new(2, MIB);
     let lane = turns.lane("main", "a");
     let running = take(&lane, &call());
     let mut callers: Vec<_> = (0..3).map(|_| Caller::waits(&lane, call())).collect();
@@ -116,7 +116,7 @@ async fn a_caller_that_gives_up_leaves_no_hole() {
 
 #[tokio::test]
 async fn a_turn_that_nobody_fetches_goes_to_the_next() {
-    let turns = Turns::with(2, MIB);
+    let turns = Turns::new(2, MIB);
     let lane = turns.lane("main", "a");
     let running = take(&lane, &call());
     let [first, mut second] = [Caller::waits(&lane, call()), Caller::waits(&lane, call())];
@@ -131,13 +131,13 @@ async fn a_turn_that_nobody_fetches_goes_to_the_next() {
 
 #[test]
 fn messages_get_half_and_pages_a_quarter_so_that_others_find_something_left() {
-    let turns = Turns::with(20, 20 * MIB);
+    let turns = Turns::new(20, 20 * MIB);
     let Lanes { messages, pages } = turns.lanes("main", "greedy");
     let most = |lane: &Lane| std::iter::from_fn(|| lane.take(&call()).then_some(())).count();
     assert_eq!((most(&messages), most(&pages)), (10, 5));
     assert!(take(&turns.lane("main", "other"), &call()).is_some());
 
-    let turns = Turns::with(100, 20 * MIB);
+    let turns = Turns::new(100, 20 * MIB);
     let Lanes { messages, pages } = turns.lanes("main", "greedy");
     let mib = Ask::to_grow(MIB, &limits());
     let most = |lane: &Lane| std::iter::from_fn(|| lane.take(&mib).then_some(())).count();
@@ -147,7 +147,7 @@ fn messages_get_half_and_pages_a_quarter_so_that_others_find_something_left() {
 
 #[test]
 fn the_pages_of_all_plugins_leave_half_of_the_host_and_of_an_account_to_messages() {
-    let turns = Turns::with(20, 20 * MIB);
+    let turns = Turns::new(20, 20 * MIB);
     let all = ["a", "b", "c", "d"].map(|name| turns.lanes("main", name));
     let most = |ask: &Ask| {
         all.iter().map(|lanes| std::iter::from_fn(|| lanes.pages.take(ask).then_some(())).count()).sum::<usize>()
@@ -155,7 +155,7 @@ fn the_pages_of_all_plugins_leave_half_of_the_host_and_of_an_account_to_messages
     assert_eq!([most(&call()), most(&Ask::to_grow(MIB, &limits()))], [10, 10]);
     assert!(take(&all[0].messages, &Ask::to_start(1, MIB, &limits())).is_some());
 
-    let turns = Turns::with(20, MIB);
+    let turns = Turns::new(20, MIB);
     turns.lock().account("main").bounds.calls_max = 4;
     let Lanes { messages, pages } = turns.lanes("main", "a");
     let most = |lane: &Lane| std::iter::from_fn(|| lane.take(&call()).then_some(())).count();
@@ -164,7 +164,7 @@ fn the_pages_of_all_plugins_leave_half_of_the_host_and_of_an_account_to_messages
 
 #[tokio::test]
 async fn pages_that_wait_leave_room_for_messages_that_wait() {
-    let turns = Turns::with(4, MIB);
+    let turns = Turns::new(4, MIB);
     turns.lock().account("main").bounds.waiting_max = 2;
     let Lanes { messages, pages } = turns.lanes("main", "a");
     let held = [(&pages, 1), (&messages, 2)]
@@ -181,7 +181,7 @@ async fn pages_that_wait_leave_room_for_messages_that_wait() {
 
 #[tokio::test]
 async fn nobody_overtakes_in_a_lane() {
-    let turns = Turns::with(20, MIB);
+    let turns = Turns::new(20, MIB);
     let lane = turns.lane("main", "a");
     let mut turn = take(&lane, &Ask::to_grow(MIB / 2, &limits()));
     let large = Ask::to_start(1, MIB, &limits());
@@ -199,7 +199,7 @@ async fn nobody_overtakes_in_a_lane() {
 
 #[tokio::test]
 async fn a_guest_that_runs_gets_memory_before_a_call_that_wants_to_start() {
-    let turns = Turns::with(20, MIB);
+    let turns = Turns::new(20, MIB);
     let (a, b) = (turns.lane("main", "a"), turns.lane("main", "b"));
     let all = take(&a, &Ask::to_grow(MIB, &limits()));
     assert!(all.is_some(), "one guest may have all its limits allow, though it is more than half of the host's");
@@ -214,7 +214,7 @@ async fn a_guest_that_runs_gets_memory_before_a_call_that_wants_to_start() {
 
 #[tokio::test]
 async fn a_call_that_waits_too_long_is_told_what_to_raise() {
-    let turns = Turns::with(3, MIB);
+    let turns = Turns::new(3, MIB);
     let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| turns.lane("main", name));
     let busy = async |lane: &Lane, limits: Limits, bytes| {
         let ask = Ask::to_start(1, bytes, &Limits { wait_ms: 0, ..limits });
@@ -236,7 +236,7 @@ async fn a_call_that_waits_too_long_is_told_what_to_raise() {
 
 #[tokio::test]
 async fn who_gets_no_memory_is_told_whose_share_is_used_up() {
-    let turns = Turns::with(100, 4 * MIB);
+    let turns = Turns::new(100, 4 * MIB);
     turns.lock().is_shared = true;
     let [a, b, other] = [("main", "a"), ("main", "b"), ("shop", "a")].map(|(account, name)| turns.lane(account, name));
     let at_once = Limits { wait_ms: 0, ..limits() };
@@ -252,7 +252,7 @@ async fn who_gets_no_memory_is_told_whose_share_is_used_up() {
 
 #[tokio::test]
 async fn the_deadline_ends_a_wait_that_might_be_longer() {
-    let turns = Turns::with(1, MIB);
+    let turns = Turns::new(1, MIB);
     let lane = turns.lane("main", "a");
     let _running = take(&lane, &call());
     assert!(lane.turn(call(), Instant::now()).await.is_err());
@@ -266,7 +266,7 @@ async fn accounts_have_bounds_of_their_own_which_follow_the_settings() {
              calls_waiting_max = 1\n[accounts.b]\npath = \"/b\"\ntoken = \"abc\""
         ))
     };
-    let turns = Turns::with(100, MIB);
+    let turns = Turns::new(100, MIB);
     turns.apply(&accounts(1));
     let (first, second) = (turns.lane("a", "first"), turns.lane("a", "second"));
     let running = take(&first, &call());
@@ -288,7 +288,7 @@ async fn accounts_have_bounds_of_their_own_which_follow_the_settings() {
 
 #[test]
 fn a_large_component_takes_several_places() {
-    let turns = Turns::with(3, MIB);
+    let turns = Turns::new(3, MIB);
     assert_eq!([turns.places(0, 0), turns.places(2, 4), turns.places(3, 0), turns.places(1, 12)], [1, 1, 2, 3]);
     assert_eq!(turns.places(8, 64), 3, "it fits when it is alone");
     let (large, small) = (turns.lane("main", "large"), turns.lane("main", "small"));
@@ -298,7 +298,7 @@ fn a_large_component_takes_several_places() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_calls_come_and_go_in_any_order() {
-    let turns = Turns::with(3, MIB);
+    let turns = Turns::new(3, MIB);
     let calls = (0..400_usize).map(|number| {
         let lane = turns.lane(["a", "b", "c"][number % 3], ["x", "y"][number % 2]);
         tokio::spawn(async move {
