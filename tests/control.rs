@@ -302,7 +302,9 @@ async fn a_plugin_is_switched_off_and_on_and_brought_back_and_each_time_the_righ
     let printed = done(&bot, &["plugins", "rollback", "bot"]).await;
     assert!(printed.contains(&format!("Account `main` asks `bot`: {}", &echo[..12])), "{printed}");
     assert_eq!(bot.says("hi").await, "hi");
-    assert!(refused(&bot, &["plugins", "rollback", "bot"]).await.contains("no earlier version"));
+    assert!(refused(&bot, &["plugins", "rollback", "bot"]).await.contains("was gone back from; name one with `--to`"));
+    assert!(refused(&bot, &["plugins", "rollback", "bot", "--to", "xyz"]).await.contains("begins with `xyz`"));
+    assert!(refused(&bot, &["plugins", "rollback", "bot", "--to", &echo]).await.contains("is at that version"));
     done(&bot, &["plugins", "rollback", "bot", "--to", &parrot[..12]]).await;
     assert_eq!(bot.says("hi").await, "鹦鹉：hi");
 }

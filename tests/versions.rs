@@ -54,7 +54,7 @@ async fn going_back_brings_the_version_that_served_before() {
     assert_eq!(fs::read_dir(bot.dir().join("plugins")).unwrap().count(), 1, "nothing else is left there");
 
     // What was left is not gone back to, unless it is named.
-    assert!(matches!(bot.app.rollback(None, "bot", None).await, Err(OrderError::NoVersion { .. })));
+    assert!(matches!(bot.app.rollback(None, "bot", None).await, Err(OrderError::AllLeft { .. })));
     let parrot = Hash::of(&PARROT).to_string();
     bot.app.rollback(None, "bot", Some(&parrot[..8])).await.unwrap();
     assert_eq!(bot.says("hi").await, "鹦鹉：hi");
@@ -110,10 +110,63 @@ async fn a_version_comes_back_with_the_conversation_that_it_held() {
     fs::write(bot.plugin_file("20-bot.txt"), "> hi\n< 鹦鹉：hi\n").unwrap();
     replace(&bot, "20-bot.wasm", &PARROT);
     bot.app.reload().await;
-    bot.app.rollback(None, "bot", None).await.unwrap();
+    let aside = bot.plugin_file("20-bot.txt.off");
+    assert_eq!(bot.app.rollback(None, "bot", None).await.unwrap().set_aside, [aside.clone()]);
     bot.app.reload().await;
     assert_eq!(bot.says("hi").await, "hi");
-    assert!(bot.plugin_file("20-bot.txt.off").exists());
+    assert!(aside.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn going_back_overwrites_nothing_that_is_kept_nowhere_else() {
+    // A conversation that no version held, and no place for it to go.
+    let bot = with_two_versions().await;
+    let (canary, aside) = (bot.plugin_file("20-bot.txt"), bot.plugin_file("20-bot.txt.off"));
+    fs::write(&canary, "> hi\n< hello\n").unwrap();
+    fs::write(&aside, "notes").unwrap();
+    let refused = bot.app.rollback(None, "bot", None).await;
+    assert!(matches!(&refused, Err(OrderError::InTheWay { file }) if *file == aside), "{refused:?}");
+    assert_eq!(fs::read(bot.plugin_file("20-bot.wasm")).unwrap(), *PARROT);
+    assert_eq!((&*fs::read(&canary).unwrap(), &*fs::read(&aside).unwrap()), (&b"> hi\n< hello\n"[..], &b"notes"[..]));
+    fs::remove_file(&aside).unwrap();
+    bot.app.rollback(None, "bot", None).await.unwrap();
+    assert_eq!((canary.exists(), fs::read_to_string(&aside).unwrap().as_str()), (false, "> hi\n< hello\n"));
+
+    // A file that was switched off and never served.
+    let bot = with_two_versions().await;
+    bot.app.disable(None, "bot").await.unwrap();
+    let off = bot.plugin_file("20-bot.wasm.off");
+    fs::write(&off, &*MISBEHAVE).unwrap();
+    let refused = bot.app.rollback(None, "bot", None).await;
+    assert!(matches!(&refused, Err(OrderError::InTheWay { file }) if *file == off), "{refused:?}");
+    assert_eq!(fs::read(&off).unwrap(), *MISBEHAVE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_goes_back_while_it_is_switched_off_can_be_switched_off_again() {
+    let bot = with_two_versions().await;
+    bot.app.disable(None, "bot").await.unwrap();
+    assert_eq!(bot.app.rollback(None, "bot", None).await.unwrap().hash, Hash::of(&ECHO));
+    assert_eq!(bot.says("hi").await, "hi");
+    let off = bot.app.disable(None, "bot").await.unwrap();
+    assert_eq!((bot.says("hi").await, fs::read(off).unwrap()), (String::new(), ECHO.to_vec()));
+    let parrot = Hash::of(&PARROT).to_string();
+    bot.app.rollback(None, "bot", Some(&parrot)).await.unwrap();
+    assert_eq!(bot.says("hi").await, "鹦鹉：hi");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_does_not_go_back_to_what_its_table_does_not_allow() {
+    let bot = with_two_versions().await;
+    let settings = bot.dir().join("aviary.toml");
+    let toml = fs::read_to_string(&settings).unwrap();
+    fs::write(&settings, format!("{toml}\n[plugins.bot]\nsha256 = \"{}\"\n", Hash::of(&PARROT))).unwrap();
+    bot.app.reload().await;
+    let refused = bot.app.rollback(None, "bot", None).await.unwrap_err();
+    let told = format!("its table says `sha256 = \"{}\"`; take that out", Hash::of(&PARROT));
+    assert!(refused.to_string().contains(&told), "{refused}");
+    assert_eq!(fs::read(bot.plugin_file("20-bot.wasm")).unwrap(), *PARROT);
+    assert_eq!(bot.says("hi").await, "鹦鹉：hi");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,7 +189,7 @@ async fn versions_are_there_after_a_restart_and_one_that_was_gone_back_to_stays(
 
     let app = start().await;
     assert_eq!(app.live().named("main").unwrap().chain.plugins[0].code.hash, Hash::of(&ECHO));
-    assert!(matches!(app.rollback(None, "bot", None).await, Err(OrderError::NoVersion { .. })), "not to what was left");
+    assert!(matches!(app.rollback(None, "bot", None).await, Err(OrderError::AllLeft { .. })), "not to what was left");
     drop(app);
 
     // A copy that a disk has spoiled is not put in the place of anything.

@@ -100,6 +100,9 @@ pub struct Done {
     pub file: PathBuf,
     /// Of `rollback`: which version lies there now.
     pub sha256: Option<String>,
+    /// Of `rollback`: what lay in its place and was switched off.
+    #[serde(default)]
+    pub set_aside: Vec<PathBuf>,
     /// The plugins of that name that are asked now.
     pub serving: Vec<Asked>,
     /// Why the file does not serve, if it should and does not.
@@ -232,18 +235,18 @@ async fn take_order(State(app): State<Arc<App>>, UrlPath(deed): UrlPath<Deed>, b
 async fn carry_out(app: &App, deed: Deed, order: &Order) -> Result<Done, OrderError> {
     let Order { name, account, to } = order;
     let account = account.as_deref();
-    let (file, hash) = match deed {
-        Deed::Disable => (app.disable(account, name).await?, None),
-        Deed::Enable => (app.enable(account, name).await?, None),
+    let (file, hash, set_aside) = match deed {
+        Deed::Disable => (app.disable(account, name).await?, None, Vec::new()),
+        Deed::Enable => (app.enable(account, name).await?, None, Vec::new()),
         Deed::Rollback => {
             let back = app.rollback(account, name, to.as_deref()).await?;
-            (back.file, Some(back.hash.to_string()))
+            (back.file, Some(back.hash.to_string()), back.set_aside)
         }
     };
     app.settled(&file).await;
     let name = name_of(&switched_on(&file)).unwrap_or_default();
     let fault = app.faults().into_iter().find(|fault| fault.file == file);
-    Ok(Done { file, sha256: hash, serving: status::asked(app, &name).await, fault })
+    Ok(Done { file, sha256: hash, set_aside, serving: status::asked(app, &name).await, fault })
 }
 
 fn status_of(error: &OrderError) -> StatusCode {
@@ -253,7 +256,11 @@ fn status_of(error: &OrderError) -> StatusCode {
         OrderError::Ambiguous { .. }
         | OrderError::Already { .. }
         | OrderError::InTheWay { .. }
-        | OrderError::NoVersion { .. } => StatusCode::CONFLICT,
+        | OrderError::NoVersion { .. }
+        | OrderError::AllLeft { .. }
+        | OrderError::NoSuchVersion { .. }
+        | OrderError::Present { .. }
+        | OrderError::Pinned { .. } => StatusCode::CONFLICT,
     }
 }
 

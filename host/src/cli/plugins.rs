@@ -99,16 +99,16 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// Changes the files that the next host will find.
 fn without_host(config: &Config, deed: Deed, order: &Order) -> anyhow::Result<Done> {
     let (account, name) = (order.account.as_deref(), order.name.as_str());
-    let (file, sha256) = match deed {
-        Deed::Disable => (directory::disable(config, account, name)?, None),
-        Deed::Enable => (directory::enable(config, account, name)?, None),
+    let (file, sha256, set_aside) = match deed {
+        Deed::Disable => (directory::disable(config, account, name)?, None, Vec::new()),
+        Deed::Enable => (directory::enable(config, account, name)?, None, Vec::new()),
         Deed::Rollback => {
             let versions = Versions::open(config.data_dir.join("versions"))?;
             let back = versions.rollback(config, account, name, order.to.as_deref())?;
-            (back.file, Some(back.hash.to_string()))
+            (back.file, Some(back.hash.to_string()), back.set_aside)
         }
     };
-    Ok(Done { file, sha256, serving: Vec::new(), fault: None })
+    Ok(Done { file, sha256, set_aside, serving: Vec::new(), fault: None })
 }
 
 /// Tells what became of an order, and who serves now.
@@ -136,7 +136,11 @@ fn told(deed: Deed, order: &Order, done: &Done, base: Option<&Path>) -> String {
         Deed::Enable => format!("Plugin `{name}` is switched on: {file}"),
         Deed::Rollback => {
             let hash = done.sha256.as_deref().map(short).unwrap_or_default();
-            format!("Plugin `{name}` went back to version {hash}: {file}")
+            let mut told = format!("Plugin `{name}` went back to version {hash}: {file}");
+            for aside in &done.set_aside {
+                told += &format!("\nWhat lay in its place is switched off: {}", shown(aside, base));
+            }
+            told
         }
     }
 }

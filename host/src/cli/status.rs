@@ -203,7 +203,11 @@ fn told(Failing { since_s, messages, why }: &Failing) -> String {
 /// Which version of a plugin serves, and from where.
 pub(super) fn version(plugin: &Asked, base: Option<&Path>) -> String {
     let since = plugin.first_served_s.map(|then| format!(", first served {}", ago(then))).unwrap_or_default();
-    let pin = if plugin.pinned.is_some() { ", pinned" } else { "" };
+    let pin = match &plugin.pinned {
+        Some(pinned) if *pinned == plugin.sha256 => ", pinned".to_owned(),
+        Some(pinned) => format!(", but pinned to {}", short(pinned)),
+        None => String::new(),
+    };
     format!("{}  {}{since}{pin}", short(&plugin.sha256), shown(&plugin.file, base))
 }
 

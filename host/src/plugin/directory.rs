@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::file_name::{file_name_order, name_of};
+use super::{
+    Hash,
+    file_name::{file_name_order, name_of},
+};
 use crate::{
     config::{Account, Config},
     foreign,
@@ -45,6 +48,22 @@ pub enum OrderError {
     InTheWay { file: PathBuf },
     #[error("no earlier version of plugin `{name}` is kept")]
     NoVersion { name: String },
+    #[error(
+        "every earlier version of plugin `{name}` was gone back from; name one with `--to` and the beginning of its SHA-256, as \
+         `aviary plugins` lists them"
+    )]
+    AllLeft { name: String },
+    #[error(
+        "no version of plugin `{name}` is kept whose SHA-256 begins with `{to}`; `aviary plugins` lists those that are"
+    )]
+    NoSuchVersion { name: String, to: String },
+    #[error("plugin `{name}` is at that version: its file has SHA-256 {hash}")]
+    Present { name: String, hash: Hash },
+    #[error(
+        "plugin `{name}` would not be loaded in the version {hash}, for its table says `sha256 = \"{pinned}\"`; take that out, or \
+         put the first there, and then go back"
+    )]
+    Pinned { name: String, hash: Hash, pinned: Hash },
     #[error("the kept version {} is damaged; it was removed", .file.display())]
     Damaged { file: PathBuf },
     #[error("{}: {error}", .file.display())]

@@ -256,6 +256,11 @@ impl Terms {
         }
     }
 
+    /// The SHA-256 that a table demands, if this is another.
+    pub(super) fn other_pin(&self, hash: Hash) -> Option<Hash> {
+        self.pins.iter().copied().find(|pin| *pin != hash)
+    }
+
     /// The terms of a file that belongs to no bot.
     pub fn of_no_bot(config: &Config, file: &Path) -> Self {
         Self {
@@ -312,7 +317,7 @@ impl Loader {
         progress: &Progress,
     ) -> Result<Loaded, NotLoaded> {
         let Source { content, canary } = read;
-        if let Some(&pinned) = terms.pins.iter().find(|pin| **pin != content.hash) {
+        if let Some(pinned) = terms.other_pin(content.hash) {
             return Err(NotLoaded::Pinned { found: content.hash, pinned });
         }
         let (code, compiled) = self.code(file, look, *content, terms, progress).await?;

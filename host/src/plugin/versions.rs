@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use super::{
     Hash,
     directory::{Found, OrderError, canary_of, directories_of, find, plugin_name, switched_off, unknown},
-    loader::Identity,
+    loader::{Identity, Terms},
     millis,
 };
 use crate::{
@@ -96,6 +96,9 @@ pub struct RolledBack {
     pub file: PathBuf,
     pub hash: Hash,
     pub first_served_s: u64,
+    /// What lay in its place and was switched off, under its new name: a conversation of another version, or the plugin's file
+    /// of another name.
+    pub set_aside: Vec<PathBuf>,
 }
 
 /// A plugin's list as it is written.
@@ -222,10 +225,12 @@ impl Versions {
     }
 
     /// Goes back to the version that served before the present file, or to one whose hash begins with `to`: writes it into
-    /// the plugins directory, where the host finds it. A present file of another name is switched off.
+    /// the plugins directory, where the host finds it. A present file of another name is switched off, and so is a conversation
+    /// that the version did not have.
     ///
     /// # Errors
-    /// A name that no plugin has, or several of different directories have; no earlier version; a disk that fails.
+    /// A name that no plugin has, or several of different directories have; no such version, or one that the plugin's table does
+    /// not allow; something in the way that is kept nowhere else; a disk that fails. Nothing was changed then, but by the disk.
     pub fn rollback(
         &self,
         config: &Config,
@@ -235,30 +240,32 @@ impl Versions {
     ) -> Result<RolledBack, OrderError> {
         let mut serving = self.lock();
         let Place { dir, name, present, mut list } = self.place(config, account, name)?;
-        let no_version = || OrderError::NoVersion { name: name.clone() };
-        let present_hash = present.as_ref().and_then(|found| hash_of(&found.file)).map(|hash| hash.to_string());
-        let is_earlier = |listed: &&Listed| match to {
-            Some(to) => listed.sha256.starts_with(&to.to_ascii_lowercase()),
-            None => !listed.left,
-        };
-        let others = list.versions.iter().filter(|listed| Some(&listed.sha256) != present_hash.as_ref());
-        let chosen = others.rev().find(is_earlier).ok_or_else(no_version)?.clone();
-        let hash = Hash::parse(&chosen.sha256).ok_or_else(no_version)?;
+        let present_hash = present.as_ref().and_then(|found| hash_of(&found.file));
+        let chosen = list.choose(present_hash, to)?.clone();
+        let hash = Hash::parse(&chosen.sha256).ok_or_else(|| OrderError::NoVersion { name: name.clone() })?;
+        let file = dir.join(&chosen.file);
+        if let Some(pinned) = Terms::of(config, &file).other_pin(hash) {
+            return Err(OrderError::Pinned { name, hash, pinned });
+        }
         let (wasm, canary) = self.read(&dir, &name, &chosen)?;
+        let in_place = InPlace::of(&file, canary.as_deref(), present, &list)?;
 
         // First, so that after a crash in between the version that is left is not gone back to.
+        let present_hash = present_hash.map(|hash| hash.to_string());
         for listed in &mut list.versions {
             listed.left |= Some(&listed.sha256) == present_hash.as_ref();
             listed.left &= listed.sha256 != chosen.sha256;
         }
         self.write_list(&dir, &list).map_err(|error| OrderError::Io { file: self.root.clone(), error })?;
         serving.remove(&(dir.clone(), name.clone()));
-        let file = dir.join(&chosen.file);
-        let other = present.filter(|present| present.is_on && present.file != file).map(|present| present.file);
-        put_back(&file, &wasm, canary.as_deref(), other)
+        put_back(&file, &wasm, canary.as_deref(), &in_place)
             .map_err(|error| OrderError::Io { file: file.clone(), error })?;
         info!(plugin.name = %name, hash = %hash, "Plugin `{name}` goes back to {}", file.display());
-        Ok(RolledBack { file, hash, first_served_s: chosen.first_served_s })
+        let set_aside: Vec<PathBuf> = in_place.set_aside().collect();
+        for path in &set_aside {
+            info!(plugin.name = %name, "What lay in its place is switched off: {}", path.display());
+        }
+        Ok(RolledBack { file, hash, first_served_s: chosen.first_served_s, set_aside })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Noted>> {
@@ -421,6 +428,76 @@ struct Place {
     list: List,
 }
 
+impl List {
+    /// The version to go back to: the newest that is not there now and that nobody went back from, or the newest of this hash.
+    fn choose(&self, present: Option<Hash>, to: Option<&str>) -> Result<&Listed, OrderError> {
+        let name = || self.name.clone();
+        let present = present.map(|hash| (hash, hash.to_string()));
+        let is_present = |listed: &&Listed| present.as_ref().is_some_and(|(_, sha256)| listed.sha256 == *sha256);
+        let mut earlier = self.versions.iter().rev().filter(|listed| !is_present(listed));
+        let Some(to) = to.map(str::to_ascii_lowercase) else {
+            let mut all = earlier.clone();
+            let newest = earlier.find(|listed| !listed.left);
+            return newest.ok_or_else(|| match all.next() {
+                Some(_) => OrderError::AllLeft { name: name() },
+                None => OrderError::NoVersion { name: name() },
+            });
+        };
+        earlier.find(|listed| listed.sha256.starts_with(&to)).ok_or_else(|| match present {
+            Some((hash, sha256)) if sha256.starts_with(&to) => OrderError::Present { name: name(), hash },
+            _ => OrderError::NoSuchVersion { name: name(), to: to.clone() },
+        })
+    }
+
+    /// Whether a file's content is kept: a version, or the conversation of one.
+    fn keeps(&self, file: &Path) -> bool {
+        let hash = hash_of(file).map(|hash| hash.to_string());
+        let is_it = |listed: &Listed| hash.as_ref() == Some(&listed.sha256) || hash == listed.canary;
+        hash.is_some() && self.versions.iter().any(is_it)
+    }
+}
+
+/// What lies in the place of a version that is to be written.
+#[derive(Debug, Default)]
+struct InPlace {
+    /// A conversation that came with another version, which it is there to judge. It is switched off.
+    canary: Option<PathBuf>,
+    /// The plugin's file, if it has another name. It is switched off.
+    file: Option<PathBuf>,
+    /// The plugin's file while it is switched off, which is kept. It is removed: it could not be switched off again.
+    off: Option<PathBuf>,
+}
+
+impl InPlace {
+    /// Looks at what is there, and makes sure that nothing will be lost.
+    fn of(file: &Path, canary: Option<&[u8]>, present: Option<Found>, list: &List) -> Result<Self, OrderError> {
+        let in_the_way = |file: PathBuf| OrderError::InTheWay { file };
+        let mut in_place = Self::default();
+        let conversation = canary_of(file);
+        let stays = canary.is_some() && (list.keeps(&conversation) || hash_of(&conversation) == canary.map(Hash::of));
+        if conversation.symlink_metadata().is_ok() && !stays {
+            in_place.canary = Some(conversation);
+        }
+        match present {
+            Some(Found { is_on: true, file: present }) if present != file => in_place.file = Some(present),
+            Some(Found { is_on: false, file: present }) if present == switched_off(file) => {
+                if !list.keeps(&present) {
+                    return Err(in_the_way(present));
+                }
+                in_place.off = Some(present);
+            }
+            _ => {}
+        }
+        let lost = in_place.set_aside().find(|path| path.symlink_metadata().is_ok() && !list.keeps(path));
+        lost.map_or(Ok(in_place), |path| Err(in_the_way(path)))
+    }
+
+    /// The names that what is switched off then has.
+    fn set_aside(&self) -> impl Iterator<Item = PathBuf> {
+        [&self.canary, &self.file].into_iter().flatten().map(|path| switched_off(path))
+    }
+}
+
 fn read_list(private: &PrivateDir) -> Option<List> {
     let mut text = String::new();
     private.open_file(LIST).ok()??.take(LIST_BYTES_MAX).read_to_string(&mut text).ok()?;
@@ -462,19 +539,15 @@ fn hash_of(file: &Path) -> Option<Hash> {
 }
 
 /// Writes a version back with its conversation, and switches off what lies there instead of it.
-fn put_back(file: &Path, wasm: &[u8], canary: Option<&[u8]>, other: Option<PathBuf>) -> io::Result<()> {
-    let canary_file = canary_of(file);
-    match canary {
-        Some(text) => put(&canary_file, text)?,
-        // It came with a later version, which it is there to judge.
-        None if canary_file.exists() => fs::rename(&canary_file, switched_off(&canary_file))?,
-        None => {}
+fn put_back(file: &Path, wasm: &[u8], canary: Option<&[u8]>, in_place: &InPlace) -> io::Result<()> {
+    let switch_off = |path: &PathBuf| fs::rename(path, switched_off(path));
+    in_place.canary.as_ref().map_or(Ok(()), switch_off)?;
+    if let Some(text) = canary {
+        put(&canary_of(file), text)?;
     }
     put(file, wasm)?;
-    match other {
-        Some(other) => fs::rename(&other, switched_off(&other)),
-        None => Ok(()),
-    }
+    in_place.file.as_ref().map_or(Ok(()), switch_off)?;
+    in_place.off.as_ref().map_or(Ok(()), fs::remove_file)
 }
 
 /// Writes a plugin's file so that it appears whole. Until then its name is hidden, and no plugin's.
