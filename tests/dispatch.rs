@@ -48,9 +48,9 @@ async fn a_plugin_that_fails_is_skipped_and_the_next_one_answers() {
         ("loop forever", "computed longer than 100 ms (`limits.cpu_ms`)"),
         ("grow 64", "asked for more than 8 MiB of memory (`limits.memory_mib`)"),
         ("fail on purpose", "said: on purpose"),
-        ("empty", "gave a reply that WeChat would refuse: "),
-        ("no media", "gave a reply that WeChat would refuse: "),
-        ("news 0", "gave a reply that WeChat would refuse: "),
+        ("empty", "gave a reply that is not sent: "),
+        ("no media", "gave a reply that is not sent: "),
+        ("news 0", "gave a reply that is not sent: "),
     ] {
         let dispatch = bot.asked(order).await;
         let told = dispatch.steps[0].outcome.as_ref().unwrap_err().to_string();

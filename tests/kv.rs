@@ -85,7 +85,7 @@ async fn accounts_plugins_and_users_do_not_see_each_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_granted_anything_is_denied_with_the_name_of_the_grant() {
     let bot = keeper("").await;
-    let denied = "Error::Denied(\"plugin `keeper` has no `kv` grant\")";
+    let denied = "Error::Denied(\"plugin `keeper` has no `kv` grant; if it is to have it: kv = true\")";
     assert_eq!(bot.says("get a\nmy get a").await, format!("{denied}; {denied}"));
     // An account may grant what the shared table does not, and a change counts at once.
     let file = bot.dir().join("aviary.toml");

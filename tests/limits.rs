@@ -203,7 +203,7 @@ async fn where_the_system_has_no_memory_for_an_instance_that_is_not_the_plugins_
     // No room for a pool; each instance reserves a GiB, and the host itself less than two.
     let line = format!("ulimit -v 5000000 && exec {} serve", binary().display());
     let mut host = process::Running::start(shell(dir.path(), &line));
-    host.line("No room for an instance pool").await;
+    host.line("for an instance pool of 20 places").await;
     let line = host.line("Account `main` listens on http://").await;
     let url = line.split(' ').find(|word| word.starts_with("http://")).expect("it is told");
     host.line("asks 1 plugin").await;

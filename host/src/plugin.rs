@@ -175,7 +175,7 @@ pub enum Failure {
     /// Not the plugin's fault: the host, or what its account or the plugin may have of it, is in use.
     #[error(transparent)]
     Busy(#[from] Busy),
-    #[error("gave a reply that WeChat would refuse: {0}")]
+    #[error("gave a reply that is not sent: {0}")]
     Refused(#[from] crate::reply::Refused),
     #[error(transparent)]
     Page(#[from] page::NoPage),

@@ -209,8 +209,8 @@ impl Runtime {
             Ok(engine) => engine,
             Err(error) => {
                 warn!(
-                    error = %error,
-                    "No room for an instance pool; each call allocates its own memory, which is slower: {error}"
+                    "No room in the address space for an instance pool of {places} places; each call allocates its own memory, which \
+                     is slower. Lower `engine.instances_max`, or raise what bounds it (`ulimit -v`): {error}"
                 );
                 wasmtime::Engine::new(&serving(class, settings)).map_err(plain)?
             }

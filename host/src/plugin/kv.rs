@@ -19,7 +19,9 @@ pub(super) type Refusal = TrappableError<Error>;
 
 impl Host for Guest {
     async fn open(&mut self, scope: Scope) -> Result<Resource<Bucket>, Refusal> {
-        let Some(grant) = &self.settings.grants.kv else { return Err(Error::Denied(self.denied("kv")).into()) };
+        let Some(grant) = &self.settings.grants.kv else {
+            return Err(Error::Denied(format!("{}; if it is to have it: kv = true", self.denied("kv"))).into());
+        };
         let Some((account, user)) = self.at_work_for() else {
             return Err(Error::Invalid("nobody is being answered, so the keys are nobody's".to_owned()).into());
         };
