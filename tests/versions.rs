@@ -111,7 +111,7 @@ async fn a_version_comes_back_with_the_conversation_that_it_held() {
     replace(&bot, "20-bot.wasm", &PARROT);
     bot.app.reload().await;
     let aside = bot.plugin_file("20-bot.txt.off");
-    assert_eq!(bot.app.rollback(None, "bot", None).await.unwrap().set_aside, [aside.clone()]);
+    assert_eq!(bot.app.rollback(None, "bot", None).await.unwrap().set_aside, std::slice::from_ref(&aside));
     bot.app.reload().await;
     assert_eq!(bot.says("hi").await, "hi");
     assert!(aside.exists());
