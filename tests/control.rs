@@ -304,7 +304,9 @@ async fn a_plugin_is_switched_off_and_on_and_brought_back_and_each_time_the_righ
     assert_eq!(bot.says("hi").await, "hi");
     assert!(refused(&bot, &["plugins", "rollback", "bot"]).await.contains("was gone back from; name one with `--to`"));
     assert!(refused(&bot, &["plugins", "rollback", "bot", "--to", "xyz"]).await.contains("begins with `xyz`"));
-    assert!(refused(&bot, &["plugins", "rollback", "bot", "--to", &echo]).await.contains("is at that version"));
+    fs::write(bot.plugin_file("20-bot.txt"), "> hi\n< hi\n").unwrap();
+    let printed = done(&bot, &["plugins", "rollback", "bot", "--to", &echo]).await;
+    assert!(printed.contains("What lay in its place is now plugins/20-bot.txt.off"), "{printed}");
     done(&bot, &["plugins", "rollback", "bot", "--to", &parrot[..12]]).await;
     assert_eq!(bot.says("hi").await, "鹦鹉：hi");
 }

@@ -90,7 +90,15 @@ async fn a_version_of_another_file_name_takes_the_place_of_the_present_one() {
     let done = bot.app.rollback(None, "bot", None).await.unwrap();
     assert_eq!(done.file, bot.plugin_file("20-bot-1.0.wasm"));
     assert_eq!((bot.chain(), bot.says("hi").await), (vec!["bot".to_owned()], "hi".to_owned()));
-    assert!(bot.plugin_file("20-bot-1.1.wasm.off").exists());
+    let off = bot.plugin_file("20-bot-1.1.wasm.off");
+    assert_eq!((off.exists(), done.set_aside), (true, vec![off.clone()]));
+
+    // Forward again, and what was switched off is not in the way.
+    let parrot = Hash::of(&PARROT).to_string();
+    bot.app.rollback(None, "bot", Some(&parrot)).await.unwrap();
+    assert_eq!((off.exists(), bot.says("hi").await), (false, "鹦鹉：hi".to_owned()));
+    bot.app.disable(None, "bot").await.unwrap();
+    assert_eq!(bot.says("hi").await, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,55 +126,64 @@ async fn a_version_comes_back_with_the_conversation_that_it_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn going_back_overwrites_nothing_that_is_kept_nowhere_else() {
-    // A conversation that no version held, and no place for it to go.
-    let bot = with_two_versions().await;
-    let (canary, aside) = (bot.plugin_file("20-bot.txt"), bot.plugin_file("20-bot.txt.off"));
+async fn going_back_overwrites_no_conversation_that_is_kept_nowhere_else() {
+    let bot = Setup::new().plugin("20-bot.wasm", &ECHO).file("plugins/20-bot.txt", "> hi\n< hi\n").start().await;
+    let (canary, off) = (bot.plugin_file("20-bot.txt"), bot.plugin_file("20-bot.txt.off"));
+    // Neither the version that came without a conversation nor the one that had another held this one.
+    fs::remove_file(&canary).unwrap();
+    replace(&bot, "20-bot.wasm", &PARROT);
+    bot.app.reload().await;
     fs::write(&canary, "> hi\n< hello\n").unwrap();
-    fs::write(&aside, "notes").unwrap();
-    let refused = bot.app.rollback(None, "bot", None).await;
-    assert!(matches!(&refused, Err(OrderError::InTheWay { file }) if *file == aside), "{refused:?}");
-    assert_eq!(fs::read(bot.plugin_file("20-bot.wasm")).unwrap(), *PARROT);
-    assert_eq!((&*fs::read(&canary).unwrap(), &*fs::read(&aside).unwrap()), (&b"> hi\n< hello\n"[..], &b"notes"[..]));
-    fs::remove_file(&aside).unwrap();
-    bot.app.rollback(None, "bot", None).await.unwrap();
-    assert_eq!((canary.exists(), fs::read_to_string(&aside).unwrap().as_str()), (false, "> hi\n< hello\n"));
-
-    // A file that was switched off and never served.
-    let bot = with_two_versions().await;
-    bot.app.disable(None, "bot").await.unwrap();
-    let off = bot.plugin_file("20-bot.wasm.off");
-    fs::write(&off, &*MISBEHAVE).unwrap();
-    let refused = bot.app.rollback(None, "bot", None).await;
-    assert!(matches!(&refused, Err(OrderError::InTheWay { file }) if *file == off), "{refused:?}");
-    assert_eq!(fs::read(&off).unwrap(), *MISBEHAVE);
+    fs::write(&off, "notes").unwrap();
+    let (second, third) = (bot.plugin_file("20-bot.txt.off.2"), bot.plugin_file("20-bot.txt.off.3"));
+    assert_eq!(bot.app.rollback(None, "bot", None).await.unwrap().set_aside, std::slice::from_ref(&second));
+    let text = |file| fs::read_to_string(file).unwrap();
+    assert_eq!([text(&canary), text(&off), text(&second)], ["> hi\n< hi\n", "notes", "> hi\n< hello\n"]);
+    // The echo's is kept.
+    let parrot = Hash::of(&PARROT).to_string();
+    assert_eq!(bot.app.rollback(None, "bot", Some(&parrot)).await.unwrap().set_aside, [] as [std::path::PathBuf; 0]);
+    assert_eq!((canary.exists(), third.exists()), (false, false));
+    assert_eq!(bot.says("hi").await, "鹦鹉：hi");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_goes_back_while_it_is_switched_off_can_be_switched_off_again() {
     let bot = with_two_versions().await;
+    let off = bot.app.disable(None, "bot").await.unwrap();
+    // It comes back by its name, too.
+    let parrot = Hash::of(&PARROT).to_string();
+    bot.app.rollback(None, "bot", Some(&parrot)).await.unwrap();
+    assert_eq!((bot.says("hi").await, off.exists()), ("鹦鹉：hi".to_owned(), false));
     bot.app.disable(None, "bot").await.unwrap();
     assert_eq!(bot.app.rollback(None, "bot", None).await.unwrap().hash, Hash::of(&ECHO));
     assert_eq!(bot.says("hi").await, "hi");
-    let off = bot.app.disable(None, "bot").await.unwrap();
-    assert_eq!((bot.says("hi").await, fs::read(off).unwrap()), (String::new(), ECHO.to_vec()));
-    let parrot = Hash::of(&PARROT).to_string();
+    bot.app.disable(None, "bot").await.unwrap();
+    assert_eq!((bot.says("hi").await, fs::read(&off).unwrap()), (String::new(), ECHO.to_vec()));
+
+    // What is kept nowhere else stays there.
+    fs::write(&off, &*MISBEHAVE).unwrap();
     bot.app.rollback(None, "bot", Some(&parrot)).await.unwrap();
-    assert_eq!(bot.says("hi").await, "鹦鹉：hi");
+    assert_eq!((bot.says("hi").await, fs::read(&off).unwrap()), ("鹦鹉：hi".to_owned(), MISBEHAVE.to_vec()));
+    assert!(matches!(bot.app.disable(None, "bot").await, Err(OrderError::InTheWay { .. })));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_does_not_go_back_to_what_its_table_does_not_allow() {
     let bot = with_two_versions().await;
+    replace(&bot, "20-bot.wasm", &WELCOME);
+    bot.app.reload().await;
     let settings = bot.dir().join("aviary.toml");
     let toml = fs::read_to_string(&settings).unwrap();
-    fs::write(&settings, format!("{toml}\n[plugins.bot]\nsha256 = \"{}\"\n", Hash::of(&PARROT))).unwrap();
+    fs::write(&settings, format!("{toml}\n[plugins.bot]\nsha256 = \"{}\"\n", Hash::of(&ECHO))).unwrap();
     bot.app.reload().await;
-    let refused = bot.app.rollback(None, "bot", None).await.unwrap_err();
-    let told = format!("its table says `sha256 = \"{}\"`; take that out", Hash::of(&PARROT));
+    let parrot = Hash::of(&PARROT).to_string();
+    let refused = bot.app.rollback(None, "bot", Some(&parrot)).await.unwrap_err();
+    let told = format!("its table says `sha256 = \"{}\"`; change that first", Hash::of(&ECHO));
     assert!(refused.to_string().contains(&told), "{refused}");
-    assert_eq!(fs::read(bot.plugin_file("20-bot.wasm")).unwrap(), *PARROT);
-    assert_eq!(bot.says("hi").await, "鹦鹉：hi");
+    assert_eq!(fs::read(bot.plugin_file("20-bot.wasm")).unwrap(), *WELCOME);
+    // The one before is passed over.
+    assert_eq!(bot.app.rollback(None, "bot", None).await.unwrap().hash, Hash::of(&ECHO));
+    assert_eq!(bot.says("hi").await, "hi");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -100,7 +100,7 @@ pub struct Done {
     pub file: PathBuf,
     /// Of `rollback`: which version lies there now.
     pub sha256: Option<String>,
-    /// Of `rollback`: what lay in its place and was switched off.
+    /// Of `rollback`: what lay in its place, under the names that it has now.
     #[serde(default)]
     pub set_aside: Vec<PathBuf>,
     /// The plugins of that name that are asked now.
@@ -259,7 +259,6 @@ fn status_of(error: &OrderError) -> StatusCode {
         | OrderError::NoVersion { .. }
         | OrderError::AllLeft { .. }
         | OrderError::NoSuchVersion { .. }
-        | OrderError::Present { .. }
         | OrderError::Pinned { .. } => StatusCode::CONFLICT,
     }
 }

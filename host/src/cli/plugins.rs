@@ -138,7 +138,7 @@ fn told(deed: Deed, order: &Order, done: &Done, base: Option<&Path>) -> String {
             let hash = done.sha256.as_deref().map(short).unwrap_or_default();
             let mut told = format!("Plugin `{name}` went back to version {hash}: {file}");
             for aside in &done.set_aside {
-                told += &format!("\nWhat lay in its place is switched off: {}", shown(aside, base));
+                told += &format!("\nWhat lay in its place is now {}", shown(aside, base));
             }
             told
         }

@@ -12,8 +12,8 @@ use crate::machine;
 const PLACES: usize = 1_100;
 
 /// How much memory a machine must have for each of them. A place keeps what was used of its stack, and the beginnings of its
-/// memories and tables, 1.2 MiB at most with what ships: half of them, which is what one plugin gets, then keep less than a
-/// third of the memory, whatever the plugin does.
+/// memories and tables, 1.2 MiB at most with the stack and the reset that ship: half of them, which is what one plugin gets for
+/// messages, then keep less than a third of the memory, and the quarter more for its pages less than a sixth, whatever it does.
 const PLACE_BYTES: usize = 2 << 20;
 
 /// `[listener]`: the public listener.

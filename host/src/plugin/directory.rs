@@ -57,11 +57,9 @@ pub enum OrderError {
         "no version of plugin `{name}` is kept whose SHA-256 begins with `{to}`; `aviary plugins` lists those that are"
     )]
     NoSuchVersion { name: String, to: String },
-    #[error("plugin `{name}` is at that version: its file has SHA-256 {hash}")]
-    Present { name: String, hash: Hash },
     #[error(
-        "plugin `{name}` would not be loaded in the version {hash}, for its table says `sha256 = \"{pinned}\"`; take that out, or \
-         put the first there, and then go back"
+        "plugin `{name}` would not be loaded in the version {hash}, for its table says `sha256 = \"{pinned}\"`; change that \
+         first, or name a version by `--to`"
     )]
     Pinned { name: String, hash: Hash, pinned: Hash },
     #[error("the kept version {} is damaged; it was removed", .file.display())]

@@ -96,8 +96,7 @@ pub struct RolledBack {
     pub file: PathBuf,
     pub hash: Hash,
     pub first_served_s: u64,
-    /// What lay in its place and was switched off, under its new name: a conversation of another version, or the plugin's file
-    /// of another name.
+    /// What lay in its place, under the names that it has now: another conversation, or the plugin's file of another name.
     pub set_aside: Vec<PathBuf>,
 }
 
@@ -225,12 +224,12 @@ impl Versions {
     }
 
     /// Goes back to the version that served before the present file, or to one whose hash begins with `to`: writes it into
-    /// the plugins directory, where the host finds it. A present file of another name is switched off, and so is a conversation
-    /// that the version did not have.
+    /// the plugins directory with its conversation, where the host finds it. Another conversation, or a present file of another
+    /// name, is switched off. What the plugin's table does not allow is passed over.
     ///
     /// # Errors
-    /// A name that no plugin has, or several of different directories have; no such version, or one that the plugin's table does
-    /// not allow; something in the way that is kept nowhere else; a disk that fails. Nothing was changed then, but by the disk.
+    /// A name that no plugin has, or several of different directories have; no such version, or none that the table allows; a
+    /// disk that fails. Nothing was changed then, but by the disk.
     pub fn rollback(
         &self,
         config: &Config,
@@ -240,18 +239,25 @@ impl Versions {
     ) -> Result<RolledBack, OrderError> {
         let mut serving = self.lock();
         let Place { dir, name, present, mut list } = self.place(config, account, name)?;
-        let present_hash = present.as_ref().and_then(|found| hash_of(&found.file));
-        let chosen = list.choose(present_hash, to)?.clone();
-        let hash = Hash::parse(&chosen.sha256).ok_or_else(|| OrderError::NoVersion { name: name.clone() })?;
-        let file = dir.join(&chosen.file);
-        if let Some(pinned) = Terms::of(config, &file).other_pin(hash) {
-            return Err(OrderError::Pinned { name, hash, pinned });
-        }
+        let present_hash = present.as_ref().and_then(|found| hash_of(&found.file)).map(|hash| hash.to_string());
+        let candidates = list.candidates(present_hash.as_deref(), to)?;
+        let judged = candidates.iter().filter_map(|listed| {
+            let hash = Hash::parse(&listed.sha256)?;
+            Some((*listed, hash, Terms::of(config, &dir.join(&listed.file)).other_pin(hash)))
+        });
+        let (chosen, hash) = match judged.clone().find(|(.., pin)| pin.is_none()).or(judged.clone().next()) {
+            Some((chosen, hash, None)) => (chosen.clone(), hash),
+            Some((_, hash, Some(pinned))) => return Err(OrderError::Pinned { name, hash, pinned }),
+            None => return Err(OrderError::NoVersion { name }),
+        };
         let (wasm, canary) = self.read(&dir, &name, &chosen)?;
-        let in_place = InPlace::of(&file, canary.as_deref(), present, &list)?;
+        let file = dir.join(&chosen.file);
+        let other = present.filter(|present| present.is_on && present.file != file).map(|present| present.file);
+        let private = self.private(&dir, &name).map_err(|error| OrderError::Io { file: self.root.clone(), error })?;
+        let keeps = |file: &Path| list.keeps(&private, file);
+        let in_place = InPlace::of(&file, canary.as_deref(), other, keeps);
 
         // First, so that after a crash in between the version that is left is not gone back to.
-        let present_hash = present_hash.map(|hash| hash.to_string());
         for listed in &mut list.versions {
             listed.left |= Some(&listed.sha256) == present_hash.as_ref();
             listed.left &= listed.sha256 != chosen.sha256;
@@ -261,10 +267,8 @@ impl Versions {
         put_back(&file, &wasm, canary.as_deref(), &in_place)
             .map_err(|error| OrderError::Io { file: file.clone(), error })?;
         info!(plugin.name = %name, hash = %hash, "Plugin `{name}` goes back to {}", file.display());
-        let set_aside: Vec<PathBuf> = in_place.set_aside().collect();
-        for path in &set_aside {
-            info!(plugin.name = %name, "What lay in its place is switched off: {}", path.display());
-        }
+        in_place.all().for_each(|cleared| cleared.tell(&name));
+        let set_aside = in_place.all().filter_map(|cleared| cleared.to.clone()).collect();
         Ok(RolledBack { file, hash, first_served_s: chosen.first_served_s, set_aside })
     }
 
@@ -429,73 +433,107 @@ struct Place {
 }
 
 impl List {
-    /// The version to go back to: the newest that is not there now and that nobody went back from, or the newest of this hash.
-    fn choose(&self, present: Option<Hash>, to: Option<&str>) -> Result<&Listed, OrderError> {
+    /// The versions that may be gone back to, the newest first: those of this hash, or those that are not there now and that nobody
+    /// went back from. There is one at least.
+    fn candidates(&self, present: Option<&str>, to: Option<&str>) -> Result<Vec<&Listed>, OrderError> {
         let name = || self.name.clone();
-        let present = present.map(|hash| (hash, hash.to_string()));
-        let is_present = |listed: &&Listed| present.as_ref().is_some_and(|(_, sha256)| listed.sha256 == *sha256);
-        let mut earlier = self.versions.iter().rev().filter(|listed| !is_present(listed));
-        let Some(to) = to.map(str::to_ascii_lowercase) else {
-            let mut all = earlier.clone();
-            let newest = earlier.find(|listed| !listed.left);
-            return newest.ok_or_else(|| match all.next() {
-                Some(_) => OrderError::AllLeft { name: name() },
-                None => OrderError::NoVersion { name: name() },
-            });
+        let newest_first = self.versions.iter().rev();
+        let (candidates, none): (Vec<&Listed>, OrderError) = match to {
+            // It may be there, switched off or beside another conversation.
+            Some(to) => (
+                newest_first.filter(|listed| listed.sha256.starts_with(&to.to_ascii_lowercase())).collect(),
+                OrderError::NoSuchVersion { name: name(), to: to.to_owned() },
+            ),
+            None => {
+                let earlier = newest_first.filter(|listed| Some(&*listed.sha256) != present);
+                let none = match earlier.clone().next() {
+                    Some(_) => OrderError::AllLeft { name: name() },
+                    None => OrderError::NoVersion { name: name() },
+                };
+                (earlier.filter(|listed| !listed.left).collect(), none)
+            }
         };
-        earlier.find(|listed| listed.sha256.starts_with(&to)).ok_or_else(|| match present {
-            Some((hash, sha256)) if sha256.starts_with(&to) => OrderError::Present { name: name(), hash },
-            _ => OrderError::NoSuchVersion { name: name(), to: to.clone() },
-        })
+        if candidates.is_empty() { Err(none) } else { Ok(candidates) }
     }
 
-    /// Whether a file's content is kept: a version, or the conversation of one.
-    fn keeps(&self, file: &Path) -> bool {
-        let hash = hash_of(file).map(|hash| hash.to_string());
-        let is_it = |listed: &Listed| hash.as_ref() == Some(&listed.sha256) || hash == listed.canary;
-        hash.is_some() && self.versions.iter().any(is_it)
+    /// Whether what a file holds is kept as well: a version, or the conversation of one.
+    fn keeps(&self, private: &PrivateDir, file: &Path) -> bool {
+        let Some(sha256) = hash_of(file).map(|hash| hash.to_string()) else { return false };
+        let is_there = |copy: &str| matches!(read_kept(private, copy, &sha256), Ok(Some(_)));
+        self.versions.iter().any(|listed| {
+            (listed.sha256 == sha256 && is_there(&wasm_name(&sha256)))
+                || (listed.canary.as_ref() == Some(&sha256) && is_there(&canary_name(&listed.sha256)))
+        })
     }
 }
 
-/// What lies in the place of a version that is to be written.
+/// What lies in the place of a version that is to be written, and what becomes of it.
 #[derive(Debug, Default)]
 struct InPlace {
-    /// A conversation that came with another version, which it is there to judge. It is switched off.
-    canary: Option<PathBuf>,
-    /// The plugin's file, if it has another name. It is switched off.
-    file: Option<PathBuf>,
-    /// The plugin's file while it is switched off, which is kept. It is removed: it could not be switched off again.
-    off: Option<PathBuf>,
+    /// Another conversation, cleared away before the version's is written.
+    before: Vec<Cleared>,
+    /// The plugin's file of another name, and what was switched off beside the version's: cleared away when it is written.
+    after: Vec<Cleared>,
+}
+
+/// A file that is cleared away.
+#[derive(Debug)]
+struct Cleared {
+    file: PathBuf,
+    /// Its new name; none if it is removed, since it is kept as a version or with one.
+    to: Option<PathBuf>,
 }
 
 impl InPlace {
-    /// Looks at what is there, and makes sure that nothing will be lost.
-    fn of(file: &Path, canary: Option<&[u8]>, present: Option<Found>, list: &List) -> Result<Self, OrderError> {
-        let in_the_way = |file: PathBuf| OrderError::InTheWay { file };
-        let mut in_place = Self::default();
+    /// Looks at what is there. `other` is the plugin's file if it has another name.
+    fn of(file: &Path, canary: Option<&[u8]>, other: Option<PathBuf>, keeps: impl Fn(&Path) -> bool) -> Self {
         let conversation = canary_of(file);
-        let stays = canary.is_some() && (list.keeps(&conversation) || hash_of(&conversation) == canary.map(Hash::of));
-        if conversation.symlink_metadata().is_ok() && !stays {
-            in_place.canary = Some(conversation);
+        // It came with another version, which it is there to judge.
+        let is_another = exists(&conversation) && hash_of(&conversation) != canary.map(Hash::of);
+        // Beside the version it could not be switched off again.
+        let off = Some(switched_off(file)).filter(|off| keeps(off)).map(|file| Cleared { file, to: None });
+        Self {
+            before: is_another.then(|| Cleared::aside(conversation, &keeps)).into_iter().collect(),
+            after: other.map(|other| Cleared::aside(other, &keeps)).into_iter().chain(off).collect(),
         }
-        match present {
-            Some(Found { is_on: true, file: present }) if present != file => in_place.file = Some(present),
-            Some(Found { is_on: false, file: present }) if present == switched_off(file) => {
-                if !list.keeps(&present) {
-                    return Err(in_the_way(present));
-                }
-                in_place.off = Some(present);
-            }
-            _ => {}
-        }
-        let lost = in_place.set_aside().find(|path| path.symlink_metadata().is_ok() && !list.keeps(path));
-        lost.map_or(Ok(in_place), |path| Err(in_the_way(path)))
     }
 
-    /// The names that what is switched off then has.
-    fn set_aside(&self) -> impl Iterator<Item = PathBuf> {
-        [&self.canary, &self.file].into_iter().flatten().map(|path| switched_off(path))
+    fn all(&self) -> impl Iterator<Item = &Cleared> {
+        self.before.iter().chain(&self.after)
     }
+}
+
+impl Cleared {
+    /// Switches a file off, or removes it if that name is taken and it is kept.
+    fn aside(file: PathBuf, keeps: impl Fn(&Path) -> bool) -> Self {
+        let off = switched_off(&file);
+        let to = match exists(&off) {
+            false => Some(off),
+            true if keeps(&file) => None,
+            true => (2..).map(|number| off.with_added_extension(number.to_string())).find(|free| !exists(free)),
+        };
+        Self { file, to }
+    }
+
+    fn carry_out(&self) -> io::Result<()> {
+        match &self.to {
+            Some(to) => fs::rename(&self.file, to),
+            None => fs::remove_file(&self.file),
+        }
+    }
+
+    fn tell(&self, plugin: &str) {
+        let file = self.file.display();
+        match &self.to {
+            Some(to) => info!(plugin.name = %plugin, "{file} was in its place and is now {}", to.display()),
+            None => info!(plugin.name = %plugin, "{file} was in its place and is kept among the versions"),
+        }
+    }
+}
+
+/// Whether there is anything of that name, be it a link that leads nowhere.
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }
 
 fn read_list(private: &PrivateDir) -> Option<List> {
@@ -538,16 +576,14 @@ fn hash_of(file: &Path) -> Option<Hash> {
     Some(Hash::of(&wasm))
 }
 
-/// Writes a version back with its conversation, and switches off what lies there instead of it.
+/// Writes a version back with its conversation, and clears away what lies there instead of it.
 fn put_back(file: &Path, wasm: &[u8], canary: Option<&[u8]>, in_place: &InPlace) -> io::Result<()> {
-    let switch_off = |path: &PathBuf| fs::rename(path, switched_off(path));
-    in_place.canary.as_ref().map_or(Ok(()), switch_off)?;
+    in_place.before.iter().try_for_each(Cleared::carry_out)?;
     if let Some(text) = canary {
         put(&canary_of(file), text)?;
     }
     put(file, wasm)?;
-    in_place.file.as_ref().map_or(Ok(()), switch_off)?;
-    in_place.off.as_ref().map_or(Ok(()), fs::remove_file)
+    in_place.after.iter().try_for_each(Cleared::carry_out)
 }
 
 /// Writes a plugin's file so that it appears whole. Until then its name is hidden, and no plugin's.
