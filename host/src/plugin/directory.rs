@@ -198,8 +198,13 @@ fn find_one(config: &Config, account: Option<&str>, name: &str, is_on: bool) -> 
     }
 }
 
+/// Whether there is anything of that name, be it a link that leads nowhere.
+pub(super) fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
 fn rename(from: &Path, to: &Path) -> Result<PathBuf, OrderError> {
-    if to.symlink_metadata().is_ok() {
+    if exists(to) {
         return Err(OrderError::InTheWay { file: to.to_owned() });
     }
     match fs::rename(from, to) {

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use super::{
     Hash,
-    directory::{Found, OrderError, canary_of, directories_of, find, plugin_name, switched_off, unknown},
+    directory::{Found, OrderError, canary_of, directories_of, exists, find, plugin_name, switched_off, unknown},
     loader::{Identity, Terms},
     millis,
 };
@@ -468,7 +468,7 @@ impl List {
 }
 
 /// What lies in the place of a version that is to be written, and what becomes of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct InPlace {
     /// Another conversation, cleared away before the version's is written.
     before: Vec<Cleared>,
@@ -529,11 +529,6 @@ impl Cleared {
             None => info!(plugin.name = %plugin, "{file} was in its place and is kept among the versions"),
         }
     }
-}
-
-/// Whether there is anything of that name, be it a link that leads nowhere.
-fn exists(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
 }
 
 fn read_list(private: &PrivateDir) -> Option<List> {
